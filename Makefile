@@ -1,0 +1,33 @@
+# Everything that a newcomer needs: `make train`, `make test`. Only Python 3.11 to 3.13 and make are required.
+PYTHON ?= python3
+EXTRAS ?= dev,mujoco
+OUT ?= runs/default
+BIN := .venv/bin
+RLKIT := $(BIN)/python train.py
+
+.PHONY: install train test test-fast lint clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
+
+train: install
+	$(RLKIT) train bc --preset pendulum --out $(OUT)/bc
+	$(RLKIT) train sac-rnd --preset pendulum --out $(OUT)/sac-rnd
+	$(RLKIT) report $(OUT)/bc $(OUT)/sac-rnd --out $(OUT)
+
+test: install
+	$(BIN)/python -m pytest
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -1,0 +1,326 @@
+"""SAC-RND: offline SAC kept near the data by a random-network-distillation bonus instead of a critic ensemble.
+
+Nikulin, Kurenkov, Tarasov, Kolesnikov: Anti-Exploration by Random Network Distillation, ICML 2023, arXiv 2301.13616.
+Official code: tinkoff-ai/sac-rnd (JAX); the defaults are its settings for Gym-MuJoCo.
+
+Two stages. ``rnd`` trains a predictor of a frozen random prior on the data's (state, action) pairs; their squared
+distance, divided by its running standard deviation over that stage, is the bonus b(s, a). ``sac`` is SAC with
+beta * b subtracted from the critic's target and from the actor's objective. What makes the bonus descendable by the
+actor is conditioning: the action is the feature, the state modulates it (bilinear first layer in the predictor, FiLM
+before the last layer in the prior).
+
+Deviations from the official code: the bilinear layer is one matrix product on the outer product of its inputs (same
+function); both heads of the policy are one layer; "gated" gates with the context, where the code feeds the feature
+to both; networks are not evaluated on random actions for the sake of a metric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlkit import optim
+from rlkit.buffer import Buffer
+from rlkit.networks import ConditionedMLP, Ensemble, GaussianPolicy, tanh_normal_sample
+from rlkit.optim import Net
+from rlkit.types import Array, Box, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Transitions
+
+Conditioning = Literal[
+    "gated",
+    "concat_first", "concat_last", "concat_full",
+    "bilinear_first", "bilinear_last", "bilinear_full",
+    "film_first", "film_last", "film_full",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of SAC-RND."""
+
+    beta: float = 1.0
+    """Weight of the bonus in the actor's loss. It must be comparable to the differences of Q that it has to beat: sweep
+    0.1 to 25."""
+    critic_beta: float | None = None
+    """Weight of the bonus in the critic's target; the same as beta if not given."""
+    widths: tuple[int, ...] = (256, 256, 256)
+    """Hidden layers of the actor and of each critic."""
+    critics: int = 2
+    """Critics; the smallest of their values counts."""
+    critic_layer_norm: bool = True
+    """LayerNorm after each ReLU of the critics."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.005
+    """Share of the online critics that the target critics take over at each update."""
+    actor_learning_rate: float = 1e-3
+    """Adam's step size for the actor."""
+    critic_learning_rate: float = 1e-3
+    """Adam's step size for the critics."""
+    alpha_learning_rate: float = 1e-3
+    """Adam's step size for the logarithm of the temperature."""
+    initial_alpha: float = 1.0
+    """Temperature at the start."""
+    target_entropy: float | None = None
+    """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
+    batch_size: int = 1024
+    """Steps in a batch, in both stages."""
+    rnd_steps: int = 1000
+    """Updates of the predictor before SAC begins."""
+    rnd_learning_rate: float = 3e-4
+    """Adam's step size for the predictor."""
+    rnd_width: int = 256
+    """Width of the three hidden layers of the prior and of the predictor."""
+    rnd_embedding: int = 32
+    """Dimensions of the prior's output."""
+    predictor: Conditioning = "bilinear_first"
+    """How the context enters the trained predictor."""
+    prior: Conditioning = "film_last"
+    """How the context enters the frozen prior."""
+    action_is_feature: bool = True
+    """Whether the action is the feature and the state its context (the official `switch_features`), or the reverse."""
+
+    def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
+        """RND pre-training, then SAC."""
+        action = spec.action
+        if not isinstance(action, Box) or set(action.low) != {-1.0} or set(action.high) != {1.0}:
+            raise InputError("sac-rnd needs continuous, bounded actions; this dataset's are not: choose another agent")
+        rnd = RND(self)
+        return (Stage("rnd", rnd, self.rnd_steps), Stage("sac", SACRND(self, rnd, spec), steps))
+
+
+class RNDState(NamedTuple):
+    """The bonus: networks, input moments, and the running moments of the raw error."""
+
+    predictor: Net
+    prior: Any
+    stats: Stats
+    mean: Array
+    var: Array
+    count: Array
+
+
+@dataclass(frozen=True)
+class RND:
+    """Stage 1: distil the frozen prior into the predictor."""
+
+    config: Config
+    needs: tuple[str, ...] = ()
+
+    def init(self, key: Key, prev: None, stats: Stats) -> RNDState:
+        """Two random networks of their own conditioning."""
+        predictor_key, prior_key = jax.random.split(key)
+        inputs = self._inputs(stats, stats.obs_mean[None], stats.action_mean[None])
+        predictor = optim.init(self._network(self.config.predictor).init(predictor_key, *inputs), self._optimiser)
+        prior = self._network(self.config.prior).init(prior_key, *inputs)
+        return RNDState(predictor, prior, stats, jnp.zeros(()), jnp.zeros(()), jnp.full((), 1e-4))
+
+    def sample(self, buffer: Buffer, key: Key) -> Transitions:
+        """Recorded steps."""
+        return buffer.transitions(key, self.config.batch_size, self.config.gamma)
+
+    def update(self, state: RNDState, batch: Transitions, key: Key, step: Array) -> tuple[RNDState, Metrics]:
+        """One step of the predictor, and Welford's update of the error's moments (Chan et al. 1979)."""
+
+        def loss(params: Any) -> tuple[Array, Array]:
+            error = self.error(params, state.prior, state.stats, batch.obs, batch.action)
+            return error.mean(), error
+
+        predictor, error = optim.descend(loss, state.predictor, self._optimiser)
+        n, m, delta = self.config.batch_size, state.count, error.mean() - state.mean
+        mean = state.mean + delta * n / (m + n)
+        var = (state.var * m + error.var() * n + delta**2 * m * n / (m + n)) / (m + n)
+        state = RNDState(predictor, state.prior, state.stats, mean, var, m + n)
+        return state, {"rnd/loss": error.mean(), "rnd/bonus": error.mean() / jnp.sqrt(var)}
+
+    def bonus(self, state: RNDState, obs: Array, action: Array) -> Array:
+        """b(s, a) [B]: the raw error over its running standard deviation; the mean is not subtracted."""
+        return self.error(state.predictor.params, state.prior, state.stats, obs, action) / jnp.sqrt(state.var)
+
+    def error(self, predictor: Any, prior: Any, stats: Stats, obs: Array, action: Array) -> Array:
+        """e(s, a) [B]: squared distance of the embeddings, summed over their dimensions."""
+        inputs = self._inputs(stats, obs, action)
+        prediction = self._network(self.config.predictor).apply(predictor, *inputs)
+        target = self._network(self.config.prior).apply(prior, *inputs)
+        return ((prediction - target) ** 2).sum(-1)
+
+    def _inputs(self, stats: Stats, obs: Array, action: Array) -> tuple[Array, Array]:
+        # without the z-score the bonus is blind to dimensions of small range
+        obs = (obs - stats.obs_mean[None]) / (stats.obs_std[None] + 1e-8)
+        action = (action - stats.action_mean[None]) / (stats.action_std[None] + 1e-8)
+        return (action, obs) if self.config.action_is_feature else (obs, action)
+
+    def _network(self, conditioning: str) -> ConditionedMLP:
+        return ConditionedMLP(conditioning, self.config.rnd_width, self.config.rnd_embedding)
+
+    @property
+    def _optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.rnd_learning_rate)
+
+
+class SACRNDState(NamedTuple):
+    """Everything that acting and further training need."""
+
+    actor: Net
+    critic: Net
+    target: Any
+    log_alpha: Net
+    rnd: RNDState
+
+
+@dataclass(frozen=True)
+class SACRND:
+    """Stage 2: SAC with the frozen bonus."""
+
+    config: Config
+    rnd: RND
+    spec: Spec
+    needs: tuple[str, ...] = ()
+
+    def init(self, key: Key, prev: RNDState, stats: Stats) -> SACRNDState:
+        """Target critics start as copies of the critics."""
+        actor_key, critic_key = jax.random.split(key)
+        obs, c = stats.obs_mean[None], self.config
+        critic = self._critic.init(critic_key, jnp.concatenate([obs, stats.action_mean[None]], -1))
+        return SACRNDState(
+            actor=optim.init(self._actor.init(actor_key, obs), optax.adam(c.actor_learning_rate)),
+            critic=optim.init(critic, optax.adam(c.critic_learning_rate)),
+            target=jax.tree.map(jnp.copy, critic),  # a copy, since the state is donated
+            log_alpha=optim.init(jnp.log(jnp.float32(c.initial_alpha)), optax.adam(c.alpha_learning_rate)),
+            rnd=prev,
+        )
+
+    def sample(self, buffer: Buffer, key: Key) -> Transitions:
+        """Recorded steps."""
+        return buffer.transitions(key, self.config.batch_size, self.config.gamma)
+
+    def update(self, state: SACRNDState, batch: Transitions, key: Key, step: Array) -> tuple[SACRNDState, Metrics]:
+        """Actor, temperature, critics, targets, in the official order: the critics see the new actor and the old
+        temperature."""
+        c, (actor_key, critic_key) = self.config, jax.random.split(key)
+        alpha = jnp.exp(state.log_alpha.params)
+        actor, actor_metrics = optim.descend(
+            lambda p: self.actor_loss(p, state, alpha, batch, actor_key), state.actor, optax.adam(c.actor_learning_rate)
+        )
+        log_alpha, alpha_metrics = optim.descend(
+            lambda p: self.alpha_loss(p, actor_metrics["actor/entropy"]),
+            state.log_alpha,
+            optax.adam(c.alpha_learning_rate),
+        )
+        target = self.target_value(actor.params, state, alpha, batch, critic_key)
+        critic, critic_metrics = optim.descend(
+            lambda p: self.critic_loss(p, target, batch), state.critic, optax.adam(c.critic_learning_rate)
+        )
+        state = SACRNDState(actor, critic, optim.polyak(state.target, critic.params, c.tau), log_alpha, state.rnd)
+        return state, actor_metrics | alpha_metrics | critic_metrics
+
+    def actor_loss(
+        self, params: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key
+    ) -> tuple[Array, Metrics]:
+        """mean[alpha log pi(a|s) + beta b(s, a) - min_i Q_i(s, a)], a ~ pi (paper, eq. 7)."""
+        action, log_prob = tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
+        bonus = self.rnd.bonus(state.rnd, batch.obs, action)
+        q = self._q(state.critic.params, batch.obs, action).min(0)
+        loss = (alpha * log_prob + self.config.beta * bonus - q).mean()
+        return loss, {
+            "actor/loss": loss,
+            "actor/entropy": -log_prob.mean(),
+            "actor/bonus": bonus.mean(),
+            "actor/q": q.mean(),
+            "actor/distance": ((action - batch.action) ** 2).mean(),
+        }
+
+    def alpha_loss(self, log_alpha: Array, entropy: Array) -> tuple[Array, Metrics]:
+        """exp(log alpha) (entropy - target entropy)."""
+        wanted = self.config.target_entropy
+        wanted = -float(self.spec.action.shape[0]) if wanted is None else wanted
+        alpha = jnp.exp(log_alpha)
+        return alpha * (entropy - wanted), {"alpha/value": alpha}
+
+    def target_value(self, actor: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key) -> Array:
+        """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s') - beta b(s', a')], a' ~ pi (paper, eq. 8)."""
+        c = self.config
+        action, log_prob = tanh_normal_sample(*self._actor.apply(actor, batch.next_obs), key)
+        beta = c.beta if c.critic_beta is None else c.critic_beta
+        q = self._q(state.target, batch.next_obs, action).min(0)
+        value = q - alpha * log_prob - beta * self.rnd.bonus(state.rnd, batch.next_obs, action)
+        return batch.reward + batch.discount * value
+
+    def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
+        """sum_i mean (Q_i(s, a) - y)^2."""
+        q = self._q(params, batch.obs, batch.action)
+        loss = ((q - target[None]) ** 2).mean(1).sum(0)
+        return loss, {"critic/loss": loss, "critic/q": q.mean()}
+
+    def begin(self, state: SACRNDState, goal: None) -> Array:
+        """Memory is the latest observation."""
+        return jnp.zeros(self.spec.observation.shape)
+
+    def observe(self, memory: Array, percept: Percept) -> Array:
+        """Keep the observation."""
+        return percept.obs
+
+    def act(self, state: SACRNDState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
+        """One action: the squashed mean if ``greedy``, else a sample."""
+        mean, log_std = self._actor.apply(state.actor.params, memory)
+        action = jnp.tanh(mean) if greedy else tanh_normal_sample(mean, log_std, key)[0]
+        return action[None], memory
+
+    def _q(self, params: Any, obs: Array, action: Array) -> Array:
+        return self._critic.apply(params, jnp.concatenate([obs, action], -1)).squeeze(-1)
+
+    @property
+    def _actor(self) -> GaussianPolicy:
+        return GaussianPolicy(self.config.widths, self.spec.action.shape[0])
+
+    @property
+    def _critic(self) -> Ensemble:
+        c = self.config
+        return Ensemble(c.critics, c.widths, 1, out_bound=3e-3, layer_norm=c.critic_layer_norm)
+
+
+_GYM = (
+    "tinkoff-ai/sac-rnd, configs/sac-rnd: batch 1024, learning rates 1e-3, 1000 RND updates, 3M updates. "
+    "beta: recalled from the paper's appendix and not verified; the official configs sweep 0.001 to 25"
+)
+_ANTMAZE = (
+    "tinkoff-ai/sac-rnd, configs/sac-rnd/antmaze: batch 256, learning rates 3e-4, gamma 0.999, reward x 100, 4M updates. "
+    "betas: the middle of the official sweep (actor 0.5 to 1.5, critic 0.001 to 0.1), not a published best"
+)
+_ADROIT = (
+    "betas: the best of the re-run in ReBRAC (Tarasov et al. 2023, arXiv 2305.09836). That paper's Adroit batch 256 and "
+    "learning rate 3e-4 are taken over for SAC-RND, which is not verified"
+)
+_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute on two cores; beta swept over 0, 0.3, 1, 3, 10"
+
+# data -> dataset kinds in the paper's order: random, medium, expert, medium-expert, medium-replay, full-replay
+_KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
+_GYM_BETAS = {
+    "halfcheetah": (0.1, 0.3, 6.0, 0.1, 0.1, 1.0),
+    "hopper": (5.0, 25.0, 20.0, 15.0, 8.0, 3.0),
+    "walker2d": (1.0, 8.0, 4.0, 25.0, 8.0, 3.0),
+}
+# (actor, critic) for human, cloned, expert
+_ADROIT_BETAS = {
+    "pen": ((1.0, 10.0), (2.5, 0.01), (10.0, 5.0)),
+    "door": ((5.0, 0.01), (5.0, 1.0), (10.0, 10.0)),
+    "hammer": ((10.0, 0.01), (1.0, 1.0), (2.5, 10.0)),
+    "relocate": ((5.0, 0.01), (5.0, 1.0), (10.0, 10.0)),
+}
+_SLOW = {"batch_size": 256, "actor_learning_rate": 3e-4, "critic_learning_rate": 3e-4, "alpha_learning_rate": 3e-4}
+
+PRESETS = {
+    "pendulum": Preset(Config(beta=0.3, widths=(64, 64), batch_size=256, rnd_width=64), 6_000, _PENDULUM),
+    "antmaze": Preset(
+        Config(beta=1.0, critic_beta=0.01, gamma=0.999, **_SLOW), 4_000_000, _ANTMAZE, {"reward_scale": 100.0}
+    ),
+}
+for _world, _betas in _GYM_BETAS.items():
+    for _kind, _beta in zip(_KINDS, _betas, strict=True):
+        PRESETS[f"{_world}/{_kind}"] = Preset(Config(beta=_beta), 3_000_000, _GYM)
+for _world, _pairs in _ADROIT_BETAS.items():
+    for _kind, (_actor, _critic) in zip(("human", "cloned", "expert"), _pairs, strict=True):
+        PRESETS[f"{_world}/{_kind}"] = Preset(Config(beta=_actor, critic_beta=_critic, **_SLOW), 1_000_000, _ADROIT)

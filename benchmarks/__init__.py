@@ -1,0 +1,1 @@
+"""Measurements: results tables (benchmarks.table) and speed (benchmarks.speed). Not part of the installed package."""

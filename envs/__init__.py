@@ -1,0 +1,105 @@
+"""Environments: how one is made from what a dataset says of it, reference scores, and the embedded data.
+
+Importing this package is cheap: gymnasium is imported when an environment is made.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envs.references import REFERENCES, Reference
+from rlkit.types import InputError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+__all__ = ["DATASETS", "REFERENCES", "Reference", "make"]
+
+DATASETS = Path(__file__).parent / "datasets"
+"""Root of the Minari datasets that are shipped with the code."""
+
+_ROBOTICS = ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze")
+_MUJOCO = "MuJoCo is not installed: pip install 'rlkit-jax[mujoco]'"
+_BRIDGES = ("GymV21Environment", "GymV26Environment")  # import whatever module their argument names
+
+
+def make(spec: str) -> gymnasium.Env:
+    """The environment of ``spec``: an id (Hopper-v4), or gymnasium's EnvSpec as JSON, as Minari stores it.
+
+    Only the id, the keyword arguments and the time limit of a JSON spec are used, and the id is looked up in
+    gymnasium's registry: a dataset can name no module to import. Nothing is rendered. Observations are not flattened,
+    so that the spaces can be compared with a dataset's; the evaluator flattens them.
+
+    Raises InputError, one line, for an unknown id, a malformed spec, or a package that is missing.
+    """
+    env_id, limit, kwargs = _parse(spec)
+    import gymnasium
+
+    _register(env_id)
+    with warnings.catch_warnings():
+        # data are evaluated in the version that they were recorded in, though gymnasium would rather have the newest
+        warnings.filterwarnings("ignore", ".*is out of date.*")
+        try:
+            return gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, **kwargs)
+        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+            raise InputError(f"environment {env_id}: {_reason(error)}") from error
+
+
+def _parse(spec: str) -> tuple[str, int | None, dict[str, Any]]:
+    """(id, time limit or None for the registered one, keyword arguments)."""
+    if not spec.lstrip().startswith("{"):
+        return _plain_id(spec), None, {}
+    try:
+        form = json.loads(spec)
+    except json.JSONDecodeError as error:
+        raise InputError(f"environment spec is not JSON ({error}): name the environment with --env") from error
+    env_id = _plain_id(form.get("id"))
+    limit, kwargs = form.get("max_episode_steps"), form.get("kwargs") or {}
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise InputError(f"environment {env_id}: max_episode_steps is {limit!r} in its spec, not a number of steps")
+    if not isinstance(kwargs, dict):
+        raise InputError(f"environment {env_id}: kwargs in its spec are no mapping")
+    if wrappers := form.get("additional_wrappers"):
+        names = [wrapper.get("name") if isinstance(wrapper, dict) else wrapper for wrapper in wrappers]
+        raise InputError(
+            f"environment {env_id}: its spec adds the wrappers {names}, which are not run from a dataset's file; "
+            "name an environment without them with --env"
+        )
+    return env_id, limit, {name: value for name, value in kwargs.items() if name != "render_mode"}
+
+
+def _plain_id(env_id: Any) -> str:
+    if not isinstance(env_id, str) or not env_id:
+        raise InputError(f"environment id {env_id!r} is not a name: name one with --env")
+    if ":" in env_id or env_id.startswith(_BRIDGES):
+        raise InputError(
+            f"environment id {env_id!r} would import a module that a dataset's file names: give an id that is "
+            "registered with gymnasium (a package of your own registers its ids in the group gymnasium.envs)"
+        )
+    return env_id
+
+
+def _register(env_id: str) -> None:
+    """Let gymnasium-robotics register its environments if ``env_id`` may be one of them."""
+    import gymnasium
+
+    if env_id in gymnasium.registry or not env_id.startswith(_ROBOTICS):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import gymnasium_robotics  # noqa: F401  (registers on import)
+        except ImportError as error:
+            raise InputError(
+                f"environment {env_id}: gymnasium-robotics is not installed: pip install 'rlkit-jax[robotics]'"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "mujoco_py" in text or "mujoco v2 and v3" in text:
+        return "versions 2 and 3 need the abandoned mujoco_py: name the -v4 version with --env"
+    return _MUJOCO if "mujoco" in text.lower() and "install" in text.lower() else text

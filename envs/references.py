@@ -1,0 +1,39 @@
+"""Returns that count as 0 and as 100 in a normalised score, by environment id, with their sources.
+
+A dataset that names reference scores of its own takes precedence. Mazes are missing on purpose: D4RL's constants belong
+to rewards that the registered mazes do not have, while the datasets made in those bring their own references.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Reference(NamedTuple):
+    """Mean undiscounted returns. A score is 100 * (return - random) / (expert - random)."""
+
+    random: float
+    expert: float
+    source: str
+
+
+_D4RL = "d4rl/infos.py of Farama-Foundation/D4RL"
+_LOCOMOTION = f"{_D4RL}, measured in the v2 environment, used for all versions as the literature does"
+_ADROIT = f"{_D4RL}, measured before Gymnasium-Robotics 1.2.1 changed the dense rewards"
+_KITCHEN = f"{_D4RL}: the number of tasks completed, of four"
+_PENDULUM = "python -m envs.pendulum --references: uniform actions, and a scripted swing-up; 100 seeded episodes each"
+_CARTPOLE = "100 episodes of uniform actions (env seeds 0 to 99, actions from numpy's default_rng(0)); the time limit"
+
+REFERENCES: dict[str, Reference] = {
+    **{f"HalfCheetah-v{n}": Reference(-280.178953, 12135.0, _LOCOMOTION) for n in (2, 3, 4, 5)},
+    **{f"Hopper-v{n}": Reference(-20.272305, 3234.3, _LOCOMOTION) for n in (2, 3, 4, 5)},
+    **{f"Walker2d-v{n}": Reference(1.629008, 4592.3, _LOCOMOTION) for n in (2, 3, 4, 5)},
+    **{f"Ant-v{n}": Reference(-325.6, 3879.7, _LOCOMOTION) for n in (2, 3, 4, 5)},
+    "AdroitHandPen-v1": Reference(96.262799, 3076.8331017826877, _ADROIT),
+    "AdroitHandHammer-v1": Reference(-274.856578, 12794.134825156867, _ADROIT),
+    "AdroitHandDoor-v1": Reference(-56.512833, 2880.5693087298737, _ADROIT),
+    "AdroitHandRelocate-v1": Reference(-6.425911, 4233.877797728884, _ADROIT),
+    "FrankaKitchen-v1": Reference(0.0, 4.0, _KITCHEN),
+    "Pendulum-v1": Reference(-1166.440794190852, -138.26908571493766, _PENDULUM),
+    "CartPole-v1": Reference(23.68, 500.0, _CARTPOLE),
+}

@@ -1,0 +1,96 @@
+"""Buffer: the data in device memory, and the only place where batches are drawn.
+
+Rows lie in the order of time, so the successor of row i is row i + 1 and observations are stored once: an episode of T
+steps is T rows and one more for its final observation. ``index`` lists the rows that may be drawn. A row whose
+successor was never recorded (a truncated episode of a file that keeps no final observation) stays in place, so that
+windows over the episode are whole, but it is not listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, TERMINAL
+from rlkit.types import Array, InputError, Key, Stats, Transitions
+
+if TYPE_CHECKING:
+    from rlkit.datasets import Episodes, Normaliser
+
+
+class Buffer(NamedTuple):
+    """N rows on the device, M of them drawable; 4 (O + A + 1) + 9 bytes a row for a continuous action."""
+
+    obs: Array  # [N, O] float32
+    action: Array  # [N, A] float32, or [N] int32
+    reward: Array  # [N] float32
+    t: Array  # [N] int32, steps since reset
+    flags: Array  # [N] uint8, see rlkit.datasets.episodes
+    index: Array  # [M] int32, rows that may be drawn
+    extra: dict[str, Array]  # columns that a learner `needs`, [N, ...]
+
+    @classmethod
+    def from_episodes(cls, episodes: Episodes, normaliser: Normaliser, needs: Sequence[str] = ()) -> Buffer:
+        """Pass the rows through the data's door and put them on the default device.
+
+        Raises InputError if no row can be drawn or a column in ``needs`` is unknown.
+        """
+        flags = np.asarray(episodes.flags)
+        drawable = ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)
+        if not drawable.any():
+            raise InputError(f"{episodes.name}: no step has a recorded successor or a terminal; nothing can be drawn")
+        if unknown := sorted(set(needs) - set(COLUMNS)):
+            raise InputError(f"unknown columns {unknown}; known: {sorted(COLUMNS)}")
+        reward = np.where(flags & HAS_ACTION, normaliser.reward(np.asarray(episodes.reward)), 0).astype(np.float32)
+        return jax.device_put(
+            cls(
+                obs=normaliser.obs(episodes.obs),
+                action=normaliser.action(episodes.action),
+                reward=reward,
+                t=episodes.t,
+                flags=flags,
+                index=np.flatnonzero(drawable).astype(np.int32),
+                extra={name: COLUMNS[name](reward, episodes.starts) for name in needs},
+            )
+        )
+
+    def transitions(self, key: Key, batch_size: int, gamma: float) -> Transitions:
+        """``batch_size`` rows drawn uniformly from ``index`` with replacement."""
+        rows = self.index[jax.random.randint(key, (batch_size,), 0, self.index.shape[0])]
+        terminal = (self.flags[rows] & TERMINAL) > 0
+        return Transitions(
+            obs=self.obs[rows],
+            action=self.action[rows],
+            reward=self.reward[rows],
+            discount=jnp.where(terminal, 0.0, gamma),
+            next_obs=self.obs[rows + 1],
+            extra={name: column[rows] for name, column in self.extra.items()},
+        )
+
+
+def stats(buffer: Buffer) -> Stats:
+    """Moments over the drawable rows, summed in float64 on the host."""
+    index = np.asarray(buffer.index)
+
+    def moments(column: Array) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.asarray(column)[index]
+        if rows.ndim == 1:  # a discrete action has no moments
+            return np.zeros(0, np.float32), np.zeros(0, np.float32)
+        return rows.mean(0, np.float64).astype(np.float32), rows.std(0, dtype=np.float64).astype(np.float32)
+
+    return Stats(*moments(buffer.obs), *moments(buffer.action))
+
+
+def _return_to_go(reward: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """[N] undiscounted sum of the rewards from each row to the end of its episode."""
+    tail = np.append(np.cumsum(reward[::-1], dtype=np.float64)[::-1], 0.0)
+    ends = np.append(starts[1:], len(reward))
+    return (tail[:-1] - np.repeat(tail[ends], np.diff(np.append(starts, len(reward))))).astype(np.float32)
+
+
+# name -> f(reward [N], starts [E]) -> [N, ...]
+COLUMNS: Mapping = {"return_to_go": _return_to_go}

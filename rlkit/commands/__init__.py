@@ -1,0 +1,37 @@
+"""The command line: what is asked for is found out first, cheaply; then the command's module is imported and run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlkit.commands import options
+from rlkit.types import InputError
+
+
+class World(NamedTuple):
+    """What the composition root hands to the commands."""
+
+    agents: Mapping[str, Any]  # name -> entry with `module` and `summary`
+    make_env: Callable[[str], Any]  # EnvSpec as JSON, or an id -> gymnasium.Env
+    references: Mapping[str, tuple[float, float, str]]  # environment id -> mean return of random, of expert, source
+    datasets: Path  # Minari root of the embedded data; its first dataset is the default
+
+
+def main(argv: Sequence[str], world: World) -> int:
+    """Run one command line and return its exit code: 0, 1 (a check failed) or 2 (a mistake, told in one line)."""
+    try:
+        asked = options.parse(argv, world)
+        if isinstance(asked, str):
+            print(asked)
+            return 0
+        return importlib.import_module(f"rlkit.commands.{asked.command}").run(asked, world)
+    except InputError as error:
+        print(f"rlkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rlkit: interrupted; `train ... --resume auto` goes on from the last checkpoint", file=sys.stderr)
+        return 130

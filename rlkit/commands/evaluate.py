@@ -1,0 +1,38 @@
+"""``rlkit evaluate RUN``: the scores of a run's last checkpoint."""
+
+from __future__ import annotations
+
+import functools
+
+from rlkit import report
+from rlkit.commands import World
+from rlkit.commands.options import EvaluateOptions
+from rlkit.commands.report import data_row, score_row
+from rlkit.compilation import keep_compiled
+from rlkit.datasets import Normaliser
+from rlkit.evaluate import Evaluator
+from rlkit.policy import restore
+from rlkit.run import Record
+from rlkit.types import InputError
+
+
+def run(options: EvaluateOptions, world: World) -> int:
+    """Print the scores. Raises InputError if the run has no checkpoint or no environment."""
+    record = Record.read(options.run)
+    if options.episodes is not None and options.episodes < 1:
+        raise InputError(f"--episodes {options.episodes}: must be at least 1")
+    if record.evaluation is None:
+        raise InputError(f"{options.run} names no environment to evaluate in")
+    keep_compiled()
+    agent, state = restore(options.run, record)
+    evaluator = Evaluator(
+        agent,
+        Normaliser.from_json(record.normaliser),
+        functools.partial(world.make_env, record.evaluation.environment),
+        episodes=options.episodes or record.evaluation.episodes,
+        seed=record.evaluation.seed if options.seed is None else options.seed,
+    )
+    returns = evaluator.run(state).returns
+    evaluator.close()
+    report.show([data_row(record), score_row(record.agent, record, returns)])
+    return 0

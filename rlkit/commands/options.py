@@ -1,0 +1,199 @@
+"""What can be said on the command line, as typed dataclasses, and how it is read.
+
+Nothing here imports jax, gymnasium or orbax: only ``train AGENT`` imports that agent's module, for its Config.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeVar
+
+from rlkit import __version__
+from rlkit.datasets.options import DataOptions
+from rlkit.types import InputError, Preset
+
+if TYPE_CHECKING:
+    from rlkit.commands import World
+
+import tyro
+from tyro.conf import Positional
+
+C = TypeVar("C")
+Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
+COMMANDS = {
+    "train": "Train an agent on a dataset, evaluate it, and write a run directory",
+    "evaluate": "Evaluate the last checkpoint of a run",
+    "report": "Table and learning curves of runs, side by side",
+    "data": "List, describe or check datasets",
+}
+HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True)
+class TrainOptions(Generic[C]):
+    """One training run."""
+
+    command: ClassVar[str] = "train"
+    config: C
+    data: Annotated[DataOptions, tyro.conf.arg(name="")]
+    agent: Hidden = ""
+    module: Hidden = ""
+    steps: int = 100_000
+    """Updates of the last stage; the stages before it have theirs in the config."""
+    seeds: int = 1
+    """Copies to train side by side, with the seeds SEED, SEED + 1, ..."""
+    seed: int = 0
+    """First seed."""
+    out: Path | None = None
+    """Run directory. Default: runs/AGENT-DATASET-TIME."""
+    preset: str | None = None
+    """Start from the settings published for a dataset; other options win over it."""
+    resume: Literal["auto", "never", "must"] = "never"
+    """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start
+    anew."""
+    eval_every: int | None = None
+    """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
+    eval_episodes: int = 10
+    """Episodes of each evaluation."""
+    log_every: int | None = None
+    """Updates between lines of metrics. Default: a fifth of EVAL-EVERY."""
+    dry_run: bool = False
+    """Print what would be run, its size and the memory it takes, and stop."""
+    wandb: bool = False
+    """Log to Weights & Biases too."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Evaluate the last checkpoint of a run in the run's environment, and print the scores."""
+
+    command: ClassVar[str] = "evaluate"
+    run: Positional[Path]
+    """Run directory."""
+    episodes: int | None = None
+    """Episodes for each seed of the run. Default: as in training."""
+    seed: int | None = None
+    """Seed of the environments. Default: as in training."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Print one table of several runs on the same data, and draw their learning curves."""
+
+    command: ClassVar[str] = "report"
+    runs: Positional[tuple[Path, ...]]
+    """Run directories."""
+    out: Path | None = None
+    """Folder to write table.txt and curve.png to. Default: the table is only printed."""
+
+
+@dataclass(frozen=True)
+class DataList:
+    """List the Minari datasets that can be named."""
+
+    command: ClassVar[str] = "data"
+    data_root: Path | None = None
+    """Folder of Minari datasets. Default: $MINARI_DATASETS_PATH, then ~/.minari/datasets, then the embedded data."""
+
+
+@dataclass(frozen=True)
+class DataShow(DataOptions):
+    """Describe a dataset: spaces, environment, rows, returns."""
+
+    command: ClassVar[str] = "data"
+    dataset: Positional[str]
+    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
+
+
+@dataclass(frozen=True)
+class DataCheck(DataOptions):
+    """Read a dataset anew, check it, and print how its rows are used. Exit code 2 if it is refused."""
+
+    command: ClassVar[str] = "data"
+    dataset: Positional[str]
+    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
+
+
+Asked = TrainOptions | EvaluateOptions | ReportOptions | DataList | DataShow | DataCheck
+
+
+def parse(argv: Sequence[str], world: World) -> Asked | str:
+    """The options that ``argv`` gives, or the text to print for a general --help.
+
+    Raises InputError for an unknown command, agent or preset; tyro exits with code 2 for a wrong option.
+    """
+    if not argv or argv[0] in HELP:
+        return _listing("rlkit COMMAND ...", COMMANDS, "rlkit COMMAND --help tells more.")
+    if argv[0] == "--version":
+        return f"rlkit {__version__}"
+    command, rest = _known("command", argv[0], COMMANDS), argv[1:]
+    if command == "train":
+        return _parse_train(rest, world)
+    if command == "data":
+        named = {"list": DataList, "show": DataShow, "check": DataCheck}
+        return tyro.extras.subcommand_cli_from_dict(named, args=rest, prog="rlkit data", description=COMMANDS["data"])
+    kind = EvaluateOptions if command == "evaluate" else ReportOptions
+    return tyro.cli(kind, args=rest, prog=f"rlkit {command}")
+
+
+def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
+    if not argv or argv[0] in HELP:
+        summaries = {name: entry.summary for name, entry in world.agents.items()}
+        return _listing("rlkit train AGENT [OPTIONS]", summaries, "rlkit train AGENT --help lists an agent's options.")
+    name, rest = _known("agent", argv[0], world.agents), argv[1:]
+    module = importlib.import_module(world.agents[name].module)
+    default = TrainOptions(
+        config=module.Config(), data=DataOptions(_default_dataset(world)), agent=name, module=module.__name__
+    )
+    if chosen := _preset_in(rest):
+        preset = module.PRESETS[_known("preset", chosen, module.PRESETS)]
+        data = dataclasses.replace(default.data, **preset.data)
+        default = dataclasses.replace(default, config=preset.config, steps=preset.steps, data=data, preset=chosen)
+    return tyro.cli(
+        TrainOptions[module.Config],
+        args=rest,
+        default=default,
+        prog=f"rlkit train {name}",
+        description=f"{world.agents[name].summary}\n\n{_presets(module.PRESETS)}",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _default_dataset(world: World) -> str:
+    # the first embedded dataset; where there is none, --dataset must be given
+    found = sorted(world.datasets.glob("**/data/metadata.json"))
+    return found[0].parent.parent.relative_to(world.datasets).as_posix() if found else tyro.MISSING
+
+
+def _preset_in(argv: Sequence[str]) -> str | None:
+    # before the rest is read, since a preset changes the defaults
+    parser = argparse.ArgumentParser(prog="rlkit train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset")
+    return parser.parse_known_args(argv)[0].preset
+
+
+def _presets(presets: Mapping[str, Preset]) -> str:
+    lines = [textwrap.fill(f"{name}: {preset.source}", 100, subsequent_indent="  ") for name, preset in presets.items()]
+    return "Presets (--preset NAME):\n" + "\n".join(lines) if lines else "No presets."
+
+
+def _listing(usage: str, summaries: Mapping[str, str], hint: str) -> str:
+    width = max(map(len, summaries))
+    lines = [f"  {name:{width}}  {summary}" for name, summary in summaries.items()]
+    return "\n".join([f"usage: {usage}", "", *lines, "", hint])
+
+
+def _known(kind: str, name: str, names: Iterable[str]) -> str:
+    """``name`` if it is one of ``names``, else InputError that names near matches."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+    raise InputError(f"unknown {kind} {name!r}; " + (f"did you mean {', '.join(near)}?" if near else "there is none"))

@@ -1,0 +1,112 @@
+"""Scores of runs: the result and the learning curve of one, and ``rlkit report``, a table and a figure of several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlkit import plain, report
+from rlkit.commands import World
+from rlkit.commands.options import ReportOptions
+from rlkit.evaluate import score
+from rlkit.report import Curve, Row
+from rlkit.run import Evaluated, Record, evaluations
+from rlkit.statistics import Estimate, estimate, last_fifth
+from rlkit.types import InputError
+
+
+def run(options: ReportOptions, world: World) -> int:
+    """Print one table of the runs, the data first; with ``--out`` write it and the learning curves there."""
+    records = [Record.read(folder) for folder in options.runs]
+    found = [evaluations(folder) for folder in options.runs]
+    for folder, evaluated in zip(options.runs, found, strict=True):
+        if not evaluated:
+            raise InputError(f"{folder} has no evaluations to report")
+    labels = _labels(options.runs, records)
+    data = {record.data.fingerprint: data_row(record) for record in records}
+    rows = [*data.values(), *map(_run_row, labels, records, found)]
+    report.show(rows)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        plain.write_text(options.out / "table.txt", report.table(rows) + "\n")
+        _draw(options.out / "curve.png", labels, records, found)
+    return 0
+
+
+def conclude(folder: Path) -> None:
+    """Write result.json and curve.png from what the run in ``folder`` has logged, and print its table."""
+    record, found = Record.read(folder), evaluations(folder)
+    data = data_row(record)
+    result: dict[str, Any] = {"updates": sum(steps for _, steps in record.stages), "data": data._asdict()}
+    rows = [data]
+    if found:
+        rows.append(_run_row(record.agent, record, found))
+        late = estimate(_last_fifth(found))
+        seeds = found[-1].returns.mean(1)
+        result |= {"run": {**rows[-1]._asdict(), "late_returns": late, "returns_by_seed": seeds}}
+    plain.write_json(folder / "result.json", result)
+    report.show(rows)
+    if found:
+        try:
+            _draw(folder / "curve.png", [record.agent], [record], [found])
+        except (OSError, ValueError) as error:  # the run is done, with or without its picture
+            print(f"rlkit: the learning curve could not be drawn: {error}", file=sys.stderr)
+
+
+def data_row(record: Record) -> Row:
+    """The line of the data that a run was trained on."""
+    data = record.data
+    scores = _scaled(record, data.mean_return)
+    return Row(f"data ({data.name})", data.mean_return, scores, None, _scaled(record, data.iqm) or data.iqm)
+
+
+def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray | None = None) -> Row:
+    """The line of [S, episodes] returns; ``late`` are those over the last fifth of training."""
+    scores = _scores(record, returns)
+    return report.row(label, returns, scores, None if late is None or scores is None else _scores(record, late))
+
+
+def _run_row(label: str, record: Record, found: Sequence[Evaluated]) -> Row:
+    return score_row(label, record, found[-1].returns, _last_fifth(found))
+
+
+def _last_fifth(found: Sequence[Evaluated]) -> np.ndarray:
+    return last_fifth([evaluated.place.step for evaluated in found], [evaluated.returns for evaluated in found])
+
+
+def _scores(record: Record, returns: np.ndarray) -> np.ndarray | None:
+    reference = record.reference
+    return None if reference is None else score(returns, (reference.random, reference.expert))
+
+
+def _scaled(record: Record, returns: Estimate) -> Estimate | None:
+    scores = _scores(record, np.array(returns[:3]))
+    return None if scores is None else Estimate(*scores.tolist(), returns.over)
+
+
+def _labels(folders: Sequence[Path], records: Sequence[Record]) -> list[str]:
+    """The agents' names, with the folder where that alone does not tell the runs apart."""
+    names = [record.agent for record in records]
+    return [
+        name if names.count(name) == 1 else f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def _draw(path: Path, labels: Sequence[str], records: Sequence[Record], found: Sequence[Sequence[Evaluated]]) -> None:
+    """Learning curves over the last stage: scores where every run has reference scores, else returns."""
+    scored = all(record.reference for record in records)
+
+    def shown(record: Record, returns: Any) -> np.ndarray:
+        return _scores(record, returns) if scored else np.asarray(returns)
+
+    curves = []
+    for label, record, evaluated in zip(labels, records, found, strict=True):
+        means = np.array([one.returns.mean(1) for one in evaluated])
+        curves.append(Curve(label, [one.place.step for one in evaluated], shown(record, means)))
+    levels = {f"data ({record.data.name})": float(shown(record, record.data.mean_return.value)) for record in records}
+    title = ", ".join(dict.fromkeys(record.data.name for record in records))
+    report.learning_curve(path, curves, title=title, ylabel="normalised score" if scored else "return", levels=levels)

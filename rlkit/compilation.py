@@ -1,0 +1,15 @@
+"""Compiled programs are kept between processes, so that the second run of a program starts at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def keep_compiled() -> None:
+    """Keep them under $RLKIT_CACHE_DIR or ~/.cache/rlkit, unless the user has told jax of a place himself."""
+    if jax.config.jax_compilation_cache_dir is None:
+        root = os.environ.get("RLKIT_CACHE_DIR") or Path.home() / ".cache" / "rlkit"
+        jax.config.update("jax_compilation_cache_dir", str(Path(root).expanduser() / "xla"))

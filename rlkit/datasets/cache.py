@@ -1,0 +1,108 @@
+"""The cache: a folder per dataset with one contiguous .npy per column, opened as memory maps, and a manifest.
+
+An entry is keyed on the source's path, sizes and times and on the options that change the rows, so that finding it
+reads no data. It is written to a folder of its own and renamed into place: readers see all of it or nothing, and of
+two writers one wins. The manifest holds the CRC of every file; an entry that does not match is made anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from rlkit.datasets import spaces
+from rlkit.datasets.episodes import Episodes, Report
+from rlkit.datasets.options import DataOptions
+from rlkit.datasets.sources import Source
+
+FORMAT = 1  # raise it when the layout, or the meaning of a column, changes
+COLUMNS = ("obs", "action", "reward", "t", "flags")
+log = logging.getLogger(__name__)
+
+
+def entry(options: DataOptions, source: Source, infos: bool) -> Path:
+    """The folder where the cached form of ``source`` lies or would lie."""
+    root = options.cache_dir or Path(os.environ.get("RLKIT_CACHE_DIR") or Path.home() / ".cache" / "rlkit")
+    stats = [(str(path), path.stat()) for path in source.files()]
+    files = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
+    key = [FORMAT, files, sorted(options.repair), options.env, infos]
+    return root.expanduser() / hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+
+def read(folder: Path) -> Episodes | None:
+    """The Episodes of an entry, as read-only memory maps; None if it is absent or damaged."""
+    if not folder.is_dir():
+        return None
+    try:
+        form = json.loads((folder / "manifest.json").read_text())
+        if form.pop("crc") != zlib.crc32(json.dumps(form).encode()):
+            raise ValueError("manifest.json is not what was written")
+        return Episodes(
+            name=form["name"],
+            fingerprint=form["fingerprint"],
+            **{name: _load(folder / f"{name}.npy", crc) for name, crc in form["columns"].items()},
+            observation_space=spaces.from_json(form["observation_space"]),
+            action_space=spaces.from_json(form["action_space"]),
+            env_spec=form["env_spec"],
+            reference=None if form["reference"] is None else tuple(form["reference"]),
+            report=Report(**{**form["report"], "notes": tuple(form["report"]["notes"])}),
+            infos={name: _load(folder / f"info_{i}.npy", crc) for i, (name, crc) in enumerate(form["infos"].items())},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("cache entry %s is damaged (%s) and will be made anew", folder, error)
+        return None
+
+
+def write(folder: Path, episodes: Episodes) -> None:
+    """Put ``episodes`` at ``folder``. Where that cannot be written, warn: the data are usable all the same."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as scratch:
+            fresh = Path(scratch) / "entry"
+            fresh.mkdir()
+            _save(fresh, episodes)
+            if folder.exists() and read(folder) is None:  # damaged: set aside, deleted with the scratch folder
+                os.replace(folder, Path(scratch) / "damaged")
+            os.replace(fresh, folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process has just written the same entry
+            log.warning("cannot write the cache %s (%s); the data will be read anew next time", folder.parent, error)
+
+
+def _save(folder: Path, episodes: Episodes) -> None:
+    infos = enumerate(episodes.infos.items())
+    form = {
+        "name": episodes.name,
+        "fingerprint": episodes.fingerprint,
+        "observation_space": spaces.to_json(episodes.observation_space),
+        "action_space": spaces.to_json(episodes.action_space),
+        "env_spec": episodes.env_spec,
+        "reference": episodes.reference,
+        "report": dataclasses.asdict(episodes.report),
+        "columns": {name: _store(folder / f"{name}.npy", getattr(episodes, name)) for name in COLUMNS},
+        "infos": {name: _store(folder / f"info_{i}.npy", values) for i, (name, values) in infos},
+    }
+    (folder / "manifest.json").write_text(json.dumps({**form, "crc": zlib.crc32(json.dumps(form).encode())}))
+
+
+def _store(path: Path, values: np.ndarray) -> int:
+    np.save(path, np.ascontiguousarray(values), allow_pickle=False)
+    return zlib.crc32(np.memmap(path, mode="r"))
+
+
+def _load(path: Path, crc: int) -> np.ndarray:
+    """The array as a read-only map, once its file is known to be the one written."""
+    if zlib.crc32(np.memmap(path, mode="r")) != crc:
+        raise ValueError(f"{path.name} is not what was written")
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ValueError:  # an empty array cannot be mapped
+        return np.load(path, allow_pickle=False)

@@ -1,0 +1,67 @@
+"""Episodes: what every source of data is turned into, and the only thing that a Buffer is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import gymnasium
+
+# Bits of the `flags` column.
+HAS_ACTION = 1  # the row holds a step; a row without it is the final observation of an episode
+HAS_NEXT = 2  # the next row holds the observation that this step led to
+TERMINAL = 4  # the step ended in a terminal state: bootstrap with zero
+
+
+@dataclass(frozen=True)
+class Report:
+    """How many rows came in, how many are used, and why the others are not. Counts are of steps unless named."""
+
+    episodes: int
+    steps: int  # steps in the source
+    used: int  # steps that can be drawn as transitions
+    terminal_episodes: int  # episodes whose last step is terminal
+    truncated_episodes: int  # episodes cut by a time limit or by the end of the recording
+    unflagged_ends: int  # episodes stored with neither flag at the end: taken as truncated
+    both_flags: int  # steps flagged terminal and truncated: terminal wins
+    no_successor: int  # truncated last steps whose next observation was not recorded: kept in order, never drawn
+    on_bounds: int  # steps with an action component exactly on its bound
+    repaired: int = 0  # steps changed by --repair
+    notes: tuple[str, ...] = ()  # anything else that a reader should know, one sentence each
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """E episodes of N steps in all, laid end to end as R = N + E rows: T steps, then one row for the final observation.
+
+    Values are the source's own (not normalised); wide observations are flattened. Rows of final observations have
+    action and reward 0. If the final observation was not recorded, its row repeats the last one and the step before
+    lacks HAS_NEXT. Arrays may be read-only memory maps.
+    """
+
+    name: str
+    fingerprint: str  # of the source's bytes and of the options that change the rows
+    obs: np.ndarray  # [R, O] float32
+    action: np.ndarray  # [R, A] float32, or [R] int32 for a discrete action space
+    reward: np.ndarray  # [R] float32
+    t: np.ndarray  # [R] int32, steps since reset
+    flags: np.ndarray  # [R] uint8, bits above
+    observation_space: gymnasium.Space  # as stored, before flattening
+    action_space: gymnasium.Space
+    env_spec: str | None  # gymnasium EnvSpec as JSON, or an environment id; None if unknown
+    reference: tuple[float, float] | None  # (random, expert) mean returns named by the dataset itself
+    report: Report
+    infos: Mapping[str, np.ndarray] = field(default_factory=dict)  # [N, ...] each, only when asked for
+
+    @property
+    def starts(self) -> np.ndarray:
+        """[E] row of each episode's first step."""
+        return np.flatnonzero(self.t == 0)
+
+    def returns(self) -> np.ndarray:
+        """[E] float64 undiscounted return of each episode."""
+        return np.add.reduceat(self.reward.astype(np.float64), self.starts)

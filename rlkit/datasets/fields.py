@@ -1,0 +1,126 @@
+"""What the file sources (hdf5, ogbench, table) check alike before a Recording may be made of a file's fields.
+
+A source guarantees that shapes agree, that flags are flags and that numbers are numbers; see Recording. The checks are
+vectorised, and each failure is one line that names the file, the field and the index.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from rlkit.types import InputError
+
+LIMIT = 64 * 2**30  # bytes: no file may unpack to more than this, whatever the machine's memory
+
+
+def one_line(error: BaseException) -> str:
+    """A library's message, which may span lines, as a part of ours."""
+    return " ".join(str(error).split())
+
+
+def check_exists(path: Path) -> None:
+    """Raises InputError unless ``path`` is a file with something in it."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check --dataset")
+    if not path.stat().st_size:
+        raise InputError(f"{path.name}: the file is empty; copy or download it again")
+
+
+def free_memory() -> int:
+    """Bytes that can be allocated without swapping; the machine's whole memory where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_fits(path: Path, size: int) -> None:
+    """Raises InputError if ``size`` bytes, which the file says that it unpacks to, are too many. Call before reading:
+    a small compressed file can declare any size."""
+    free = free_memory()
+    if size > min(LIMIT, free):
+        raise InputError(
+            f"{path.name}: unpacks to {size / 2**30:.1f} GiB, more than the free memory ({free / 2**30:.1f} GiB) or "
+            f"the limit of {LIMIT >> 30} GiB for any file; use a smaller part of the data"
+        )
+
+
+def check_lengths(path: Path, lengths: Mapping[str, int], against: str = "observations") -> None:
+    """Raises InputError where a field has not as many rows as ``against``, and where there are none."""
+    rows = lengths[against]
+    if not rows:
+        raise InputError(f"{path.name}: {against} has no rows; there is nothing to train on")
+    for name, length in lengths.items():
+        if length != rows:
+            raise InputError(
+                f"{path.name}: {name} has {length} rows where {against} has {rows}; write the file again with one row "
+                "per step in every field"
+            )
+
+
+def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """[N] or [N, 1] as [N]; any other shape raises InputError."""
+    if values.shape == (len(values), 1):
+        return values[:, 0]
+    if values.ndim != 1:
+        raise InputError(f"{path.name}: {name} has shape {values.shape}; expected one number per step, [N] or [N, 1]")
+    return values
+
+
+def flags(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """[N] bool from 0 and 1 of any dtype; any other value raises InputError with its index."""
+    values = column(path, name, values)
+    result = values.astype(bool)
+    if values.dtype != bool and (bad := values != result).any():
+        i = int(bad.argmax())
+        raise InputError(f"{path.name}: {name}[{i}] is {values[i]}; expected 0 or 1")
+    return result
+
+
+def actions(
+    path: Path, values: np.ndarray, *, choices: int | None, discrete: bool | None, notes: list[str]
+) -> tuple[np.ndarray, gymnasium.Space | None]:
+    """Actions with the space that is certain: Discrete for choices, None for amounts.
+
+    values: [N, A] or [N], as stored. choices: how many the environment has, where known. discrete: what the file says
+    of itself; None lets the dtype say it (integers are choices). notes: gets one where floats may be meant as choices.
+    Returns [N] integers, or [N, A] floats.
+    """
+    if discrete is None:
+        discrete = choices is not None or values.dtype.kind in "iub"
+        if not discrete and values.size == len(values) and (values >= 0).all() and (values == np.floor(values)).all():
+            notes.append("actions are whole numbers stored as floats, taken as amounts; store choices as integers")
+    if not discrete:
+        values = values.astype(np.float32) if values.dtype.kind in "iub" else values
+        return values[:, None] if values.ndim == 1 else values, None
+    if values.ndim > 1 and values.shape != (len(values), 1):
+        raise InputError(
+            f"{path.name}: actions are integers of shape {values.shape}; only one choice per step is supported (store "
+            "them as floats if they are amounts)"
+        )
+    values = values.reshape(len(values))
+    whole = values if values.dtype.kind in "iu" else _whole(path, values)
+    bad = (whole < 0) | (whole >= choices if choices is not None else False)
+    if bad.any():
+        i = int(bad.argmax())
+        raise InputError(
+            f"{path.name}: actions[{i}] is {whole[i]}; expected a choice from 0"
+            + ("" if choices is None else f" to {choices - 1}")
+        )
+    return whole, gymnasium.spaces.Discrete(int(whole.max()) + 1 if choices is None else choices)
+
+
+def _whole(path: Path, values: np.ndarray) -> np.ndarray:
+    """Floats or booleans that number choices, as int64."""
+    finite = np.isfinite(values)
+    whole = np.where(finite, values, 0).astype(np.int64)
+    if (bad := ~finite | (whole != values)).any():
+        i = int(bad.argmax())
+        raise InputError(f"{path.name}: actions[{i}] is {values[i]}; actions are choices here, so whole numbers")
+    return whole

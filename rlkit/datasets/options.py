@@ -1,0 +1,42 @@
+"""What a user can say about data. The command line is made from these fields, so this module imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data, from where, and how they are transformed on the way to the agent."""
+
+    dataset: str
+    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
+
+    data_root: Path | None = None
+    """Folder of Minari datasets. Default: $MINARI_DATASETS_PATH, then ~/.minari/datasets, then the embedded data."""
+
+    download: bool = False
+    """Fetch the dataset from Minari's hub if it is not found."""
+
+    env: str | None = None
+    """Environment id to evaluate in; needed where the data do not name one."""
+
+    cache_dir: Path | None = None
+    """Folder of the memory-mapped cache. Default: $RLKIT_CACHE_DIR, else ~/.cache/rlkit."""
+
+    repair: tuple[Literal["ends"], ...] = ()
+    """Faults to mend. ends: end flags set on the last two steps of an episode; the second is kept."""
+
+    normalise: Literal["none", "standard"] = "none"
+    """Observations: as they are, or (x - mean) / (std + 0.001) over the dataset."""
+
+    reward: Literal["none", "standard", "return-range"] = "none"
+    """Rewards: as they are, (r - mean) / std, or r * 1000 / (best return - worst return)."""
+
+    reward_scale: float = 1.0
+    """Factor on the reward, after --reward."""
+
+    reward_shift: float = 0.0
+    """Added to the reward last."""

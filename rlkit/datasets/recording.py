@@ -1,0 +1,35 @@
+"""Recording: what a source has read, before any check. rows.py checks it and lays it out as Episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import gymnasium
+import numpy as np
+
+
+@dataclass
+class Recording:
+    """E episodes of N steps in all, end to end, in the source's own values and dtypes.
+
+    A source guarantees that the shapes agree with each other (it raises InputError itself where they do not, since
+    only it knows the file's field names); values, end flags, bounds and widths are checked afterwards, for every source
+    alike. A space left None is derived from the data (bounds [-1, 1] where every action fits, else the data's range).
+    """
+
+    name: str
+    observations: np.ndarray  # [N, ...] the observation that each step acted on
+    actions: np.ndarray  # [N, ...]
+    rewards: np.ndarray  # [N]
+    terminations: np.ndarray  # [N] bool
+    truncations: np.ndarray  # [N] bool
+    lengths: np.ndarray  # [E] steps per episode, all positive
+    finals: np.ndarray  # [E, ...] final observations; ignored where has_final is False
+    has_final: np.ndarray  # [E] bool
+    observation_space: gymnasium.Space | None = None
+    action_space: gymnasium.Space | None = None
+    env_spec: str | None = None
+    reference: tuple[float, float] | None = None
+    infos: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)

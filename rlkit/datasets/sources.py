@@ -1,0 +1,125 @@
+"""Where data are: turns the name that a user gives into a Source, and lists what is there."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from rlkit.datasets.options import DataOptions
+from rlkit.datasets.recording import Recording
+from rlkit.types import InputError
+
+# file suffix -> module with read(path, *, env, infos) -> Recording
+READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "ogbench", ".csv": "table", ".parquet": "table"}
+ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that data are read from: its files, and the function that reads them."""
+
+    path: Path  # a file, or the folder of a Minari dataset
+    read: Callable[..., Recording]  # (*, env, infos)
+
+    def files(self) -> list[Path]:
+        """Every file that the data are read from, sorted."""
+        if self.path.is_file():
+            return [self.path]
+        return sorted(Path(folder) / name for folder, _, names in os.walk(self.path / "data") for name in names)
+
+
+def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
+    """The source that ``options.dataset`` names. Raises InputError that lists where it looked and what is alike."""
+    path = Path(options.dataset).expanduser()
+    if module := READERS.get(path.suffix.lower()):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        path = path.resolve()
+        reader = import_module(f"rlkit.datasets.{module}")
+        return Source(path, partial(reader.read, path))
+    from rlkit.datasets import minari
+
+    places = _roots(options, roots)
+    if ID.fullmatch(options.dataset):
+        folder = next(filter(None, (_inside(root, options.dataset) for root in places)), None)
+        if folder is None and options.download:
+            minari.download(options.dataset, places[0])
+            folder = _inside(places[0], options.dataset)
+        if folder is not None:
+            return Source(folder, partial(minari.read, folder, name=options.dataset))
+    raise InputError(_not_found(options, places))
+
+
+def available(options: DataOptions, roots: Sequence[Path] = ()) -> list[tuple[str, int, int, Path]]:
+    """(id, episodes, steps, folder) of every Minari dataset, by id; of one id in two places the first is listed.
+
+    A dataset whose metadata cannot be read is left out with a warning.
+    """
+    from rlkit.datasets import minari
+
+    found: dict[str, tuple[str, int, int, Path]] = {}
+    for root in _roots(options, roots):
+        for dataset in _ids(root):
+            try:
+                metadata = minari.read_metadata(root / dataset / "data")
+            except InputError as error:
+                warnings.warn(f"left out: {error}", stacklevel=2)
+                continue
+            row = (dataset, metadata["total_episodes"], metadata["total_steps"], root / dataset)
+            found.setdefault(dataset, row)
+    return [found[dataset] for dataset in sorted(found)]
+
+
+def _roots(options: DataOptions, roots: Sequence[Path]) -> list[Path]:
+    """Folders to look in, in order."""
+    if options.data_root is not None:
+        first = [options.data_root.expanduser()]
+    else:
+        named = os.environ.get("MINARI_DATASETS_PATH")
+        first = [Path(named)] if named else []
+        first.append(Path.home() / ".minari" / "datasets")
+    return [*first, *map(Path, roots)]
+
+
+def _inside(root: Path, dataset: str) -> Path | None:
+    """The dataset's folder if it is there. Raises InputError if any link in it leads out of the root."""
+    folder = root / dataset
+    if not (folder / "data").is_dir():
+        return None
+    root = root.resolve()
+    parts = [folder / "data", *(Path(entry) for entry in os.scandir(folder / "data") if entry.is_symlink())]
+    for part in parts:
+        if not part.resolve().is_relative_to(root):
+            raise InputError(f"{dataset}: {part} leads out of {root}; set --data-root to the folder it really lies in")
+    return folder.resolve()
+
+
+def _ids(root: Path, under: str = "") -> Iterator[str]:
+    """Ids of the datasets in a root."""
+    for entry in sorted(os.scandir(root / under), key=lambda e: e.name) if (root / under).is_dir() else ():
+        if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+            continue
+        name = f"{under}/{entry.name}" if under else entry.name
+        if (root / name / "data").is_dir():
+            yield name
+        else:
+            yield from _ids(root, name)
+
+
+def _not_found(options: DataOptions, places: Sequence[Path]) -> str:
+    name = options.dataset
+    if not ID.fullmatch(name):
+        kinds = " ".join(READERS)
+        problem = f"{name!r} is neither a Minari id (such as hopper/medium-v0) nor a file of a known kind ({kinds})"
+    else:
+        hint = "" if options.download else "; --download fetches it from Minari's hub"
+        problem = f"{name}: not found in {', '.join(map(str, places))}{hint}"
+    near = difflib.get_close_matches(name, {dataset for root in places for dataset in _ids(root)}, cutoff=0.5)
+    return problem + (f"; do you mean {' or '.join(near)}?" if near else "")

@@ -1,0 +1,16 @@
+"""Network bodies. The only folder that knows flax.linen; agents see modules with ``init`` and ``apply``."""
+
+from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
+from rlkit.networks.mlp import MLP, Ensemble, uniform
+from rlkit.networks.policy import GaussianPolicy, tanh_normal_log_prob, tanh_normal_sample
+
+__all__ = [
+    "CONDITIONINGS",
+    "MLP",
+    "ConditionedMLP",
+    "Ensemble",
+    "GaussianPolicy",
+    "tanh_normal_log_prob",
+    "tanh_normal_sample",
+    "uniform",
+]

@@ -1,0 +1,130 @@
+"""A trained policy, rebuilt from its run directory alone: no dataset and no environment is needed."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+
+from rlkit import plain
+from rlkit.checkpoint import Checkpoints
+from rlkit.datasets import Normaliser, spaces
+from rlkit.run import Record
+from rlkit.sharding import make_mesh
+from rlkit.types import Agent, InputError, Key, Memory, Percept, Stage, State, Stats
+
+
+def load(run: str | Path, *, member: int = 0, greedy: bool = True, seed: int = 0) -> Policy:
+    """The policy at the last checkpoint of the run directory ``run``.
+
+    ``member`` picks one of the run's seeds, from 0. A policy that is not ``greedy`` samples its actions, starting from
+    ``seed``. Raises InputError if the run has no such checkpoint or seed.
+    """
+    folder = Path(run)
+    record = Record.read(folder)
+    if not 0 <= member < len(record.seeds):
+        raise InputError(f"{folder} has {len(record.seeds)} seeds; member {member} is not one of them")
+    agent, states = restore(folder, record)
+    state = jax.tree.map(lambda leaf: leaf[member], states)
+    space = _space(record.data.observation_space, f"{folder}/run.json: observation_space")
+    return Policy(agent, Normaliser.from_json(record.normaliser), space, state, greedy=greedy, seed=seed)
+
+
+def restore(folder: Path, record: Record) -> tuple[Agent, State]:
+    """The agent of a run and its state at the last checkpoint, [S] on every leaf, on the first device."""
+    stages = rebuild(record)
+    if set(record.stats) != set(Stats._fields):
+        raise InputError(f"{folder}/run.json: stats are {sorted(record.stats)}, expected {sorted(Stats._fields)}")
+    stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
+    mesh = make_mesh(len(record.seeds), jax.devices()[:1])
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        progress = checkpoints.last(stages, stats, record.seeds, mesh)
+    if progress is None or progress.stage != len(stages) - 1:
+        raise InputError(f"{folder} has no checkpoint of its last stage yet: continue it with train --resume auto")
+    return stages[-1].learner, progress.state
+
+
+def rebuild(record: Record) -> tuple[Stage, ...]:
+    """The stages of a run, from the agent's module that its record names."""
+    module = agent_module(record.module)
+    config = plain.decode(module.Config, record.config, "run.json: config")
+    return config.stages(record.spec, record.steps)
+
+
+def agent_module(name: str) -> ModuleType:
+    """Import ``name``; InputError unless it is a module of the package ``agents``, since a record is not trusted."""
+    if not re.fullmatch(r"agents\.[a-z][a-z0-9_]*", name):
+        raise InputError(f"run.json: {name!r} is not a module of the package agents")
+    if importlib.util.find_spec(name) is None:
+        raise InputError(f"run.json: there is no module {name}; was the run made by another version?")
+    return importlib.import_module(name)
+
+
+def _space(form: dict[str, Any], where: str) -> gymnasium.Space:
+    try:
+        return spaces.from_json(form)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: not a space ({error})") from error
+
+
+class Policy:
+    """A policy for one environment: call `reset` at the start of each episode and `act` at each step."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        normaliser: Normaliser,
+        observation_space: gymnasium.Space,
+        state: State,
+        *,
+        greedy: bool = True,
+        seed: int = 0,
+    ):
+        self._agent, self._normaliser, self._space, self._state = agent, normaliser, observation_space, state
+        self._greedy, self._key, self._calls = greedy, jax.random.key(seed), 0
+        self.reset()
+
+    def reset(self, goal: Any = None) -> None:
+        """Forget the episode. ``goal`` is what the agent is asked for (a return, a condition), if it takes one."""
+        self._memory = self._agent.begin(self._state, goal)
+        self._plan: list[np.ndarray] = []
+        self._t = 0
+
+    def act(self, obs: Any, reward: float = 0.0) -> np.ndarray:
+        """The action for ``obs``, both in the environment's own units.
+
+        obs: the environment's observation, unflattened. reward: what the step before returned, ignored after a reset;
+        only agents that track their return use it. Returns [A] float32 within the environment's bounds, or [] int32 for
+        a Discrete action space. Raises InputError for an observation of another width.
+        """
+        flat = np.asarray(gymnasium.spaces.flatten(self._space, obs), np.float32)
+        width = gymnasium.spaces.flatdim(self._space)
+        if flat.shape != (width,):
+            raise InputError(f"the policy expects an observation of {width} numbers, not {flat.size}")
+        seen = self._normaliser.reward(np.float32(reward)) if self._t else np.float32(0)
+        percept = Percept(self._normaliser.obs(flat), seen, np.int32(self._t))
+        self._memory = _observe(self._agent, self._memory, percept)
+        if not self._plan:
+            key = jax.random.fold_in(self._key, self._calls)
+            actions, self._memory = _act(self._agent, self._greedy, self._state, self._memory, key)
+            self._plan = list(np.asarray(actions))
+            self._calls += 1
+        self._t += 1
+        return np.asarray(self._normaliser.env_action(self._plan.pop(0)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _observe(agent: Agent, memory: Memory, percept: Percept) -> Memory:
+    return agent.observe(memory, percept)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _act(agent: Agent, greedy: bool, state: State, memory: Memory, key: Key) -> tuple[jax.Array, Memory]:
+    return agent.act(state, memory, key, greedy=greedy)

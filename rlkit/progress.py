@@ -1,0 +1,58 @@
+"""What a person sees while training runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 10.0  # between plain lines
+
+
+class Display(AbstractContextManager):
+    """Shows how far a run of ``total`` updates has come, starting from ``done``."""
+
+    def __init__(self, total: int, done: int = 0):
+        self._total, self._first, self._begun = total, done, time.monotonic()
+        self._spoken = self._begun
+        console = Console()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            rate = TextColumn("{task.fields[rate]:.0f} updates/s")
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+            self._bar = Progress(*columns, console=console, speed_estimate_period=120)
+            self._task = self._bar.add_task("", total=total, completed=done, rate=0.0)
+
+    def __enter__(self) -> Display:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, stage: str, done: int, rate: float) -> None:
+        """``done`` updates in all, in ``stage``, at ``rate`` updates/s."""
+        if self._bar:
+            self._bar.update(self._task, description=stage, completed=done, rate=rate)
+        elif time.monotonic() - self._spoken >= QUIET_SECONDS:
+            self.say(f"{stage}: {done} of {self._total} updates, {rate:.0f} updates/s, {self._left(done)} left")
+
+    def say(self, text: str) -> None:
+        """Print a line now."""
+        self._spoken = time.monotonic()
+        if self._bar:
+            self._bar.console.print(text, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def _left(self, done: int) -> timedelta:
+        elapsed = time.monotonic() - self._begun
+        return timedelta(seconds=round(elapsed * (self._total - done) / max(done - self._first, 1)))

@@ -1,0 +1,263 @@
+"""The run directory: everything that a run says about itself.
+
+run.json       what was run: agent, configuration, data, spec, statistics, versions (Record)
+metrics.jsonl  training metrics and evaluations; holds no clock reading, so that a run that was interrupted and resumed
+               leaves the same bytes as one that was not
+timing.jsonl   rates, times, memory
+checkpoints/   see rlkit.checkpoint
+tensorboard/   the scalars of metrics.jsonl, means over seeds
+result.json    final scores; its presence says that the run is finished
+curve.png      the learning curve
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TextIO
+
+import numpy as np
+
+from rlkit import loggers, plain
+from rlkit.statistics import Estimate
+from rlkit.types import InputError, Spec
+
+FORMAT = 1
+Resume = Literal["auto", "never", "must"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Mean returns of a random and of an expert policy: scores 0 and 100."""
+
+    random: float
+    expert: float
+    source: str
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The data that a run was trained on."""
+
+    name: str
+    fingerprint: str
+    episodes: int
+    steps: int  # that can be drawn
+    mean_return: Estimate
+    iqm: Estimate  # of the returns
+    observation_space: dict[str, Any]  # as stored, in Minari's JSON form
+    action_space: dict[str, Any]
+    options: dict[str, Any]  # rlkit.datasets.DataOptions
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """How policies were evaluated. environment: a gymnasium EnvSpec as JSON, or an id."""
+
+    environment: str
+    episodes: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """run.json. ``config`` are the fields of the Config in ``module``; ``stages`` are (name, updates)."""
+
+    agent: str
+    module: str
+    config: dict[str, Any]
+    preset: str | None
+    steps: int
+    stages: tuple[tuple[str, int], ...]
+    seeds: tuple[int, ...]
+    log_every: int
+    eval_every: int
+    data: DataRecord
+    spec: Spec
+    normaliser: dict[str, Any]
+    stats: dict[str, tuple[float, ...]]
+    evaluation: EvaluationRecord | None
+    reference: Reference | None
+    versions: dict[str, str]
+    device: str
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """The record of the run in ``folder``; InputError if there is none or it is not ours."""
+        path = folder / "run.json"
+        if not path.exists():
+            raise InputError(f"{folder} is not a run directory: it has no run.json")
+        value = plain.read_json(path)
+        if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
+            raise InputError(f"{path}: format {value['format']}; this version reads format {FORMAT}")
+        return plain.decode(cls, value, str(path))
+
+    def differences(self, other: Record) -> list[str]:
+        """What must be equal for ``other`` to go on with this run and is not, as "key: mine -> theirs"."""
+        return _differences(self._identity(), other._identity())
+
+    def drift(self, other: Record) -> list[str]:
+        """What may differ, but changes the last bits of a result: versions and devices."""
+        return _differences(*({**record.versions, "device": record.device} for record in (self, other)))
+
+    def _identity(self) -> dict[str, Any]:
+        # not the places where data were found, nor what follows from the rest
+        same = ("agent", "module", "config", "steps", "seeds", "log_every", "eval_every", "evaluation", "spec")
+        options = ("repair", "normalise", "reward", "reward_scale", "reward_shift")
+        identity = {name: plain.encode(getattr(self, name)) for name in same}
+        identity["data"] = {name: plain.encode(self.data.options.get(name)) for name in options}
+        return identity | {"dataset fingerprint": self.data.fingerprint}
+
+
+class Place(NamedTuple):
+    """Where a run stands: after ``step`` updates of stage number ``stage``, and ``updates`` of all stages."""
+
+    stage: int
+    step: int
+    updates: int
+
+
+class Evaluated(NamedTuple):
+    """One evaluation: where it was made, and [S, episodes] returns and lengths."""
+
+    place: Place
+    returns: np.ndarray
+    lengths: np.ndarray
+
+
+def claim(folder: Path, resume: Resume) -> None:
+    """Raise InputError if a run may not be written to ``folder``; changes nothing."""
+    exists = (folder / "run.json").exists()
+    if exists and resume == "never":
+        raise InputError(f"{folder} holds a run: add --resume auto to continue it, or choose another --out")
+    if not exists and resume == "must":
+        raise InputError(f"{folder} holds no run to continue: name one with --out, or start with --resume auto")
+    if not exists and folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no run: choose another --out")
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run in ``folder`` has come to its end."""
+    return (folder / "result.json").exists()
+
+
+def evaluations(folder: Path) -> list[Evaluated]:
+    """The evaluations of the run in ``folder``, in order."""
+    lines = _lines(folder / "metrics.jsonl")
+    return [
+        Evaluated(_place(line), np.array(line["returns"], np.float64), np.array(line["lengths"], np.int64))
+        for line in lines
+        if "returns" in line
+    ]
+
+
+class Run:
+    """A run directory that is open for writing; a context manager.
+
+    Makes the directory and its record, or checks that the record there is the same run: InputError lists what differs.
+    ``wandb`` adds Weights & Biases to the loggers. A logger that fails is dropped with one line on stderr.
+    """
+
+    def __init__(self, folder: Path, record: Record, *, wandb: bool = False):
+        self.folder, self.record = folder, record
+        if (folder / "run.json").exists():
+            recorded = Record.read(folder)
+            if differences := recorded.differences(record):
+                raise InputError(f"{folder} holds another run ({'; '.join(differences)}): choose another --out")
+            if drift := recorded.drift(record):
+                print(f"rlkit: {folder} goes on, but not to the same bits ({'; '.join(drift)})", file=sys.stderr)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            plain.write_json(folder / "run.json", record)
+        self._wandb = wandb
+        self._metrics: TextIO | None = None
+        self._timing: TextIO | None = None
+        self._loggers: list[loggers.Logger] = []
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for stream in (self._metrics, self._timing):
+            if stream is not None:
+                stream.close()
+        for logger in self._loggers:
+            logger.close()
+
+    def begin(self, place: Place | None) -> None:
+        """Open the logs to go on after ``place``, None for a new start; what metrics.jsonl says of later is dropped."""
+        path = self.folder / "metrics.jsonl"
+        kept = [line for line in _lines(path) if place and _place(line) <= place]
+        plain.write_text(path, "".join(plain.dumps(line) + "\n" for line in kept))
+        self._metrics = path.open("a", encoding="utf-8")
+        self._timing = (self.folder / "timing.jsonl").open("a", encoding="utf-8")
+        done = place.updates if place else 0
+        self._loggers = loggers.start(self.folder, plain.encode(self.record), done, wandb=self._wandb)
+
+    def metrics(self, place: Place, metrics: Mapping[str, np.ndarray]) -> None:
+        """Log training metrics, [S] each."""
+        values = {name: np.asarray(metrics[name]) for name in sorted(metrics)}
+        self._write(self._metrics, {**place._asdict(), "metrics": values})
+        self._tell(place, {name: float(np.mean(value)) for name, value in values.items()})
+
+    def evaluation(self, place: Place, returns: np.ndarray, lengths: np.ndarray) -> None:
+        """Log one evaluation, [S, episodes] returns and lengths."""
+        self._write(self._metrics, {**place._asdict(), "returns": returns, "lengths": lengths})
+        self._tell(place, {"evaluation/return": float(np.mean(returns)), "evaluation/length": float(np.mean(lengths))})
+
+    def timing(self, values: Mapping[str, float]) -> None:
+        """Log what depends on the machine: rates, times, memory."""
+        self._write(self._timing, values)
+
+    def _write(self, stream: TextIO, value: Mapping[str, Any]) -> None:
+        stream.write(plain.dumps(value) + "\n")
+        stream.flush()
+
+    def _tell(self, place: Place, scalars: Mapping[str, float]) -> None:
+        for logger in tuple(self._loggers):
+            try:
+                logger.scalars(place.updates, scalars)
+            except logger.errors as error:
+                self._loggers.remove(logger)
+                print(f"rlkit: {type(logger).__name__} failed and is off from here on: {error}", file=sys.stderr)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a JSON lines file; a last line that a killed process left unfinished is skipped."""
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
+        if line.endswith("\n"):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path}: line {number} is not JSON ({error})") from None
+
+
+def _place(line: Mapping[str, Any]) -> Place:
+    return Place(line["stage"], line["step"], line["updates"])
+
+
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    mine, theirs = _flat(mine), _flat(theirs)
+    return [
+        f"{key}: {_short(mine.get(key))} -> {_short(theirs.get(key))}"
+        for key in dict.fromkeys([*mine, *theirs])
+        if mine.get(key) != theirs.get(key)
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

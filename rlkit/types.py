@@ -1,0 +1,153 @@
+"""The vocabulary of the toolkit: what data look like and what an agent is.
+
+A newcomer meets these ideas and no more: Spec, Buffer, Transitions, Learner, Agent, Stage, Config (with its PRESETS)
+and ``fit``. Shapes are written with B batch, E environments, O observation width, A action width, H actions per call,
+N rows and S seeds.
+
+This module does not import jax, so that a command line can be answered before jax is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+Array = Any  # jax.Array or numpy.ndarray
+Key = Any  # a typed jax.random key
+State = Any  # a learner's pytree of arrays
+Memory = Any  # an acting agent's pytree of arrays, one per environment
+Metrics = dict[str, Array]  # "net/quantity" -> scalar
+
+
+class InputError(ValueError):
+    """Something that a user handed us is wrong. The message is one line: what, where, and what to do about it.
+
+    The command line prints the message without a traceback and exits with code 2.
+    """
+
+
+@dataclass(frozen=True)
+class Box:
+    """A continuous space as agents see it: ``shape`` and flat per-element bounds (infinite where unbounded)."""
+
+    shape: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """``n`` choices, numbered from 0."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an agent is built for, as seen through the dataset's and the environment's doors (see Normaliser).
+
+    observation: always a flat Box [O]. action: a Box [A] within [-1, 1], or Discrete.
+    horizon: steps of the longest episode of the data and the environment.
+    """
+
+    observation: Box
+    action: Box | Discrete
+    horizon: int
+
+
+class Transitions(NamedTuple):
+    """A batch of B steps. ``discount`` is gamma, or 0 where the episode ended in a terminal state (Bellman backup
+    target: reward + discount * V(next_obs)); a time limit ends an episode and leaves the discount alone."""
+
+    obs: Array  # [B, O]
+    action: Array  # [B, A] float32, or [B] int32 for Discrete
+    reward: Array  # [B]
+    discount: Array  # [B]
+    next_obs: Array  # [B, O]
+    extra: Mapping[str, Array]  # the columns that the learner `needs`, [B, ...]
+
+
+class Percept(NamedTuple):
+    """What one environment shows the agent at each step: the observation, the reward just received (0 at reset) and
+    the number of steps since reset."""
+
+    obs: Array  # [O]
+    reward: Array  # []
+    t: Array  # []
+
+
+class Stats(NamedTuple):
+    """Moments of the data as agents see them (after normalisation), over the rows that can be drawn."""
+
+    obs_mean: Array  # [O]
+    obs_std: Array  # [O]
+    action_mean: Array  # [A]; empty for Discrete
+    action_std: Array  # [A]; empty for Discrete
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A frozen dataclass of hyper-parameters whose methods are pure functions of explicit state.
+
+    It holds no array, is hashable (equal learners share one compilation) and mentions no device, no seed axis and no
+    jit: the loop adds those. ``needs`` names extra columns (see rlkit.buffer.COLUMNS) that `sample` reads.
+    """
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+
+    def init(self, key: Key, prev: State | None, stats: Stats) -> State:
+        """The state at step 0. ``prev`` is the final state of the stage before, None in the first stage."""
+
+    def sample(self, buffer: Any, key: Key) -> Any:
+        """Draw one batch from a rlkit.buffer.Buffer."""
+
+    def update(self, state: State, batch: Any, key: Key, step: Array) -> tuple[State, Metrics]:
+        """One gradient step. ``step`` counts from 0 within the stage and has no seed axis."""
+
+
+@runtime_checkable
+class Agent(Learner, Protocol):
+    """A Learner that can act. All three methods see one environment; the evaluator adds the batch axes."""
+
+    def begin(self, state: State, goal: Any) -> Memory:
+        """Memory at the start of an episode. ``goal`` is what the caller asks for (a return, a condition, None)."""
+
+    def observe(self, memory: Memory, percept: Percept) -> Memory:
+        """Take in one percept; called at reset and after every environment step."""
+
+    def act(self, state: State, memory: Memory, key: Key, *, greedy: bool) -> tuple[Array, Memory]:
+        """The next H actions, [H, A] (or [H] int32 for Discrete); called again when they are used up."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``steps`` updates of one learner. An agent is a tuple of stages; the last one's learner is the Agent."""
+
+    name: str
+    learner: Learner
+    steps: int
+
+
+class Config(Protocol):
+    """What agents/<name>.py exports as ``Config``: a frozen dataclass of every hyper-parameter."""
+
+    def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
+        """The stages for ``spec``; ``steps`` are those of the last stage. Raises InputError for a spec that the
+        method cannot serve (a discrete action for a continuous method, say)."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings published for a dataset, with their source.
+
+    config: an instance of the agent's Config. steps: updates of the last stage. data: fields of
+    rlkit.datasets.DataOptions that differ from their defaults. source: where each number comes from, and what of it
+    is unverified.
+    """
+
+    config: Any
+    steps: int
+    source: str
+    data: Mapping[str, Any] = field(default_factory=dict)

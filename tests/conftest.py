@@ -1,0 +1,52 @@
+"""Tests run on eight virtual CPU devices, with silent rank promotion made an error."""
+
+import os
+
+# Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """One compilation of each program in a session, shared by the tests' subprocesses."""
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("xla"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def mesh():
+    """A mesh of one device."""
+    from rlkit.sharding import make_mesh
+
+    return make_mesh(1, jax.devices()[:1])
+
+
+def random_episodes(number: int = 6, steps: int = 20, discrete: bool = False, seed: int = 0) -> list[dict]:
+    """Episodes of a 3-dimensional world with 2-dimensional (or 3 discrete) actions; every second one is terminal."""
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "observations": rng.normal(size=(steps + 1, 3)).astype(np.float32),
+            "actions": rng.integers(0, 3, steps) if discrete else rng.uniform(-1, 1, (steps, 2)).astype(np.float32),
+            "rewards": rng.normal(size=steps).astype(np.float32),
+            "terminations": np.arange(steps) == (steps - 1 if i % 2 else steps),
+            "truncations": np.zeros(steps, bool),
+        }
+        for i in range(number)
+    ]
+
+
+@pytest.fixture(params=[False, True], ids=["continuous", "discrete"])
+def discrete(request) -> bool:
+    """Run the test for continuous and for discrete actions."""
+    return request.param

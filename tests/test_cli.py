@@ -1,0 +1,302 @@
+"""The command line from end to end: what is printed, what is written, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+
+import agents
+import envs
+import rlkit
+from rlkit import commands
+from rlkit.checkpoint import Checkpoints
+from rlkit.policy import rebuild
+from rlkit.run import Record, evaluations
+from rlkit.sharding import make_mesh
+from rlkit.types import InputError, Stats
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--config.widths", "8", "--config.batch-size", "8", "--steps", "40", "--seeds", "2", "--eval-episodes", "2"]
+PACE = ["--eval-every", "10", "--log-every", "5"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def rlkit_command(cache, monkeypatch, capsys):
+    """Run a command line in this process: (code, stdout, stderr)."""
+    monkeypatch.setenv("RLKIT_CACHE_DIR", str(cache))
+
+    def command(*argv, make_env=envs.make):
+        world = commands.World(agents.REGISTRY, make_env, envs.REFERENCES, envs.DATASETS)
+        capsys.readouterr()
+        code = commands.main([str(word) for word in argv], world)
+        return code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache):
+    """A finished run of 40 updates."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLKIT_CACHE_DIR", str(cache))
+        assert commands.main(["train", "bc", *SMALL, *PACE, "--out", str(folder)], world) == 0
+    return folder
+
+
+def _final_bits(folder):
+    record = Record.read(folder)
+    stages = rebuild(record)
+    stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        last = checkpoints.last(stages, stats, record.seeds, make_mesh(len(record.seeds)))
+    assert last.step == stages[-1].steps
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last.state)]
+
+
+# ---- help
+
+
+def _python(code, **kwargs):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_general_help_is_quick_and_does_not_import_jax(words):
+    code = f"import sys; sys.argv[1:] = {words}; import train; train.main(); assert 'jax' not in sys.modules"
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = _python(code)
+        times.append(time.perf_counter() - begun)
+        assert done.returncode == 0, done.stderr
+        assert "bc" in done.stdout if words[0] == "train" else "evaluate" in done.stdout
+    assert min(times) < 0.5
+
+
+def test_an_agents_help_lists_its_hyper_parameters_and_imports_only_what_it_needs():
+    code = """
+import sys
+sys.argv[1:] = ["train", "bc", "--help"]
+import train
+try:
+    train.main()
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"gymnasium", "minari", "orbax.checkpoint", "matplotlib", "h5py", "tensorboardX"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = _python(code)
+    assert done.returncode == 0, done.stderr
+    for text in ("--config.learning-rate", "Adam's step size", "--dataset", "--preset", "d4rl", "--resume"):
+        assert text in done.stdout
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train?"),
+        (["train", "sac-rdn"], "unknown agent 'sac-rdn'; did you mean sac-rnd?"),
+        (["train", "bc", "--preset", "d4r"], "unknown preset 'd4r'; did you mean d4rl?"),
+        (["train", "bc", "--steps", "0"], "--steps 0: must be at least 1"),
+        (["train", "bc", "--eval-every", "7", "--log-every", "5"], "--eval-every 7 is not a multiple of --log-every 5"),
+        (["train", "bc", "--resume", "must"], "no run to continue"),
+        (["train", "bc", "--dataset", "no/such-v0"], "no/such-v0: not found"),
+        (["train", "bc", "--env", "NoSuchEnv-v0", *SMALL], "--env NoSuchEnv-v0"),
+        (["evaluate", "no-such-run"], "no-such-run is not a run directory"),
+        (["data", "check", "no/such-v0"], "no/such-v0: not found"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_exit_code_2(rlkit_command, tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = rlkit_command(*argv)
+    assert code == 2
+    assert err.count("\n") == 1 and message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_option_exits_with_code_2(rlkit_command):
+    with pytest.raises(SystemExit) as end:
+        rlkit_command("train", "bc", "--no-such-option", "3")
+    assert end.value.code == 2
+
+
+# ---- training
+
+
+def test_a_run_directory_is_complete(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {
+        "run.json", "metrics.jsonl", "timing.jsonl", "tensorboard", "checkpoints", "result.json", "curve.png",
+    }  # fmt: skip
+    record = Record.read(trained)
+    assert (record.agent, record.steps, record.seeds) == ("bc", 40, (0, 1))
+    assert record.config["widths"] == [8]
+    assert {"jax", "numpy", "gymnasium"} <= set(record.versions)
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "metrics" in line] == list(range(5, 41, 5))
+    assert [line["step"] for line in lines if "returns" in line] == [0, 10, 20, 30, 40]
+    assert all(len(line["metrics"]["policy/loss"]) == 2 for line in lines if "metrics" in line)
+    assert evaluations(trained)[0].returns.shape == (2, 2)
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["30", "40"]
+    assert any((trained / "tensorboard").iterdir())
+
+
+def test_the_result_is_that_of_the_logged_evaluations(trained):
+    result = json.loads((trained / "result.json").read_text())
+    assert result["updates"] == 40
+    assert result["run"]["returns"]["value"] == pytest.approx(evaluations(trained)[-1].returns.mean())
+
+
+def test_a_run_is_not_overwritten(rlkit_command, trained):
+    before = (trained / "metrics.jsonl").read_bytes()
+    code, _, err = rlkit_command("train", "bc", *SMALL, *PACE, "--out", trained)
+    assert code == 2 and "--resume auto" in err
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_says_so(rlkit_command, trained):
+    before = (trained / "metrics.jsonl").read_bytes()
+    for resume in ("auto", "must"):
+        code, out, _ = rlkit_command("train", "bc", *SMALL, *PACE, "--out", trained, "--resume", resume)
+        assert code == 0 and "already finished" in out
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_with_other_settings_is_not_continued(rlkit_command, trained):
+    other = ["--config.learning-rate", "0.5", "--normalise", "standard"]
+    code, _, err = rlkit_command("train", "bc", *SMALL, *PACE, *other, "--out", trained, "--resume", "auto")
+    assert code == 2
+    assert "config.learning_rate: 0.0003 -> 0.5" in err and 'data.normalise: "none" -> "standard"' in err
+
+
+class FailsLater(gymnasium.Wrapper):
+    """An environment that breaks at its n-th reset of the process."""
+
+    left = 0
+
+    def reset(self, **kwargs):
+        FailsLater.left -= 1
+        if FailsLater.left < 0:
+            raise RuntimeError("the simulator broke")
+        return super().reset(**kwargs)
+
+
+def test_a_broken_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path):
+    argv = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
+    FailsLater.left = 12  # somewhere in the middle
+    with pytest.raises(RuntimeError, match="simulator broke"):
+        rlkit_command(*argv, make_env=lambda spec: FailsLater(envs.make(spec)))
+    assert 0 < len(evaluations(tmp_path / "run")) < 5
+    assert rlkit_command(*argv)[0] == 0
+    assert _final_bits(tmp_path / "run") == _final_bits(trained)
+    for name in ("metrics.jsonl", "result.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(rlkit_command, tmp_path, cache):
+    long = ["--steps", "400", "--eval-every", "40", "--log-every", "20"]
+    argv = ["train", "bc", *SMALL, *long, "--resume", "auto", "--out"]
+    environment = os.environ | {"RLKIT_CACHE_DIR": str(cache)}
+    child = subprocess.Popen([sys.executable, "train.py", *argv, str(tmp_path / "cut")], cwd=ROOT, env=environment)
+    while not list((tmp_path / "cut" / "checkpoints").glob("[0-9]*0")):
+        assert child.poll() is None, "ended before its first checkpoint"
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "cut" / "result.json").exists()
+    assert rlkit_command(*argv, tmp_path / "cut")[0] == 0
+    assert rlkit_command(*argv, tmp_path / "straight")[0] == 0
+    assert _final_bits(tmp_path / "cut") == _final_bits(tmp_path / "straight")
+    for name in ("metrics.jsonl", "result.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+def test_a_preset_is_a_default_that_options_win_over(rlkit_command):
+    code, out, _ = rlkit_command("train", "bc", "--preset", "d4rl", "--config.batch-size", "32", "--dry-run")
+    assert code == 0
+    shown = json.loads(out[: out.index("\n\n")])
+    assert (shown["steps"], shown["preset"], shown["config"]["batch_size"]) == (1_000_000, "d4rl", 32)
+    assert shown["data"]["normalise"] == "standard"
+
+
+def test_dry_run_tells_the_size_and_writes_nothing(rlkit_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = rlkit_command("train", "bc", *SMALL, "--dry-run", "--out", tmp_path / "run")
+    assert code == 0 and not list(tmp_path.iterdir())
+    assert "float32[8, 3]" in out
+    assert f"{3 * 8 + 8 + 8 * 1 + 1:,}" in out  # 3 observations, 8 hidden units, 1 action
+    assert "memory: data" in out
+
+
+def test_without_an_environment_training_goes_on_and_says_so_once(rlkit_command, tmp_path):
+    def missing(spec):
+        raise InputError("environment X: simulator is not installed")
+
+    code, out, err = rlkit_command("train", "bc", *SMALL, "--out", tmp_path / "run", make_env=missing)
+    assert code == 0
+    assert err.count("training without evaluation: environment X: simulator is not installed") == 1
+    assert Record.read(tmp_path / "run").evaluation is None
+    assert "run" not in json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+# ---- what a run is good for
+
+
+def test_evaluate_repeats_the_last_evaluation_of_training(rlkit_command, trained):
+    code, out, _ = rlkit_command("evaluate", trained)
+    assert code == 0
+    assert f"{evaluations(trained)[-1].returns.mean():.1f}" in out
+
+
+def test_report_puts_runs_side_by_side(rlkit_command, trained, tmp_path):
+    code, out, _ = rlkit_command("report", trained, trained, "--out", tmp_path)
+    assert code == 0
+    assert out.count("bc") >= 2 and "pendulum/mixed-v0" in out
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_loaded_policy_scores_what_the_evaluator_measured(trained):
+    """The same environment, seed and state give the same return, one environment at a time."""
+    policy = rlkit.load(trained, member=1)
+    env = gymnasium.make("Pendulum-v1")
+    for episode, measured in enumerate(evaluations(trained)[-1].returns[1]):
+        obs, _ = env.reset(seed=episode)
+        policy.reset()
+        total, reward, over = 0.0, 0.0, False
+        while not over:
+            obs, reward, terminated, truncated, _ = env.step(policy.act(obs, reward))
+            total, over = total + reward, terminated or truncated
+        assert total == pytest.approx(measured, rel=1e-4)
+
+
+def test_a_loaded_policy_refuses_other_observations_and_seeds(trained):
+    with pytest.raises(InputError, match="expects an observation of 3 numbers, not 4"):
+        rlkit.load(trained).act(np.zeros(4))
+    with pytest.raises(InputError, match="has 2 seeds; member 2 is not one of them"):
+        rlkit.load(trained, member=2)
+
+
+def test_load_refuses_modules_that_are_not_agents(trained, tmp_path):
+    form = json.loads((trained / "run.json").read_text())
+    for module in ("os", "agents", "agents..bc", "agents.__init__", "rlkit.run", "agents.no_such"):
+        (tmp_path / "run.json").write_text(json.dumps(form | {"module": module}))
+        with pytest.raises(InputError, match="module"):
+            rlkit.load(tmp_path)

@@ -1,0 +1,162 @@
+"""Making environments from what data say of them, the reference scores, and the embedded dataset."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+
+import gymnasium
+import h5py
+import numpy as np
+import pytest
+
+import envs
+from envs import pendulum
+from rlkit.types import InputError
+
+
+def spec(**changes) -> str:
+    return json.dumps(json.loads(gymnasium.spec("Pendulum-v1").to_json()) | changes)
+
+
+def test_an_id_is_made_as_registered():
+    env = envs.make("Pendulum-v1")
+    assert env.spec.id == "Pendulum-v1" and env.spec.max_episode_steps == 200
+
+
+def test_a_json_spec_brings_its_time_limit_and_arguments():
+    env = envs.make(spec(max_episode_steps=7, kwargs={"g": 3.5, "render_mode": "human"}))
+    assert env.spec.max_episode_steps == 7 and env.unwrapped.g == 3.5 and env.render_mode is None
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(1, np.float32))[3] for _ in range(7)]
+    assert ends == [False] * 6 + [True]
+
+
+def test_the_registered_time_limit_holds_where_the_spec_has_none():
+    assert envs.make(spec(max_episode_steps=None)).spec.max_episode_steps == 200
+
+
+def test_a_spec_can_name_no_module_to_import(tmp_path, monkeypatch):
+    (tmp_path / "wicked.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(envs.make(spec(entry_point="wicked:Env")).unwrapped).__name__ == "PendulumEnv"
+    for wicked in ("wicked:Pendulum-v1", spec(id="wicked:Pendulum-v1")):
+        with pytest.raises(InputError, match="would import a module"):
+            envs.make(wicked)
+    with pytest.raises(InputError, match="would import a module"):
+        envs.make(spec(id="GymV26Environment-v0", kwargs={"env_id": "wicked:Pendulum-v1"}))
+    wrapper = {"name": "Wicked", "entry_point": "wicked:Wrapper", "kwargs": {}}
+    with pytest.raises(InputError, match=r"wrappers \['Wicked'\]"):
+        envs.make(spec(additional_wrappers=[wrapper]))
+    assert "wicked" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("Pendulun-v1", "Did you mean: `Pendulum`"),
+        ("no id at all", "environment no id at all: Malformed"),
+        ("", "is not a name"),
+        ("{broken", "not JSON"),
+        (spec(id=3), "3 is not a name"),
+        (spec(max_episode_steps="9"), "max_episode_steps is '9'"),
+        (spec(max_episode_steps=0), "max_episode_steps is 0"),
+        (spec(kwargs=[1]), "no mapping"),
+        (spec(kwargs={"gravity": 1}), "unexpected keyword argument 'gravity'"),
+        ("Hopper-v3", "name the -v4 version"),
+    ],
+)
+def test_wrong_specs_are_input_errors_of_one_line(wrong, message):
+    with pytest.raises(InputError, match=message) as caught:
+        envs.make(wrong)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("missing", "env_id", "extra"),
+    [("mujoco", "Hopper-v4", "mujoco"), ("gymnasium_robotics", "AdroitHandPen-v1", "robotics")],
+)
+def test_a_missing_package_is_named_with_its_extra(missing, env_id, extra):
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+import envs
+from rlkit.types import InputError
+try:
+    envs.make({env_id!r})
+except InputError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.count("\n") == 1 and env_id in told and f"pip install 'rlkit-jax[{extra}]'" in told
+
+
+def test_the_data_s_version_is_made_without_a_warning():
+    pytest.importorskip("mujoco")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = envs.make("Hopper-v4")
+    assert env.observation_space.shape == (11,)
+
+
+def test_robotics_are_registered_when_asked_for():
+    pytest.importorskip("gymnasium_robotics")
+    pen = json.loads(gymnasium.spec("Pendulum-v1").to_json()) | {
+        "id": "AdroitHandPen-v1", "max_episode_steps": 100, "kwargs": {"reward_type": "dense"},
+    }  # fmt: skip
+    env = envs.make(json.dumps(pen))
+    assert env.spec.max_episode_steps == 100 and env.observation_space.shape == (45,)
+
+
+def test_importing_envs_is_cheap():
+    code = "import envs, sys; print([m for m in ('gymnasium', 'minari', 'jax') if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "[]"
+
+
+def test_references_order_and_cover_the_families():
+    assert all(low < high and source for low, high, source in envs.REFERENCES.values())
+    assert envs.REFERENCES["Hopper-v4"] == envs.REFERENCES["Hopper-v5"]
+    assert envs.REFERENCES["AdroitHandPen-v1"][:2] == (96.262799, 3076.8331017826877)
+
+
+def embedded() -> tuple[dict, h5py.File]:
+    folder = envs.DATASETS / pendulum.DATASET / "data"
+    return json.loads((folder / "metadata.json").read_text()), h5py.File(folder / "main_data.hdf5")
+
+
+def test_embedded_dataset_is_small_and_whole():
+    metadata, file = embedded()
+    assert metadata["total_episodes"] == len(file) == pendulum.EPISODES
+    assert metadata["total_steps"] == 200 * len(file)
+    assert sum(path.stat().st_size for path in envs.DATASETS.rglob("*") if path.is_file()) < 2 << 20
+    for episode in file.values():
+        assert episode["observations"].shape == (201, 3) and episode["actions"].shape == (200, 1)
+        assert not episode["terminations"][:].any() and np.flatnonzero(episode["truncations"]).tolist() == [199]
+    assert "/" not in metadata["code_permalink"][:1]  # no path of the machine that recorded it
+
+
+def test_references_of_the_dataset_are_those_of_the_table():
+    metadata, _ = embedded()
+    assert (metadata["ref_min_score"], metadata["ref_max_score"]) == envs.REFERENCES["Pendulum-v1"][:2]
+    assert metadata["ref_max_score"] > -160  # the script solves it
+
+
+def test_recording_again_gives_the_same_episodes():
+    """Bit for bit on one machine; across machines the last digits of sines may differ, and grow with time."""
+    first, again = pendulum.record(4), pendulum.record(4)
+    for a, b in zip(first, again, strict=True):
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+    metadata, file = embedded()
+    for number, episode in enumerate(first):
+        stored = file[f"episode_{number}"]
+        np.testing.assert_allclose(stored["observations"][:20], episode["observations"][:20], atol=1e-4)
+        np.testing.assert_allclose(stored["actions"][:20], episode["actions"][:20], atol=1e-3)
+
+
+def test_the_command_writes_a_minari_dataset(tmp_path):
+    pendulum.write(tmp_path, episodes=3)
+    data = tmp_path / pendulum.DATASET / "data"
+    assert json.loads((data / "metadata.json").read_text())["total_steps"] == 600

@@ -1,0 +1,212 @@
+"""D4RL's layouts and the flat one: tiny files, worked by hand."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from gymnasium.spaces import Discrete
+
+from rlkit.datasets import fields, hdf5
+from rlkit.types import InputError
+
+# Seven steps; the observation of step i is [i, -i], so that a wrong successor shows.
+OBSERVATIONS = np.array([[i, -i] for i in range(7)], np.float32)
+ACTIONS = np.linspace(-0.5, 0.7, 7, dtype=np.float32)[:, None]
+REWARDS = np.arange(7, dtype=np.float32)
+
+
+def write(path, **changes):
+    """The seven steps, with fields added, replaced or (None) left out; "infos/x" makes a group."""
+    stored = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS, "terminals": np.zeros(7, bool)}
+    with h5py.File(path, "w") as root:
+        for name, values in (stored | changes).items():
+            if values is not None:
+                root[name] = values
+    return path
+
+
+def flags(*steps):
+    values = np.zeros(7, bool)
+    values[list(steps)] = True
+    return values
+
+
+def read(path, env=None, infos=False):
+    return hdf5.read(path, env=env, infos=infos)
+
+
+def test_v1_ends_at_terminals_and_timeouts_and_has_no_final_observation(tmp_path):
+    path = write(tmp_path / "hopper_medium-v1.hdf5", terminals=flags(1), timeouts=flags(4))
+    recording = read(path)
+    assert recording.name == "hopper_medium-v1.hdf5"
+    np.testing.assert_array_equal(recording.observations, OBSERVATIONS)
+    np.testing.assert_array_equal(recording.actions, ACTIONS)
+    np.testing.assert_array_equal(recording.rewards, REWARDS)
+    np.testing.assert_array_equal(recording.terminations, flags(1))
+    np.testing.assert_array_equal(recording.truncations, flags(4))
+    assert recording.lengths.tolist() == [2, 3, 2]
+    assert not recording.has_final.any() and recording.finals.shape == (3, 2)
+    assert recording.action_space is None and recording.observation_space is None
+    assert recording.env_spec == "Hopper-v4" and "Hopper-v2" in " ".join(recording.notes)
+
+
+def test_v2_takes_final_observations_from_next_observations(tmp_path):
+    successors = OBSERVATIONS + [1, -1]
+    successors[1], successors[4] = [100, 100], [200, 200]
+    path = write(
+        tmp_path / "x.hdf5", terminals=flags(1), timeouts=flags(4), next_observations=successors.astype(np.float64)
+    )
+    recording = read(path)
+    assert recording.lengths.tolist() == [2, 3, 2]
+    assert recording.has_final.all()
+    assert recording.finals.tolist() == [[100, 100], [200, 200], [7, -7]]
+    assert recording.notes == ["the file name does not tell the environment: name it with --env to evaluate"]
+
+
+def test_v2_jump_in_next_observations_ends_an_episode_without_a_flag(tmp_path):
+    successors = OBSERVATIONS + [1, -1]
+    successors[2] = [50, 50]
+    recording = read(write(tmp_path / "x.hdf5", next_observations=successors))
+    assert recording.lengths.tolist() == [3, 4]
+    assert recording.finals.tolist() == [[50, 50], [7, -7]]
+    assert not recording.terminations.any() and not recording.truncations.any()
+    assert "episode ends without a flag" in recording.notes[0] and recording.notes[0].endswith(": 1")
+
+
+def test_v0_ends_at_terminals_and_at_the_time_limit_since_the_last_end(tmp_path):
+    rows = 230
+    stored = {
+        "observations": np.zeros((rows, 2)),
+        "actions": np.zeros((rows, 1)),
+        "rewards": np.zeros((rows, 1)),
+        "terminals": (np.arange(rows) == 14).astype(np.float32)[:, None],
+    }
+    recording = read(write(tmp_path / "pen-v0_expert_clipped.hdf5", **stored))
+    assert recording.lengths.tolist() == [15, 100, 100, 15]
+    assert recording.rewards.shape == (rows,)
+    assert np.flatnonzero(recording.terminations).tolist() == [14] and not recording.truncations.any()
+    assert recording.notes[0].endswith("time limit of 100 steps: 2")
+
+
+@pytest.mark.parametrize(("env", "lengths"), [("MountainCarContinuous-v0", [999, 1]), ("Mine-v0", [1000])])
+def test_v0_of_unknown_name_asks_for_the_environment(tmp_path, env, lengths):
+    stored = {"observations": np.zeros((1000, 2)), "actions": np.zeros((1000, 2)), "rewards": np.zeros(1000)}
+    path = write(tmp_path / "mine.hdf5", **stored, terminals=np.zeros(1000))
+    with pytest.raises(InputError, match=r"mine.hdf5: has none of timeouts.*--env"):
+        read(path)
+    recording = read(path, env=env)
+    assert recording.lengths.tolist() == lengths and recording.env_spec == env
+
+
+def test_flat_layout_keeps_a_false_terminal_in_mid_episode(tmp_path):
+    path = write(
+        tmp_path / "cartpole_v1.1.0.h5",
+        actions=np.array([0, 1, 1, 0, 0, 0, 1], np.int32),
+        terminals=flags(1, 2).astype(np.float32),
+        episode_terminals=flags(2, 6).astype(np.float32),
+        discrete_action=True,
+        version="1.0",
+    )
+    recording = read(path)
+    assert recording.lengths.tolist() == [3, 4]
+    np.testing.assert_array_equal(recording.terminations, flags(1, 2))
+    assert not recording.truncations.any() and not recording.has_final.any()
+    assert recording.action_space == Discrete(2) and recording.actions.tolist() == [0, 1, 1, 0, 0, 0, 1]
+    assert recording.env_spec == "CartPole-v1" and recording.notes == []
+
+
+def test_rows_after_the_last_end_are_an_episode(tmp_path):
+    recording = read(write(tmp_path / "x.h5", episode_terminals=flags(3)))
+    assert recording.lengths.tolist() == [4, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float32])
+def test_choices_of_a_known_environment_in_any_dtype(tmp_path, dtype):
+    path = write(tmp_path / "x.h5", actions=np.zeros((7, 1), dtype), timeouts=flags(6))
+    recording = read(path, env="CartPole-v1")
+    assert recording.action_space == Discrete(2) and recording.actions.shape == (7,)
+    assert recording.actions.dtype.kind in "iu"
+
+
+def test_integers_are_choices_and_floats_are_amounts(tmp_path):
+    recording = read(write(tmp_path / "x.h5", actions=np.arange(7), timeouts=flags(6)))
+    assert recording.action_space == Discrete(7)
+    recording = read(write(tmp_path / "x.h5", actions=np.arange(7.0), timeouts=flags(6)))
+    assert recording.action_space is None and recording.actions.shape == (7, 1)
+    assert "store choices as integers" in recording.notes[0]
+    recording = read(write(tmp_path / "x.h5", actions=np.arange(7)[:, None], timeouts=flags(6), discrete_action=False))
+    assert recording.action_space is None and recording.actions.dtype == np.float32
+
+
+def test_infos_only_when_asked_for_and_metadata_never(tmp_path):
+    extra = {"infos/qpos": OBSERVATIONS, "infos/deep/speed": REWARDS, "infos/short": np.zeros(3), "metadata/a": "text"}
+    path = write(tmp_path / "x.hdf5", timeouts=flags(6), surprise=REWARDS, **extra)
+    assert read(path).infos == {}
+    recording = read(path, infos=True)
+    assert sorted(recording.infos) == ["deep/speed", "qpos"]
+    np.testing.assert_array_equal(recording.infos["qpos"], OBSERVATIONS)
+    assert "fields that were not read: surprise" in recording.notes
+    assert "infos without one row of numbers per step were left out: short" in recording.notes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": None, "terminals": None}, "no field rewards, terminals .found: actions, observations"),
+        ({"rewards": np.zeros(6)}, "rewards has 6 rows where observations has 7"),
+        ({"next_observations": np.zeros((7, 3))}, r"next_observations has shape \(7, 3\) where .* \(7, 2\)"),
+        ({"terminals": np.array([0, 0, 2, 0, 0, 0, 0])}, r"terminals\[2\] is 2; expected 0 or 1"),
+        ({"timeouts": np.array([0, 0, 0, np.nan, 0, 0, 0])}, r"timeouts\[3\] is nan"),
+        ({"rewards": np.zeros((7, 2))}, r"rewards has shape \(7, 2\)"),
+        ({"observations": np.zeros((0, 2)), "actions": np.zeros(0), "rewards": [], "terminals": []}, "has no rows"),
+        ({"actions": np.array([b"left"] * 7)}, "actions is not an array of numbers"),
+        ({"actions": np.array([0, 1, -1, 0, 0, 0, 0])}, r"actions\[2\] is -1"),
+        ({"actions": np.zeros((7, 2), np.int64)}, "only one choice per step"),
+        ({"actions": np.full(7, 0.5), "discrete_action": True}, r"actions\[0\] is 0.5; actions are choices"),
+        ({"discrete_action": [True, False]}, "discrete_action is not one true or false"),
+        ({"observations/nested": np.zeros(7), "observations": None}, "observations is not an array"),
+        ({"episode_0/rewards": np.zeros(7)}, "holds Minari episodes"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, changes, message):
+    with pytest.raises(InputError, match=rf"^x\.h5: .*{message}") as caught:
+        read(write(tmp_path / "x.h5", **{"timeouts": flags(6)} | changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_choice_beyond_the_environments(tmp_path):
+    path = write(tmp_path / "cartpole.h5", actions=np.arange(7), timeouts=flags(6))
+    with pytest.raises(InputError, match=r"actions\[2\] is 2; expected a choice from 0 to 1"):
+        read(path)
+
+
+def test_damaged_missing_and_empty_files(tmp_path):
+    path = write(tmp_path / "x.hdf5", observations=np.random.default_rng(0).normal(size=(7, 2000)), timeouts=flags(6))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="x.hdf5: cannot be read as HDF5"):
+        read(path)
+    path.write_bytes(b"no such format")
+    with pytest.raises(InputError, match="x.hdf5: cannot be read as HDF5"):
+        read(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="the file is empty"):
+        read(path)
+    with pytest.raises(InputError, match="no such file"):
+        read(tmp_path / "absent.hdf5")
+
+
+def test_a_small_file_that_declares_a_huge_array_is_refused(tmp_path):
+    path = write(tmp_path / "x.h5", observations=None, actions=None, rewards=None, terminals=None)
+    rows = 10**12
+    with h5py.File(path, "w") as root:
+        for name in ("observations", "actions", "rewards", "terminals"):
+            root.create_dataset(name, (rows,), "f8", chunks=(1000,))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(InputError, match="unpacks to 29802.3 GiB, more than the free memory"):
+        read(path)
+
+
+def test_free_memory_is_known():
+    assert 2**20 < fields.free_memory() < 2**50

@@ -1,0 +1,104 @@
+"""Tables and learning curves."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from rlkit.report import Curve, Row, learning_curve, row, show, table
+from rlkit.statistics import Estimate
+
+ROWS = [
+    row("data", [[1.0, 3.0]]),
+    Row("bc", Estimate(12.34, 10, 14, "seeds"), late=Estimate(5, 4, 6, "seeds"), iqm=Estimate(3, 2, 4, "seeds")),
+    row("a longer name", [[-100.0], [-300.0]], [[10.0], [30.0]], [[1.0], [2.0]]),
+]
+
+
+def test_row_makes_its_estimates():
+    scores = np.array([[0.0, 2.0], [5.0, 5.0], [5.0, 5.0], [90.0, 90.0]])
+    made = row("x", scores * 10, scores)
+    assert made.returns.value == 252.5 and made.score.value == 25.25 and made.late is None
+    assert made.iqm.value == 5.0 and made.iqm.over == "seeds"
+    assert row("x", scores * 10).iqm.value == 50.0
+
+
+def test_table_is_aligned_and_says_what_intervals_are_over():
+    lines = table(ROWS).splitlines()
+    assert len({len(line) for line in lines[:5]}) == 1
+    assert lines[2].startswith("data ") and "2.0 [1.0, 3.0]*" in lines[2]
+    assert "12.3 [10.0, 14.0]  " in lines[3]
+    assert lines[4].startswith("a longer name  -200.0 [-300.0, -100.0]") and "20.0 [10.0, 30.0]" in lines[4]
+    assert "over seeds" in lines[5] and "(*)" in lines[5]
+    end = lines[0].index("return") + len("return")
+    assert {line[end - 1] for line in (lines[3], lines[4])} == {"]"} and lines[2][end - 1] == "*"
+
+
+def test_columns_without_entries_are_left_out():
+    header = table(ROWS[:1]).splitlines()[0].split("  ")
+    assert "score, last checkpoint" not in header and "IQM" in table(ROWS[:1])
+
+
+def test_a_single_number_has_no_interval():
+    assert table([Row("x", Estimate(3.0, np.nan, np.nan, "episodes"))]).splitlines()[2].split() == ["x", "3.0"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_text_to_a_file_and_a_drawn_table_to_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    plain, drawn = io.StringIO(), Terminal()
+    show(ROWS, plain)
+    show(ROWS, drawn)
+    assert plain.getvalue() == table(ROWS) + "\n"
+    assert "─" in drawn.getvalue() and "20.0 [10.0, 30.0]" in drawn.getvalue() and "[95 %" in drawn.getvalue()
+
+
+def pixels(path) -> np.ndarray:
+    return matplotlib.image.imread(path)[..., :3]
+
+
+def curves() -> list[Curve]:
+    steps = np.arange(0, 11) * 1000
+    noise = np.random.default_rng(0).normal(size=(11, 3)) * 8
+    return [
+        Curve("sac-rnd", steps, 90 * (1 - np.exp(-steps / 3000))[:, None] + noise),
+        Curve("bc", steps, np.full((11, 1), 20.0)),
+    ]
+
+
+def test_learning_curve_draws_curves_bands_and_levels(tmp_path):
+    path = tmp_path / "curve.png"
+    learning_curve(path, curves(), title="pendulum/mixed-v0", levels={"data": 12.3})
+    image = pixels(path)
+    assert image.shape[0] >= 500 and image.shape[1] >= 900
+    blue, orange = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)
+    for colour in (blue, orange):
+        assert (np.abs(image - np.array(colour) / 255).max(-1) < 0.02).sum() > 300
+    assert list(tmp_path.iterdir()) == [path]
+    before = path.read_bytes()
+    learning_curve(path, curves()[:1], title="pendulum/mixed-v0")
+    assert path.read_bytes() != before
+
+
+def test_a_single_evaluation_is_drawn(tmp_path):
+    learning_curve(tmp_path / "one.png", [Curve("bc", [0], [[1.0, 2.0]])], title="", ylabel="return")
+    assert (np.abs(pixels(tmp_path / "one.png") - np.array([0, 0x72, 0xB2]) / 255).max(-1) < 0.02).any()
+
+
+@pytest.mark.parametrize("broken", [[], [Curve("x", [0, 1], [[1.0]])], [Curve("x", [0], [1.0])], [Curve("x", [], [])]])
+def test_wrong_shapes_are_value_errors(tmp_path, broken):
+    with pytest.raises(ValueError):
+        learning_curve(tmp_path / "x.png", broken, title="")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_cannot_be_written_is_an_os_error(tmp_path):
+    with pytest.raises(OSError):
+        learning_curve(tmp_path / "missing" / "x.png", curves(), title="")

@@ -1,0 +1,216 @@
+"""The run directory: what it says can be read back exactly, and it never mixes two runs."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from rlkit import plain
+from rlkit.run import DataRecord, EvaluationRecord, Place, Record, Reference, Run, claim, evaluations
+from rlkit.statistics import Estimate
+from rlkit.types import Box, Discrete, InputError, Spec
+
+
+@dataclass(frozen=True)
+class Inner:
+    low: float
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    kind: Literal["a", "b"] = "a"
+    beta: float | None = None
+    space: Box | Discrete = Discrete(2)
+    pair: tuple[int, str] = (1, "x")
+    path: Path | None = None
+    table: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Outer(Inner(-np.inf)),
+        Outer(Inner(0.1, ("x", "y")), "b", 3.0, Box((1,), (-np.inf,), (1.0,)), (7, "z"), Path("runs/a"), {"k": [1]}),
+    ],
+)
+def test_plain_data_survive_the_way_through_strict_json(value):
+    text = plain.dumps(value)
+    assert plain.decode(Outer, json.loads(text, parse_constant=pytest.fail), "x") == value
+
+
+def test_float32_survives_exactly():
+    values = np.array([1 / 3, 1e-42, np.inf, np.pi], np.float32)
+    back = plain.decode(tuple[float, ...], json.loads(plain.dumps(values)), "x")
+    assert np.array(back, np.float32).tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": 1}, r"x: unknown keys \['extra'\], missing keys \[\]"),
+        ({"kind": "c"}, r'x.kind: "c" is not'),
+        ({"beta": "3"}, r'x.beta: "3" is not float'),
+        ({"beta": True}, r"x.beta: true is not float"),
+        ({"pair": [1]}, r"x.pair: \[1\] is not"),
+        ({"pair": ["1", "x"]}, r'x.pair\[0\]: "1" is not int'),
+        ({"inner": {"low": 1}}, r"x.inner: unknown keys \[\], missing keys \['names'\]"),
+        ({"inner": 3}, r"x.inner: expected an object"),
+        ({"space": {"n": 1.5}}, r"x.space"),
+    ],
+)
+def test_decoding_is_strict_and_names_the_place(change, message):
+    form = plain.encode(Outer(Inner(0.0))) | change
+    with pytest.raises(InputError, match=message):
+        plain.decode(Outer, form, "x")
+
+
+def test_what_is_not_plain_is_not_written(tmp_path):
+    with pytest.raises(TypeError, match="object"):
+        plain.write_json(tmp_path / "x.json", {"a": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+MEAN = Estimate(20.0, 19.0, 21.0, "episodes")
+
+
+@pytest.fixture
+def record():
+    return Record(
+        agent="bc",
+        module="agents.bc",
+        config={"learning_rate": 3e-4, "widths": [8]},
+        preset=None,
+        steps=100,
+        stages=(("bc", 100),),
+        seeds=(0, 1),
+        log_every=10,
+        eval_every=20,
+        data=DataRecord("x-v0", "ab12", 3, 60, MEAN, MEAN, {}, {}, {"normalise": "none", "data_root": "/here"}),
+        spec=Spec(Box((1,), (-np.inf,), (np.inf,)), Discrete(2), 20),
+        normaliser={"obs_mean": [0.0]},
+        stats={"obs_mean": (0.5,), "obs_std": (float(np.float32(1 / 3)),), "action_mean": (), "action_std": ()},
+        evaluation=EvaluationRecord("Pendulum-v1", 10, 0),
+        reference=Reference(0.0, 100.0, "a table"),
+        versions={"jax": "0.10.2"},
+        device="1 x cpu",
+    )
+
+
+def test_a_record_reads_back_equal(tmp_path, record):
+    with Run(tmp_path / "run", record):
+        pass
+    assert Record.read(tmp_path / "run") == record
+
+
+def test_another_format_is_refused_before_its_keys_are_looked_at(tmp_path, record):
+    plain.write_json(tmp_path / "run.json", plain.encode(record) | {"format": 2, "new": 1})
+    with pytest.raises(InputError, match="format 2; this version reads format 1"):
+        Record.read(tmp_path)
+
+
+def test_a_run_goes_on_only_with_its_own_settings_and_every_difference_is_named(tmp_path, record):
+    with Run(tmp_path, record):
+        pass
+    elsewhere = dataclasses.replace(record.data, options={"normalise": "none", "data_root": "/there"})
+    with Run(tmp_path, dataclasses.replace(record, data=elsewhere, versions={"jax": "0.11.0"}, preset="d4rl")):
+        pass
+    other = dataclasses.replace(
+        record,
+        steps=200,
+        config={"learning_rate": 1e-3, "widths": [8]},
+        data=dataclasses.replace(record.data, fingerprint="cd34", options={"normalise": "standard"}),
+    )
+    with pytest.raises(InputError) as refusal:
+        Run(tmp_path, other)
+    for difference in (
+        "config.learning_rate: 0.0003 -> 0.001",
+        "steps: 100 -> 200",
+        'data.normalise: "none" -> "standard"',
+        'dataset fingerprint: "ab12" -> "cd34"',
+    ):
+        assert difference in str(refusal.value)
+    assert str(refusal.value).count("->") == 4
+    assert Record.read(tmp_path) == record
+
+
+def test_claim(tmp_path, record):
+    run, strange, new = tmp_path / "run", tmp_path / "strange", tmp_path / "new"
+    with Run(run, record):
+        pass
+    strange.mkdir()
+    (strange / "thesis.tex").write_text("all of it")
+    claim(run, "auto")
+    claim(run, "must")
+    claim(new, "auto")
+    claim(new, "never")
+    with pytest.raises(InputError, match="--resume auto"):
+        claim(run, "never")
+    with pytest.raises(InputError, match="no run to continue"):
+        claim(new, "must")
+    for resume in ("auto", "never"):
+        with pytest.raises(InputError, match="is not empty and holds no run"):
+            claim(strange, resume)
+    assert not new.exists()
+
+
+def _log(run, places):
+    for place in places:
+        run.metrics(place, {"loss": np.array([place.updates, 0.1], np.float32)})
+        run.evaluation(place, np.ones((2, 3)) * place.updates, np.ones((2, 3), np.int64))
+
+
+def test_going_on_drops_what_was_logged_after_the_checkpoint_and_torn_lines(tmp_path, record):
+    places = [Place(0, 5, 5), Place(0, 10, 10), Place(1, 0, 10), Place(1, 5, 15)]
+    with Run(tmp_path / "straight", record) as run:
+        run.begin(None)
+        _log(run, places)
+    with Run(tmp_path / "cut", record) as run:
+        run.begin(None)
+        _log(run, places)
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": 1, "st')
+    with Run(tmp_path / "cut", record) as run:
+        run.begin(places[1])
+        assert [evaluated.place for evaluated in evaluations(run.folder)] == places[:2]
+        _log(run, places[2:])
+    straight, cut = (tmp_path / name / "metrics.jsonl" for name in ("straight", "cut"))
+    assert cut.read_bytes() == straight.read_bytes()
+    assert [evaluated.place for evaluated in evaluations(run.folder)] == places
+    assert evaluations(run.folder)[-1].returns.tolist() == [[15.0] * 3] * 2
+
+
+def test_a_new_start_drops_everything_logged_before(tmp_path, record):
+    with Run(tmp_path, record) as run:
+        run.begin(None)
+        _log(run, [Place(0, 5, 5)])
+    with Run(tmp_path, record) as run:
+        run.begin(None)
+        assert evaluations(tmp_path) == []
+
+
+def test_a_logger_that_fails_is_dropped_and_the_run_goes_on(tmp_path, record, capsys, monkeypatch):
+    (tmp_path / "wandb.py").write_text(
+        "class Error(Exception): pass\n"
+        "class Failing:\n"
+        "    def log(self, values, step): raise Error('no network')\n"
+        "    def finish(self): pass\n"
+        "def init(**settings): return Failing()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with Run(tmp_path / "run", record, wandb=True) as run:
+        run.begin(None)
+        _log(run, [Place(0, 5, 5), Place(0, 10, 10)])
+    assert len(evaluations(tmp_path / "run")) == 2
+    assert capsys.readouterr().err.count("WeightsAndBiases failed and is off from here on: no network") == 1
+
+
+def test_wandb_that_is_not_installed_is_named(tmp_path, record, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with Run(tmp_path, record, wandb=True) as run, pytest.raises(InputError, match="rlkit-jax.wandb"):
+        run.begin(None)

@@ -1,0 +1,17 @@
+"""The composition root: hands the agents and the environments to rlkit's commands, and does nothing else."""
+
+import sys
+
+import agents
+import envs
+from rlkit import commands
+
+
+def main() -> int:
+    """The console command ``rlkit``; returns its exit code."""
+    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS)
+    return commands.main(sys.argv[1:], world)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
