@@ -2,6 +2,7 @@
 PYTHON ?= python3
 EXTRAS ?= dev,mujoco
 OUT ?= runs/default
+SEEDS ?= 3
 BIN := .venv/bin
 RLKIT := $(BIN)/python train.py
 
@@ -16,8 +17,8 @@ install: .venv/.installed
 	@touch $@
 
 train: install
-	$(RLKIT) train bc --preset pendulum --out $(OUT)/bc
-	$(RLKIT) train sac-rnd --preset pendulum --out $(OUT)/sac-rnd
+	$(RLKIT) train bc --preset pendulum --seeds $(SEEDS) --out $(OUT)/bc --resume auto
+	$(RLKIT) train sac-rnd --preset pendulum --seeds $(SEEDS) --out $(OUT)/sac-rnd --resume auto
 	$(RLKIT) report $(OUT)/bc $(OUT)/sac-rnd --out $(OUT)
 
 test: install

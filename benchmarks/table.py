@@ -24,7 +24,6 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -59,13 +58,14 @@ class Cell(NamedTuple):
         return ["train", self.agent, *where, *self.args]
 
 
-def cells(path: Path) -> Iterator[Cell]:
-    """The cells of a TOML file, in its order."""
-    table = tomllib.loads(path.read_text())
+def cells(path: Path) -> list[Cell]:
+    """The cells of a TOML file, in the order of their seeds, so that an unfinished table has its rows filled evenly."""
+    table, found = tomllib.loads(path.read_text()), []
     for entry in table["cells"]:
         args = tuple(shlex.split(table.get("args", "")) + shlex.split(entry.get("args", "")))
         for seed, dataset in itertools.product(entry["seeds"], entry["datasets"]):
-            yield Cell(entry.get("label", entry["agent"]), entry["agent"], dataset, seed, args)
+            found.append(Cell(entry.get("label", entry["agent"]), entry["agent"], dataset, seed, args))
+    return sorted(found, key=lambda cell: cell.seed)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -97,8 +97,8 @@ def measure(cell: Cell, folder: Path) -> dict[str, object]:
         "score_last": round(float(score(returns[-1], scale)), 2),
         "score_last_fifth": round(float(late), 2),
         "episodes": done[-1].returns.shape[1],
-        "data_return": round(record.data.mean_return, 2),
-        "data_score": round(float(score(record.data.mean_return, scale)), 2),
+        "data_return": round(record.data.mean_return.value, 2),
+        "data_score": round(float(score(record.data.mean_return.value, scale)), 2),
         "reference": record.reference.source,
         "date": datetime.date.today().isoformat(),
         "commit": commit.stdout.strip() or "uncommitted",
@@ -108,7 +108,7 @@ def measure(cell: Cell, folder: Path) -> dict[str, object]:
     }
 
 
-def run(path: Path, out: Path, cores: list[int]) -> int:
+def run(path: Path, out: Path, cores: list[int], only: str | None) -> int:
     """Run the cells that the CSV lacks, one process per core at a time; returns how many failed."""
     results, lock, free = path.with_suffix(".csv"), threading.Lock(), Queue()
     have = {(r["label"], r["dataset"], r["seed"]) for r in rows(results)}
@@ -139,7 +139,7 @@ def run(path: Path, out: Path, cores: list[int]) -> int:
         print(f"{cell.key}: score {row['score_last']}, last fifth {row['score_last_fifth']}", flush=True)
         return True
 
-    todo = [cell for cell in cells(path) if cell.key not in have]
+    todo = [cell for cell in cells(path) if cell.key not in have and only in (None, cell.label)]
     with ThreadPoolExecutor(len(cores)) as pool:
         return sum(not good for good in pool.map(one, todo))
 
@@ -175,11 +175,12 @@ def main() -> int:
     parser.add_argument("table", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/table"), help="folder of the runs")
     parser.add_argument("--cores", type=int, nargs="+", default=[0], help="CPU cores, one run on each at a time")
+    parser.add_argument("--only", metavar="LABEL", help="run the cells of this label alone")
     options = parser.parse_args()
     if options.action == "show":
         print(show(options.table))
         return 0
-    return min(run(options.table, options.out, options.cores), 1)
+    return min(run(options.table, options.out, options.cores, options.only), 1)
 
 
 if __name__ == "__main__":

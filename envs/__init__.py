@@ -44,7 +44,7 @@ def make(spec: str) -> gymnasium.Env:
         warnings.filterwarnings("ignore", ".*is out of date.*")
         try:
             return gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, **kwargs)
-        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+        except (gymnasium.error.Error, AssertionError, ImportError, OSError, TypeError, ValueError) as error:
             raise InputError(f"environment {env_id}: {_reason(error)}") from error
 
 
@@ -99,7 +99,7 @@ def _register(env_id: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
     if "mujoco_py" in text or "mujoco v2 and v3" in text:
         return "versions 2 and 3 need the abandoned mujoco_py: name the -v4 version with --env"
     return _MUJOCO if "mujoco" in text.lower() and "install" in text.lower() else text

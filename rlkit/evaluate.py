@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlkit.datasets import Normaliser
-from rlkit.types import Agent, Array, Key, Memory, Percept, State
+from rlkit.types import Agent, Array, Memory, Percept, State
 
 
 class EvaluationError(RuntimeError):
@@ -74,11 +74,12 @@ class Evaluator:
         Raises EvaluationError if an environment raises, if an observation or a reward is not finite, or an action.
         """
         device = jax.devices()[0]
-        state, normaliser, key = jax.device_put((state, self._normaliser, jax.random.key(self._seed)), device)
+        inputs = (state, self._goal, self._normaliser, np.uint32(self._seed))
+        state, goal, normaliser, seed = jax.device_put(inputs, device)
         # put there like the rest: where begin uses no state, its result is bound to no device, and the second step,
         # whose memory is, would be compiled anew
-        memory, plan = jax.device_put(_begin(self._agent, self._width, state, self._goal), device)
-        fixed = _Fixed(normaliser, key, state, memory)
+        memory, plan = jax.device_put(_begin(self._agent, self._width, state, goal), device)
+        fixed = _Fixed(normaliser, seed, state, memory)
         result = self._empty(jax.tree.leaves(state)[0].shape[0])
         lanes = self._lanes(result)
         try:
@@ -181,7 +182,7 @@ class _Fixed(NamedTuple):
     """What stays the same during an evaluation."""
 
     normaliser: Normaliser
-    key: Key
+    seed: Array  # [] of the agents' keys
     state: State  # [S, ...]
     begun: Memory  # [S, E, ...], of a new episode
 
@@ -226,7 +227,7 @@ def _policy(agent: Agent, fixed: _Fixed, memory: Memory, plan: Array, seen: _See
         return agent.observe(_where(start, begun, memory), Percept(normaliser.obs(seen.obs), reward, seen.t))
 
     def act(state: State, memory: Memory, plan: Array, seen: _Seen) -> tuple[Array, Memory]:
-        key = jax.random.fold_in(jax.random.fold_in(fixed.key, seen.episode), seen.t)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(fixed.seed), seen.episode), seen.t)
         return _where(seen.t % horizon == 0, agent.act(state, memory, key, greedy=True), (plan, memory))
 
     def keep(state: State, memory: Memory, plan: Array, seen: _Seen) -> tuple[Array, Memory]:

@@ -123,7 +123,7 @@ def _chunk(
         sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return jax.lax.scan(body, (state, sums), first + jnp.arange(updates))[0]
 
-    if mesh.size == 1 and jax.default_backend() == "cpu":
+    if mesh.size == 1 and mesh.devices.item().platform == "cpu":
         # one seed fills the device, and a seed axis, even of length 1, makes XLA's loops on a CPU 1.4 times slower
         return jax.lax.map(lambda seed: one_seed(*seed), (state, keys))
     # `first` has no seed axis, so that a lax.cond on the step stays a branch

@@ -7,6 +7,7 @@ environment, which offline training does not have.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,12 @@ import numpy as np
 
 from rlkit.statistics import Estimate, bootstrap_interval, estimate, iqm
 
-HEADER = ("method", "return", "score, last checkpoint", "score, last fifth", "IQM")
+HEADER = ("method", "return", "score, last checkpoint", "score, last fifth")
 NOTE = "[95 % bootstrap interval over seeds, or (*) over the episodes of the only one]"
 # Okabe and Ito's palette, which the colour-blind can tell apart, darkest first
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 GREY = "#6b6b6b"
+DASHES = ((5, 3), (1.5, 2), (7, 2, 1.5, 2))
 
 
 class Row(NamedTuple):
@@ -71,9 +73,10 @@ def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
     from rich.table import Table
 
     drawn = Table(box=rich.box.SIMPLE_HEAD, caption=NOTE.replace("[", "\\["), caption_justify="left")
-    for number, (title, *cells) in enumerate(_columns(rows)):
+    header, *lines = zip(*_columns(rows), strict=True)
+    for number, title in enumerate(header):
         drawn.add_column(title, justify="right" if number else "left", style=None if number else "bold")
-    for cells in list(zip(*_columns(rows), strict=True))[1:]:
+    for cells in lines:
         drawn.add_row(*(cell.replace("[", "\\[") for cell in cells))
     Console(file=stream).print(drawn)
 
@@ -81,7 +84,8 @@ def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
 def _columns(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """The columns that have entries, each with its title first."""
     cells = [(entry.method, *map(_cell, entry[1:])) for entry in rows]
-    columns = [(title, *column) for title, column in zip(HEADER, zip(*cells, strict=True), strict=True)]
+    header = (*HEADER, "score, IQM" if any(entry.score for entry in rows) else "return, IQM")
+    columns = [(title, *column) for title, column in zip(header, zip(*cells, strict=True), strict=True)]
     return [column for column in columns if any(column[1:])]
 
 
@@ -124,8 +128,8 @@ def learning_curve(
     axes = figure.add_subplot()
     for number, curve in enumerate(curves):
         _draw(axes, curve, COLOURS[number % len(COLOURS)])
-    for label, level in (levels or {}).items():
-        axes.axhline(level, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), label=f"{label} ({level:.4g})", zorder=1)
+    for (label, level), dashes in zip((levels or {}).items(), itertools.cycle(DASHES), strict=False):
+        axes.axhline(level, color=GREY, linewidth=1.2, linestyle=(0, dashes), label=f"{label} ({level:.4g})", zorder=1)
     axes.set_title(title, loc="left", fontsize=12, pad=10)
     axes.set_xlabel("updates")
     axes.set_ylabel(ylabel)

@@ -134,8 +134,8 @@ def claim(folder: Path, resume: Resume) -> None:
     exists = (folder / "run.json").exists()
     if exists and resume == "never":
         raise InputError(f"{folder} holds a run: add --resume auto to continue it, or choose another --out")
-    if not exists and resume == "must":
-        raise InputError(f"{folder} holds no run to continue: name one with --out, or start with --resume auto")
+    if resume == "must" and not any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
+        raise InputError(f"{folder} holds no checkpoint to continue from: name a run with --out, or use --resume auto")
     if not exists and folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no run: choose another --out")
 

@@ -79,12 +79,12 @@ def _python(code, **kwargs):
 def test_general_help_is_quick_and_does_not_import_jax(words):
     code = f"import sys; sys.argv[1:] = {words}; import train; train.main(); assert 'jax' not in sys.modules"
     times = []
-    for _ in range(3):
+    while len(times) < 5 and min(times, default=1.0) >= 0.5:  # the best counts: other processes may be running
         begun = time.perf_counter()
         done = _python(code)
         times.append(time.perf_counter() - begun)
         assert done.returncode == 0, done.stderr
-        assert "bc" in done.stdout if words[0] == "train" else "evaluate" in done.stdout
+        assert "sac-rnd" in done.stdout if words[0] == "train" else "evaluate" in done.stdout
     assert min(times) < 0.5
 
 
@@ -117,9 +117,9 @@ assert not heavy, heavy
         (["train", "bc", "--preset", "d4r"], "unknown preset 'd4r'; did you mean d4rl?"),
         (["train", "bc", "--steps", "0"], "--steps 0: must be at least 1"),
         (["train", "bc", "--eval-every", "7", "--log-every", "5"], "--eval-every 7 is not a multiple of --log-every 5"),
-        (["train", "bc", "--resume", "must"], "no run to continue"),
+        (["train", "bc", "--resume", "must"], "no checkpoint to continue from"),
         (["train", "bc", "--dataset", "no/such-v0"], "no/such-v0: not found"),
-        (["train", "bc", "--env", "NoSuchEnv-v0", *SMALL], "--env NoSuchEnv-v0"),
+        (["train", "bc", "--env", "NoSuchEnv-v0", *SMALL], "environment NoSuchEnv-v0: "),
         (["evaluate", "no-such-run"], "no-such-run is not a run directory"),
         (["data", "check", "no/such-v0"], "no/such-v0: not found"),
     ],
@@ -211,22 +211,21 @@ def test_a_broken_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path)
         assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(rlkit_command, tmp_path, cache):
-    long = ["--steps", "400", "--eval-every", "40", "--log-every", "20"]
-    argv = ["train", "bc", *SMALL, *long, "--resume", "auto", "--out"]
-    environment = os.environ | {"RLKIT_CACHE_DIR": str(cache)}
-    child = subprocess.Popen([sys.executable, "train.py", *argv, str(tmp_path / "cut")], cwd=ROOT, env=environment)
-    while not list((tmp_path / "cut" / "checkpoints").glob("[0-9]*0")):
+def test_a_killed_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path, cache):
+    run = tmp_path / "run"
+    argv = ["train", "bc", *SMALL, *PACE, "--resume", "auto", "--out", str(run)]
+    child = subprocess.Popen([sys.executable, "train.py", *argv], cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL)
+    while not list((run / "checkpoints").glob("[0-9]*0")):
         assert child.poll() is None, "ended before its first checkpoint"
-        time.sleep(0.005)
+        time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert not (tmp_path / "cut" / "result.json").exists()
-    assert rlkit_command(*argv, tmp_path / "cut")[0] == 0
-    assert rlkit_command(*argv, tmp_path / "straight")[0] == 0
-    assert _final_bits(tmp_path / "cut") == _final_bits(tmp_path / "straight")
+    assert not (run / "result.json").exists()
+    code, out, _ = rlkit_command(*argv)
+    assert code == 0 and "going on after" in out
+    assert _final_bits(run) == _final_bits(trained)
     for name in ("metrics.jsonl", "result.json"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+        assert (run / name).read_bytes() == (trained / name).read_bytes()
 
 
 def test_a_preset_is_a_default_that_options_win_over(rlkit_command):
@@ -250,7 +249,7 @@ def test_without_an_environment_training_goes_on_and_says_so_once(rlkit_command,
     def missing(spec):
         raise InputError("environment X: simulator is not installed")
 
-    code, out, err = rlkit_command("train", "bc", *SMALL, "--out", tmp_path / "run", make_env=missing)
+    code, out, err = rlkit_command("train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", make_env=missing)
     assert code == 0
     assert err.count("training without evaluation: environment X: simulator is not installed") == 1
     assert Record.read(tmp_path / "run").evaluation is None

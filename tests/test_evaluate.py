@@ -15,6 +15,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from rlkit.datasets import DataOptions, Normaliser, from_episodes
 from rlkit.evaluate import EvaluationError, Evaluator, _policy, score
+from rlkit.sharding import make_mesh, per_seed
 from rlkit.types import Agent, Percept
 
 
@@ -155,15 +156,24 @@ def test_returns_are_raw_rewards_summed_in_float64():
     assert evaluator.run(jnp.zeros(1)).returns.item() == 2.0**24 + 2  # float32 would give 2**24
 
 
+def test_a_state_that_is_spread_over_devices_is_evaluated_on_one():
+    state = jnp.array([0.1, -0.4])
+    spread = jax.device_put(state, per_seed(make_mesh(2)))
+    assert len(spread.sharding.device_set) > 1
+    returns = [Evaluator(Recorder(), normaliser(), Counter, episodes=2).run(s).returns for s in (state, spread)]
+    np.testing.assert_array_equal(*returns)
+
+
 def test_policy_is_compiled_once():
     agent, before = Recorder(horizon=2, noise=0.123), _policy._cache_size()
     evaluator = Evaluator(agent, normaliser(), lambda: Counter({1: 6, 2: 1}), episodes=4, envs_per_seed=3)
-    first = evaluator.run(jnp.zeros(2))
-    second = evaluator.run(jnp.ones(2))
+    zeros, ones = jnp.zeros(2), jnp.ones(2)
+    with jax.transfer_guard("disallow"):
+        first, second = evaluator.run(zeros), evaluator.run(ones)
     Evaluator(agent, normaliser(), Counter, episodes=4, envs_per_seed=3).run(jnp.ones(2))
     assert _policy._cache_size() == before + 1
     assert (second.returns > first.returns).all()
-    np.testing.assert_array_equal(evaluator.run(jnp.zeros(2)).returns, first.returns)
+    np.testing.assert_array_equal(evaluator.run(zeros).returns, first.returns)
 
 
 def test_actions_are_in_environment_units_and_within_the_bounds():

@@ -146,12 +146,15 @@ def test_claim(tmp_path, record):
     strange.mkdir()
     (strange / "thesis.tex").write_text("all of it")
     claim(run, "auto")
+    with pytest.raises(InputError, match="no checkpoint to continue from"):
+        claim(run, "must")
+    (run / "checkpoints" / "10").mkdir(parents=True)
     claim(run, "must")
     claim(new, "auto")
     claim(new, "never")
     with pytest.raises(InputError, match="--resume auto"):
         claim(run, "never")
-    with pytest.raises(InputError, match="no run to continue"):
+    with pytest.raises(InputError, match="no checkpoint to continue from"):
         claim(new, "must")
     for resume in ("auto", "never"):
         with pytest.raises(InputError, match="is not empty and holds no run"):

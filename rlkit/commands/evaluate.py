@@ -7,7 +7,7 @@ import functools
 from rlkit import report
 from rlkit.commands import World
 from rlkit.commands.options import EvaluateOptions
-from rlkit.commands.report import data_row, score_row
+from rlkit.commands.report import data_row, heading, score_row
 from rlkit.compilation import keep_compiled
 from rlkit.datasets import Normaliser
 from rlkit.evaluate import Evaluator
@@ -34,5 +34,6 @@ def run(options: EvaluateOptions, world: World) -> int:
     )
     returns = evaluator.run(state).returns
     evaluator.close()
+    print(heading(record))
     report.show([data_row(record), score_row(record.agent, record, returns)])
     return 0

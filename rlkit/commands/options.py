@@ -180,8 +180,14 @@ def _preset_in(argv: Sequence[str]) -> str | None:
 
 
 def _presets(presets: Mapping[str, Preset]) -> str:
-    lines = [textwrap.fill(f"{name}: {preset.source}", 100, subsequent_indent="  ") for name, preset in presets.items()]
-    return "Presets (--preset NAME):\n" + "\n".join(lines) if lines else "No presets."
+    if not presets:
+        return "No presets."
+    by_source: dict[str, list[str]] = {}
+    for name, preset in presets.items():
+        by_source.setdefault(preset.source, []).append(name)
+    paragraphs = [f"- {', '.join(names)}: {source}" for source, names in by_source.items()]
+    lines = [textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False) for text in paragraphs]
+    return "\n".join(["Presets (--preset NAME), with their sources:", *lines])
 
 
 def _listing(usage: str, summaries: Mapping[str, str], hint: str) -> str:

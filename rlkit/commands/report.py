@@ -27,12 +27,15 @@ def run(options: ReportOptions, world: World) -> int:
         if not evaluated:
             raise InputError(f"{folder} has no evaluations to report")
     labels = _labels(options.runs, records)
-    data = {record.data.fingerprint: data_row(record) for record in records}
-    rows = [*data.values(), *map(_run_row, labels, records, found)]
+    data = {record.data.name: record for record in records}
+    rows = [data_row(record, "data" if len(data) == 1 else f"data ({name})") for name, record in data.items()]
+    rows += map(_run_row, labels, records, found)
+    headings = [heading(record) for record in data.values()]
+    print(*headings, sep="\n")
     report.show(rows)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        plain.write_text(options.out / "table.txt", report.table(rows) + "\n")
+        plain.write_text(options.out / "table.txt", "\n".join([*headings, report.table(rows), ""]))
         _draw(options.out / "curve.png", labels, records, found)
     return 0
 
@@ -49,6 +52,7 @@ def conclude(folder: Path) -> None:
         seeds = found[-1].returns.mean(1)
         result |= {"run": {**rows[-1]._asdict(), "late_returns": late, "returns_by_seed": seeds}}
     plain.write_json(folder / "result.json", result)
+    print(heading(record))
     report.show(rows)
     if found:
         try:
@@ -57,11 +61,20 @@ def conclude(folder: Path) -> None:
             print(f"rlkit: the learning curve could not be drawn: {error}", file=sys.stderr)
 
 
-def data_row(record: Record) -> Row:
+def heading(record: Record) -> str:
+    """The dataset's name, and what its scores mean."""
+    reference = record.reference
+    if reference is None:
+        return f"{record.data.name}: no reference returns are known, so there are no scores"
+    low, high = f"{reference.random:.1f}", f"{reference.expert:.1f}"
+    return f"{record.data.name}: score 0 is a return of {low}, 100 is {high} (source: {reference.source})"
+
+
+def data_row(record: Record, label: str = "data") -> Row:
     """The line of the data that a run was trained on."""
     data = record.data
     scores = _scaled(record, data.mean_return)
-    return Row(f"data ({data.name})", data.mean_return, scores, None, _scaled(record, data.iqm) or data.iqm)
+    return Row(label, data.mean_return, scores, None, _scaled(record, data.iqm) or data.iqm)
 
 
 def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray | None = None) -> Row:

@@ -49,7 +49,7 @@ class Job(NamedTuple):
 
 def run(options: TrainOptions, world: World) -> int:
     """Train as ``options`` say. Returns the exit code; raises InputError for what the user can mend."""
-    log_every, eval_every = _intervals(options)
+    _intervals(options)  # impossible numbers are refused before anything is read
     folder = options.out or _default_folder(options)
     if not options.dry_run:
         claim(folder, options.resume)
@@ -79,6 +79,8 @@ def _train(job: Job, run: Run) -> None:
         done = before[start.stage] + start.step if start else 0
         run.begin(Place(start.stage, start.step, done) if start else None)
         with Display(before[-1], done) as display:
+            if start:
+                display.say(f"going on after {done} updates")
             clock = time.monotonic()
             for progress in fit(
                 stages, job.buffer, job.stats, record.seeds, log_every=record.log_every, mesh=mesh, resume=start
@@ -105,6 +107,8 @@ def _prepare(options: TrainOptions, world: World) -> Job:
     log_every, eval_every = _intervals(options)
     episodes = load(options.data, roots=[world.datasets])
     env_spec, env = _environment(options, episodes, world)
+    if env:
+        episodes = check_env(episodes, env)
     normaliser = Normaliser.fit(episodes, options.data)
     horizon = env.spec.max_episode_steps if env and env.spec else None
     spec = spec_of(episodes, horizon)
@@ -142,7 +146,7 @@ def _environment(
 ) -> tuple[str, gymnasium.Env] | tuple[None, None]:
     """The environment that policies are evaluated in. Where there is none, says why: training goes on without.
 
-    Raises InputError if one that the user named cannot be made, or if its spaces are not those of the data.
+    Raises InputError if one that the user named cannot be made.
     """
     env_spec = options.data.env or episodes.env_spec
     why = "--eval-episodes is 0" if not options.eval_episodes else "the data name no environment; --env names one"
@@ -154,7 +158,6 @@ def _environment(
                 raise
             why = str(error)
         else:
-            check_env(episodes, env)
             return env_spec, env
     print(f"rlkit: training without evaluation: {why}", file=sys.stderr)
     return None, None
