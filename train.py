@@ -9,7 +9,7 @@ from rlkit import commands
 
 def main() -> int:
     """The console command ``rlkit``; returns its exit code."""
-    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS)
+    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
     return commands.main(sys.argv[1:], world)
 
 

@@ -287,14 +287,17 @@ _GYM = (
     "beta: recalled from the paper's appendix and not verified; the official configs sweep 0.001 to 25"
 )
 _ANTMAZE = (
-    "tinkoff-ai/sac-rnd, configs/sac-rnd/antmaze: batch 256, learning rates 3e-4, gamma 0.999, reward x 100, 4M updates. "
-    "betas: the middle of the official sweep (actor 0.5 to 1.5, critic 0.001 to 0.1), not a published best"
+    "tinkoff-ai/sac-rnd, configs/sac-rnd/antmaze: batch 256, learning rates 3e-4, gamma 0.999, reward x 100, 4M "
+    "updates. betas: the middle of the official sweep (actor 0.5 to 1.5, critic 0.001 to 0.1), not a published best"
 )
 _ADROIT = (
-    "betas: the best of the re-run in ReBRAC (Tarasov et al. 2023, arXiv 2305.09836). That paper's Adroit batch 256 and "
-    "learning rate 3e-4 are taken over for SAC-RND, which is not verified"
+    "betas: the best of the re-run in ReBRAC (Tarasov et al. 2023, arXiv 2305.09836). That paper's Adroit batch 256 "
+    "and learning rate 3e-4 are taken over for SAC-RND, which is not verified"
 )
-_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute on two cores; beta swept over 0, 0.3, 1, 3, 10"
+_PENDULUM = (
+    "this project, for the embedded dataset: small networks that train in minutes on two cores; "
+    "beta chosen from 0.3, 1, 3 and 10 on seeds that are not evaluated"
+)
 
 # data -> dataset kinds in the paper's order: random, medium, expert, medium-expert, medium-replay, full-replay
 _KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")

@@ -7,8 +7,8 @@ A cell is one agent on one dataset with one seed: a resumable run of ``train.py`
 is appended to the tracked CSV beside the TOML file, with its command, versions and device; a cell that is there is not
 run again. ``show`` prints the table in Markdown, with the mean over seeds and its 95 % interval, and the commands.
 
-The TOML file: ``args`` for every cell, then [[cells]] with ``agent``, ``datasets``, ``seeds`` and ``args`` (all strings as
-on the command line, ``label`` to tell two settings of one agent apart).
+The TOML file: ``args`` for every cell, then [[cells]] with ``agent``, ``datasets``, ``seeds`` and ``args`` (as on the
+command line), and ``label`` to tell two settings of one agent apart.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from rlkit.types import InputError
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["DATASETS", "REFERENCES", "Reference", "make"]
+__all__ = ["DATASETS", "REFERENCES", "Reference", "episodes", "make"]
 
 DATASETS = Path(__file__).parent / "datasets"
 """Root of the Minari datasets that are shipped with the code."""
@@ -46,6 +46,12 @@ def make(spec: str) -> gymnasium.Env:
             return gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, **kwargs)
         except (gymnasium.error.Error, AssertionError, ImportError, OSError, TypeError, ValueError) as error:
             raise InputError(f"environment {env_id}: {_reason(error)}") from error
+
+
+def episodes(env_id: str) -> int:
+    """Episodes that an evaluation takes by the literature's protocol (CORL): 100 in mazes, where each is won or lost,
+    10 elsewhere."""
+    return 100 if "Maze" in env_id else 10
 
 
 def _parse(spec: str) -> tuple[str, int | None, dict[str, Any]]:

@@ -2,10 +2,11 @@
 
     python -m envs.pendulum --out DIR
 
-Three kinds of episodes take turns, each with Gaussian noise on the torque: a swing-up controller (energy pumping, then
-PD at the top), a brake that takes energy out, and slow random torques. Cloning averages the pump and the brake
-and gets nowhere, while a critic can tell them apart; the narrow noise leaves most actions of most states untried.
-Everything follows from the seed: episode i depends on (seed, i) alone.
+Three kinds of episodes take turns: a weak swing-up controller (a third of the motor's torque, so that most of the 200
+steps go into swinging), a brake that takes the swing out again, and slow random torques. Cloning averages the first two
+and hangs still; a critic can tell them apart, and find that more torque beats them all. The random third tries so many
+torques that a critic without any pessimism succeeds too: this world shows the way from data to a score, not what
+pessimism is worth. Episode i follows from (seed, i) alone.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 
-DATASET = "pendulum/mixed-v0"
+Policy = Callable[[np.ndarray], float]  # observation [3] -> torque
+
 ENV = "Pendulum-v1"
-EPISODES = 90
+DATASET = "pendulum/mixed-v0"
+EPISODES = 45
 SEED = 0
+TORQUE = 2.0  # the motor's
+WEAK = 0.7  # torque of the recorded swing-up
+NOISE = 0.3  # standard deviation of the torque's noise in all three kinds
+KINDS = ("swing-up", "brake", "random")
 
 
-def swing_up(obs: np.ndarray, strength: float = 2.0) -> float:
-    """Torque of a scripted expert: pump energy until the upright energy is reached, PD control near the top.
+def swing_up(obs: np.ndarray, strength: float = TORQUE) -> float:
+    """Torque of a controller that solves the task: pump energy until it is that of upright rest, PD near the top.
 
-    Energy about the pivot is w^2 / 6 + 5 cos(angle) (gymnasium's constants), 5 at rest upright; its rate is w * torque.
+    With mass 1, length 1 and gravity 10 the energy is speed^2 / 6 + 5 cos(angle), 5 at upright rest, and it grows
+    with speed * torque.
     """
     angle, speed = math.atan2(obs[1], obs[0]), float(obs[2])
     if abs(angle) < 0.5 and abs(speed) < 3:
@@ -36,29 +45,20 @@ def swing_up(obs: np.ndarray, strength: float = 2.0) -> float:
     return _clip(2 * missing * (1 if speed >= 0 else -1), strength)
 
 
-def brake(obs: np.ndarray) -> float:
-    """Torque against the motion, which ends in hanging still."""
-    return _clip(-float(obs[2]), 2)
-
-
-def _clip(torque: float, limit: float) -> float:
-    return min(max(torque, -limit), limit)
-
-
-def behaviour(kind: int, rng: np.random.Generator, noise: float = 0.3):
-    """The policy of an episode: obs [3] -> torque in [-2, 2]. kind: 0 swing-up, 1 brake, 2 random."""
+def behaviour(kind: str, rng: np.random.Generator) -> Policy:
+    """The recorded policy of one episode."""
     drift = 0.0
 
     def policy(obs: np.ndarray) -> float:
         nonlocal drift
-        drift = 0.9 * drift + 0.44 * rng.normal()
-        torque = (swing_up(obs), brake(obs), 1.2 * drift)[kind]
-        return _clip(torque + noise * rng.normal(), 2)
+        drift = 0.9 * drift + 0.44 * rng.normal()  # of variance 1
+        torque = {"swing-up": swing_up(obs, WEAK), "brake": -float(obs[2]), "random": 1.2 * drift}[kind]
+        return _clip(_clip(torque, TORQUE) + NOISE * rng.normal(), TORQUE)
 
     return policy
 
 
-def rollout(env: gymnasium.Env, policy, seed: int) -> dict:
+def rollout(env: gymnasium.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
     """One episode of T steps: observations [T + 1, 3], actions [T, 1], rewards, terminations, truncations [T]."""
     obs, _ = env.reset(seed=seed)
     rows = {"observations": [obs], "actions": [], "rewards": [], "terminations": [], "truncations": []}
@@ -67,46 +67,58 @@ def rollout(env: gymnasium.Env, policy, seed: int) -> dict:
         action = np.array([policy(obs)], np.float32)
         obs, reward, terminated, truncated, _ = env.step(action)
         done = terminated or truncated
-        for name, value in zip(rows, (obs, action, reward, terminated, truncated), strict=True):
-            rows[name].append(value)
-    return {name: np.asarray(rows[name]) for name in rows}
+        for column, value in zip(rows.values(), (obs, action, reward, terminated, truncated), strict=True):
+            column.append(value)
+    return {name: np.asarray(column) for name, column in rows.items()}
 
 
-def record(episodes: int, seed: int = SEED) -> list[dict]:
-    """The first ``episodes`` episodes of the dataset."""
+def record(episodes: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
+    """The first ``episodes`` episodes of the dataset; the kinds take turns."""
     env = gymnasium.make(ENV)
-    return [rollout(env, behaviour(i % 3, np.random.default_rng([seed, i])), seed + i) for i in range(episodes)]
+    policies = [behaviour(KINDS[i % 3], np.random.default_rng([seed, i])) for i in range(episodes)]
+    return [rollout(env, policy, seed + i) for i, policy in enumerate(policies)]
 
 
-def reference(policy, episodes: int = 100) -> float:
-    """Mean return over seeded episodes."""
-    env = gymnasium.make(ENV)
-    return float(np.mean([rollout(env, policy, seed)["rewards"].sum() for seed in range(10_000, 10_000 + episodes)]))
+def references(episodes: int = 100) -> tuple[float, float]:
+    """Mean returns of uniform actions and of the swing-up controller, over the same seeded episodes."""
+    env, rng = gymnasium.make(ENV), np.random.default_rng(SEED)
+    seeds = range(10_000, 10_000 + episodes)
+    policies: tuple[Policy, ...] = (lambda obs: rng.uniform(-TORQUE, TORQUE), swing_up)
+    low, high = (np.mean([rollout(env, policy, seed)["rewards"].sum() for seed in seeds]) for policy in policies)
+    return float(low), float(high)
 
 
-def write(out: Path, episodes: int = EPISODES, seed: int = SEED) -> None:
-    """Record and store as the Minari dataset DATASET under the root ``out``."""
-    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())
+def write(out: Path, episodes: int = EPISODES) -> None:
+    """Record the dataset and store it under the Minari root ``out``. Minari refuses to overwrite one that is there."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
-    rng = np.random.default_rng(seed)
-    buffers = [EpisodeBuffer(id=i, seed=seed + i, **rows) for i, rows in enumerate(record(episodes, seed))]
-    env = gymnasium.make(ENV)
-    minari.create_dataset_from_buffers(
-        DATASET,
-        buffers,
-        env=env,
-        eval_env=env,
-        algorithm_name="scripted",
-        author="rlkit-jax",
-        author_email="",
-        code_permalink="envs/pendulum.py",
-        description="swing-up, brake and random torques in turn",
-        ref_min_score=reference(lambda obs: rng.uniform(-2, 2)),
-        ref_max_score=reference(swing_up),
-        data_format="hdf5",
-    )
+    env, (low, high) = gymnasium.make(ENV), references()
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # the only way to tell minari where to write
+    try:
+        minari.create_dataset_from_buffers(
+            DATASET,
+            [EpisodeBuffer(id=i, seed=SEED + i, **rows) for i, rows in enumerate(record(episodes))],
+            env=env,
+            eval_env=env,
+            algorithm_name="scripted",
+            author="rlkit-jax",
+            author_email="",
+            code_permalink="python -m envs.pendulum",
+            description="A weak swing-up controller, a brake and slow random torques in turn, all with noise.",
+            ref_min_score=low,
+            ref_max_score=high,
+            data_format="hdf5",
+        )
+    finally:
+        os.environ.pop("MINARI_DATASETS_PATH")
+        if before is not None:
+            os.environ["MINARI_DATASETS_PATH"] = before
+
+
+def _clip(torque: float, limit: float) -> float:
+    return min(max(torque, -limit), limit)
 
 
 if __name__ == "__main__":

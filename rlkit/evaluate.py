@@ -1,13 +1,14 @@
 """Evaluation in live environments: all seeds and several environments in lock-step, one compiled policy.
 
 Every environment is stepped by itself, in this process, and reset here when its episode ends; there is no vector
-environment. Gymnasium's vector environments reset by themselves, since 1.1 by default one call late: the call after the
+environment. Gymnasium's vector environments reset by themselves, in 1.x by default one call late: the call after the
 last step ignores its action and returns the reset's observation with reward 0, which would be counted as a step
 and shown to the agent as one. Here every call of ``step`` is a step, and an environment that has no episode left to
 play is not called at all.
 
 Nothing depends on how many environments run side by side: episode i starts from ``reset(seed=seed + i)``, and the
-agent's key is folded from the number of the episode and the step.
+agent's key is folded from the number of the episode and the step. (A matrix product over more rows may round its last
+digit differently.)
 """
 
 from __future__ import annotations

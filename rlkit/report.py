@@ -129,7 +129,7 @@ def learning_curve(
     for number, curve in enumerate(curves):
         _draw(axes, curve, COLOURS[number % len(COLOURS)])
     for (label, level), dashes in zip((levels or {}).items(), itertools.cycle(DASHES), strict=False):
-        axes.axhline(level, color=GREY, linewidth=1.2, linestyle=(0, dashes), label=f"{label} ({level:.4g})", zorder=1)
+        axes.axhline(level, color=GREY, linewidth=1.2, linestyle=(0, dashes), label=f"{label} ({level:.1f})", zorder=1)
     axes.set_title(title, loc="left", fontsize=12, pad=10)
     axes.set_xlabel("updates")
     axes.set_ylabel(ylabel)

@@ -3,8 +3,9 @@
 import os
 
 # Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+DEVICES = "--xla_force_host_platform_device_count=8"
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES} {QUICK}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

@@ -39,7 +39,7 @@ def rlkit_command(cache, monkeypatch, capsys):
     monkeypatch.setenv("RLKIT_CACHE_DIR", str(cache))
 
     def command(*argv, make_env=envs.make):
-        world = commands.World(agents.REGISTRY, make_env, envs.REFERENCES, envs.DATASETS)
+        world = commands.World(agents.REGISTRY, make_env, envs.REFERENCES, envs.DATASETS, envs.episodes)
         capsys.readouterr()
         code = commands.main([str(word) for word in argv], world)
         return code, *capsys.readouterr()
@@ -51,7 +51,7 @@ def rlkit_command(cache, monkeypatch, capsys):
 def trained(tmp_path_factory, cache):
     """A finished run of 40 updates."""
     folder = tmp_path_factory.mktemp("runs") / "straight"
-    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS)
+    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLKIT_CACHE_DIR", str(cache))
         assert commands.main(["train", "bc", *SMALL, *PACE, "--out", str(folder)], world) == 0

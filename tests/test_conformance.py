@@ -69,8 +69,7 @@ def case(request):
 
 
 def final(progress):
-    for last in progress:
-        pass
+    *_, last = progress
     return last
 
 

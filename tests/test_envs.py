@@ -160,3 +160,7 @@ def test_the_command_writes_a_minari_dataset(tmp_path):
     pendulum.write(tmp_path, episodes=3)
     data = tmp_path / pendulum.DATASET / "data"
     assert json.loads((data / "metadata.json").read_text())["total_steps"] == 600
+
+
+def test_evaluations_in_mazes_take_more_episodes():
+    assert [envs.episodes(name) for name in ("AntMaze_UMaze-v5", "PointMaze_Large-v3", "Hopper-v4")] == [100, 100, 10]

@@ -19,6 +19,7 @@ class World(NamedTuple):
     make_env: Callable[[str], Any]  # EnvSpec as JSON, or an id -> gymnasium.Env
     references: Mapping[str, tuple[float, float, str]]  # environment id -> mean return of random, of expert, source
     datasets: Path  # Minari root of the embedded data; its first dataset is the default
+    episodes: Callable[[str], int]  # environment id -> episodes that an evaluation takes
 
 
 def main(argv: Sequence[str], world: World) -> int:

@@ -60,8 +60,8 @@ class TrainOptions(Generic[C]):
     anew."""
     eval_every: int | None = None
     """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
-    eval_episodes: int = 10
-    """Episodes of each evaluation."""
+    eval_episodes: int | None = None
+    """Episodes of each evaluation; 0 trains without. Default: 10, and 100 in mazes."""
     log_every: int | None = None
     """Updates between lines of metrics. Default: a fifth of EVAL-EVERY."""
     dry_run: bool = False

@@ -116,6 +116,10 @@ def _prepare(options: TrainOptions, world: World) -> Job:
     needs = sorted({column for stage in stages for column in stage.learner.needs})
     rows = Buffer.from_episodes(episodes, normaliser, needs)
     stats = buffer.stats(rows)
+    evaluation = None
+    if env:
+        count = options.eval_episodes or world.episodes(env.spec.id if env.spec else "")
+        evaluation = EvaluationRecord(env_spec, count, seed=0)
     record = Record(
         agent=options.agent,
         module=options.module,
@@ -130,7 +134,7 @@ def _prepare(options: TrainOptions, world: World) -> Job:
         spec=spec,
         normaliser=normaliser.to_json(),
         stats={name: tuple(value.tolist()) for name, value in stats._asdict().items()},
-        evaluation=EvaluationRecord(env_spec, options.eval_episodes, seed=0) if env else None,
+        evaluation=evaluation,
         reference=_reference(episodes, env, world),
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         device=f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
@@ -149,8 +153,9 @@ def _environment(
     Raises InputError if one that the user named cannot be made.
     """
     env_spec = options.data.env or episodes.env_spec
-    why = "--eval-episodes is 0" if not options.eval_episodes else "the data name no environment; --env names one"
-    if options.eval_episodes and env_spec:
+    wanted = options.eval_episodes != 0
+    why = "the data name no environment; --env names one" if wanted else "--eval-episodes is 0"
+    if wanted and env_spec:
         try:
             env = world.make_env(env_spec)
         except InputError as error:

@@ -98,9 +98,7 @@ def _observations(recording: Recording, space: Space) -> tuple[np.ndarray, np.nd
 
     def fail_final(row: int | None, field: str, problem: str) -> NoReturn:
         episode = int(kept[row or 0])
-        raise InputError(
-            f"{recording.name}: episode {episode}, index {recording.lengths[episode]}, {field}: {problem}"
-        )
+        raise InputError(f"{recording.name}: episode {episode}, index {recording.lengths[episode]}, {field}: {problem}")
 
     if isinstance(space, Dict):  # a source flattens a Dict itself, since a Recording holds plain arrays
         space = Box(-np.inf, np.inf, (spaces.width(space),))
