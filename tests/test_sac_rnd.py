@@ -225,7 +225,7 @@ def test_toy_a_the_conditioned_bonus_leads_actions_to_the_data(mesh):
 
 @pytest.mark.slow
 def test_toy_b_beta_must_match_the_scale_of_q(mesh):
-    """Card: a cliff past the edge of the data's good corner. Q alone falls off (-1), beta = 100 stays on (0.71, the mean
+    """Card: a cliff past the edge of the good corner. Q alone falls off (-1), beta = 100 stays on (0.71, the mean
     of three seeds; staying in support at random would give 0.51)."""
     radius = 0.25
 
