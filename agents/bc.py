@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import optax
 
 from rlkit import optim
+from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.networks import MLP
 from rlkit.optim import Net
-from rlkit.types import Array, Discrete, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Transitions
+from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class BC:
+class BC(Reactive):
     """The learner; its state is one Net."""
 
     config: Config
@@ -66,14 +67,6 @@ class BC:
             return value, {"policy/loss": value}
 
         return optim.descend(loss, state, self._optimiser)
-
-    def begin(self, state: Net, goal: None) -> Array:
-        """Memory is the latest observation."""
-        return jnp.zeros(self.spec.observation.shape)
-
-    def observe(self, memory: Array, percept: Percept) -> Array:
-        """Keep the observation."""
-        return percept.obs
 
     def act(self, state: Net, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action. The continuous policy is deterministic; the discrete one samples unless ``greedy``."""

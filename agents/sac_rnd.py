@@ -24,10 +24,11 @@ import jax.numpy as jnp
 import optax
 
 from rlkit import optim
+from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.networks import ConditionedMLP, Ensemble, GaussianPolicy, tanh_normal_sample
 from rlkit.optim import Net
-from rlkit.types import Array, Box, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Transitions
+from rlkit.types import Array, Box, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 Conditioning = Literal[
     "gated",
@@ -172,7 +173,7 @@ class SACRNDState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SACRND:
+class SACRND(Reactive):
     """Stage 2: SAC with the frozen bonus."""
 
     config: Config
@@ -254,14 +255,6 @@ class SACRND:
         q = self._q(params, batch.obs, batch.action)
         loss = ((q - target[None]) ** 2).mean(1).sum(0)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
-
-    def begin(self, state: SACRNDState, goal: None) -> Array:
-        """Memory is the latest observation."""
-        return jnp.zeros(self.spec.observation.shape)
-
-    def observe(self, memory: Array, percept: Percept) -> Array:
-        """Keep the observation."""
-        return percept.obs
 
     def act(self, state: SACRNDState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action: the squashed mean if ``greedy``, else a sample."""

@@ -43,7 +43,8 @@ def test_an_agents_name_appears_in_its_file_and_the_registry_alone():
         for path in set(FILES) - own:
             strings = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
             assert name not in strings, path
-            assert not any(module.startswith(entry.module) for module in imports(path)), path
+            if path.parent.name != "agents":  # a composed agent may import a sibling
+                assert not any(module.startswith(entry.module) for module in imports(path)), path
 
 
 def test_no_file_unpickles():
