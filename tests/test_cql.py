@@ -5,10 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import point_mass
 import pytest
 from test_sac import BATCH, RATES, SIZES, SPEC, STATS, learner
 
+from agents import sac
 from agents.cql import CQL, Candidates, Config
+from rlkit import loop
 from rlkit.networks import tanh_normal_sample
 from rlkit.types import Transitions
 
@@ -134,3 +137,38 @@ def test_the_multiplier_rises_where_the_gap_is_above_its_target():
     # the first gaps are about log(30 x 4), far above 0.8; critics and multiplier move together from the same gap
     assert metrics["critic/gap"] > 3 and after.log_multiplier.params > state.log_multiplier.params
     assert metrics["multiplier/value"] == pytest.approx(math.e)
+
+
+def believed_and_realised(stages, mesh):
+    """Mean over starts of the point-mass world, [S] each: min_i Q_i(s, pi(s)), and the discounted return of the greedy
+    policy over 100 steps, after which the discount leaves nothing; and its plain return over an episode."""
+    agent, (buffer, moments) = stages[-1].learner, point_mass.data()
+    *_, last = loop.fit(stages, buffer, moments, (100, 101), log_every=stages[-1].steps, mesh=mesh)
+    first = jnp.asarray(point_mass.starts(200, np.random.default_rng(1)), jnp.float32)
+
+    def one(state):
+        def act(obs):
+            return jax.vmap(lambda o: agent.act(state, o, jax.random.key(0), greedy=True)[0][0])(obs)
+
+        def step(position, _):
+            position = point_mass.move(position, act(position))
+            return position, -jnp.linalg.norm(position, axis=-1)
+
+        reward = jax.lax.scan(step, first, None, 100)[1].mean(1)
+        value = agent._q(state.critic.params, first, act(first)).min(0).mean()
+        return value, reward @ point_mass.GAMMA ** jnp.arange(100.0), reward[: point_mass.STEPS].sum()
+
+    return map(np.asarray, jax.jit(jax.vmap(one))(last.state))
+
+
+@pytest.mark.slow
+def test_sac_believes_too_much_and_cql_too_little(mesh):
+    """Card 7e: a critic without pessimism believes -4.5 where about -10 is realised; the behaviour's return is -30."""
+    rates = {"actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3, "alpha_learning_rate": 0.0}
+    shared = rates | {"widths": (64, 64), "batch_size": 128, "gamma": point_mass.GAMMA, "initial_alpha": 1e-3}
+    naive = sac.Config(**shared)
+    conservative = Config(cql_alpha=1.0, candidates=4, critic_widths=(64, 64), **shared)
+    believed, realised, _ = believed_and_realised(naive.stages(point_mass.SPEC, 3000), mesh)
+    assert (believed > realised + 3).all(), (believed, realised)
+    believed, realised, plain = believed_and_realised(conservative.stages(point_mass.SPEC, 3000), mesh)
+    assert (believed < realised).all() and plain.mean() > -25, (believed, realised, plain)
