@@ -12,5 +12,6 @@ class AgentEntry(NamedTuple):
 
 REGISTRY = {
     "bc": AgentEntry("agents.bc", "Behaviour cloning: imitate the data's actions"),
+    "iql": AgentEntry("agents.iql", "Implicit Q-learning: advantage-weighted cloning (Kostrikov et al. 2022)"),
     "sac-rnd": AgentEntry("agents.sac_rnd", "SAC with a random-network-distillation penalty (Nikulin et al. 2023)"),
 }
