@@ -4,12 +4,12 @@ Kostrikov, Nair, Levine: Offline Reinforcement Learning with Implicit Q-Learning
 code: ikostrikov/implicit_q_learning (JAX); the defaults are its settings for Gym-MuJoCo.
 
 V is an upper expectile of the target critics' values over the data's actions, Q regresses on r + gamma V(s'), and the
-policy clones the data's actions with weights exp(beta (Q - V)). Continuous actions: a Gaussian around tanh(f(obs)) whose
-standard deviation is one for all observations; discrete actions: a softmax, and critics with an output per action.
+policy clones the data's actions with weights exp(beta (Q - V)). Continuous actions: a Gaussian around tanh(f(obs)) with
+one standard deviation for all observations; discrete actions: a softmax, and critics with an output per action.
 
-Deviations from the official code: the three losses all see the parameters at the start of the update, where the official
-actor and critics see the new V (each network is evaluated once on each batch of inputs); hidden layers start fan-in
-uniform and outputs small, not orthogonal.
+Deviations from the official code: the three losses all see the parameters at the start of the update, where the
+official actor and critics see the new V (so that each network is evaluated once on each batch of inputs); hidden layers
+start fan-in uniform and outputs small, not orthogonal.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Config:
     expectile: float = 0.7
     """Expectile of Q over the data's actions that V is: 0.5 is their mean, towards 1 their best."""
     beta: float = 3.0
-    """Inverse temperature of the policy's weights exp(beta (Q - V)): 0 clones the data. It depends on the rewards' scale."""
+    """Inverse temperature of the policy's weights exp(beta (Q - V)), to suit the rewards' scale: 0 clones the data."""
     max_weight: float = 100.0
     """Largest weight of one step."""
     widths: tuple[int, ...] = (256, 256)

@@ -28,7 +28,7 @@ from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.networks import ConditionedMLP, Ensemble, GaussianPolicy, tanh_normal_sample
 from rlkit.optim import Net
-from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
+from rlkit.types import Array, Box, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 Conditioning = Literal[
     "gated",
@@ -86,7 +86,9 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """RND pre-training, then SAC."""
-        spec.require_bounded_action("sac-rnd")
+        action = spec.action
+        if not isinstance(action, Box) or set(action.low) != {-1.0} or set(action.high) != {1.0}:
+            raise InputError("sac-rnd needs continuous, bounded actions; this dataset's are not: choose another agent")
         rnd = RND(self)
         return (Stage("rnd", rnd, self.rnd_steps), Stage("sac", SACRND(self, rnd, spec), steps))
 

@@ -10,7 +10,7 @@ from rlkit.types import Array
 def expectile(error: Array, level: float) -> Array:
     """|level - 1(error < 0)| error^2 (Kostrikov et al. 2021, eq. 2), for error = sample - estimate.
 
-    The estimate that minimises its mean is the ``level`` expectile of the samples: 0.5 their mean, towards 1 the largest.
+    What minimises its mean is the ``level`` expectile of the samples: 0.5 their mean, towards 1 their largest.
     """
     return jnp.where(error < 0, 1 - level, level) * error**2
 
