@@ -1,11 +1,11 @@
 """AWAC: an actor-critic whose actor clones the data's actions, weighted by exp of their advantage.
 
-Nair, Gupta, Dalal, Levine: AWAC: Accelerating Online Reinforcement Learning with Offline Datasets, arXiv 2006.09359. The
-defaults and the form of the policy, a Gaussian with one standard deviation for all observations whose samples are clipped
-to the bounds, are those of CORL (Tarasov et al. 2022, arXiv 2210.07105).
+Nair, Gupta, Dalal, Levine: AWAC: Accelerating Online Reinforcement Learning with Offline Datasets, 2020, arXiv
+2006.09359. The defaults and the policy, a Gaussian with one standard deviation for all observations whose samples are
+clipped to the bounds, are those of CORL (Tarasov et al. 2022, arXiv 2210.07105).
 
-Deviation from CORL's code: the advantage is that of the critics before their step, so that each network is evaluated once
-on each batch of inputs.
+Deviation from CORL's code: the advantage is that of the critics before their step, so that each network is evaluated
+once on each batch of inputs.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class ReBRAC(TD3BC):
         return batch.reward + batch.discount * value
 
     def actor_loss(self, params: Any, critic: Any, batch: Transitions) -> tuple[Array, Metrics]:
-        """mean [actor_beta |pi(s) - a|^2 - lambda min_i Q_i(s, pi(s))], lambda = 1 / mean |min_i Q_i| (paper, eq. 3)."""
+        """mean [actor_beta |pi(s) - a|^2 - lambda min_i Q_i(s, pi(s))], lambda = 1 / mean |min_i Q_i| (eq. 3)."""
         action = jnp.tanh(self._actor.apply(params, batch.obs))
         q = self._critic.apply(critic, batch.obs, action).squeeze(-1).min(0)
         distance = ((action - batch.action) ** 2).sum(-1).mean()
@@ -89,8 +89,8 @@ _GYM = (
     _PAPER + "batch 1024, learning rates 1e-3. hopper: the file in CORL has .01, .01 for medium and .1, .1 for expert"
 )
 _ANTMAZE = _PAPER + (
-    "gamma 0.999, reward x 100, batch 256, actor's learning rate 3e-4 and critics' 5e-5 as in its repository (the text: "
-    "1e-4)"
+    "gamma 0.999, reward x 100, batch 256, actor's learning rate 3e-4, critics' 5e-5 as in its repository (1e-4 in the "
+    "text)"
 )
 _ADROIT = _PAPER + "batch 256, learning rates 3e-4"
 _PENDULUM = "this project, for the embedded dataset: small networks that train in a minute"

@@ -3,11 +3,11 @@
 Fujimoto, Gu: A Minimalist Approach to Offline Reinforcement Learning, NeurIPS 2021, arXiv 2106.06860, on TD3 (Fujimoto
 et al. 2018, arXiv 1802.09477). Official code: sfujim/TD3_BC (PyTorch); the defaults are its settings.
 
-The actor's Q is divided by its own mean size, so that alpha weighs it against the imitation whatever the rewards' scale.
-Actor and targets move at every second update, the critics at each.
+The actor's Q is divided by its own mean size, so that alpha weighs it against the imitation whatever the rewards'
+scale. Actor and targets move at every second update, the critics at each.
 
-Deviations from the official code: the actor moves at updates 0, 2, ... and not 1, 3, ...; hidden biases start at 0.1 and
-outputs small.
+Deviations from the official code: the actor moves at updates 0, 2, ... and not 1, 3, ...; hidden biases start at 0.1
+and outputs small.
 """
 
 from __future__ import annotations
