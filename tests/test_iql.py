@@ -52,7 +52,7 @@ def start(learner):
     if learner is DISCRETE:
         data = data._replace(action=jnp.array([2, 0, 3]))
         moments = STATS._replace(action_mean=jnp.zeros(0), action_std=jnp.zeros(0))
-    state = learner.init(jax.random.key(0), None, moments)
+    state = jax.jit(learner.init)(jax.random.key(0), None, moments)
     return state._replace(target=jax.tree.map(lambda x: 3 * x, state.target)), data
 
 
@@ -60,7 +60,7 @@ def test_the_losses_by_hand(learner):
     state, data = start(learner)
     q, advantage, target = by_hand(learner, state, data)
     assert target[1] == data.reward[1]  # terminal: nothing but the reward
-    _, metrics = learner.update(state, data, jax.random.key(1), 0)
+    _, metrics = jax.jit(learner.update)(state, data, jax.random.key(1), 0)
     expectile = np.mean([(0.8 if u > 0 else 0.2) * u * u for u in advantage])
     np.testing.assert_allclose(metrics["value/loss"], expectile, rtol=1e-5)
     np.testing.assert_allclose(metrics["critic/loss"], sum(((q[i] - target) ** 2).mean() for i in range(2)), rtol=1e-5)
@@ -93,7 +93,8 @@ def test_with_expectile_one_half_v_regresses_on_the_mean_and_with_beta_zero_the_
 def test_neither_v_nor_the_critics_ask_the_policy(learner):
     state, data = start(learner)
     other = state._replace(actor=state.actor._replace(params=jax.tree.map(lambda x: x + 1, state.actor.params)))
-    a, b = (learner.update(s, data, jax.random.key(1), 0)[0] for s in (state, other))
+    update = jax.jit(learner.update)
+    a, b = (update(s, data, jax.random.key(1), 0)[0] for s in (state, other))
     for one, two in zip(jax.tree.leaves((a.critic, a.value)), jax.tree.leaves((b.critic, b.value)), strict=True):
         np.testing.assert_array_equal(one, two)
 

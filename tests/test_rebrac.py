@@ -24,7 +24,7 @@ def data():
 
 
 def state(learner=LEARNER):
-    first = learner.init(jax.random.key(0), None, STATS)
+    first = jax.jit(learner.init)(jax.random.key(0), None, STATS)
     return first._replace(target_actor=jax.tree.map(lambda x: 3 * x, first.target_actor))
 
 

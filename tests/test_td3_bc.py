@@ -15,11 +15,12 @@ from rlkit.types import Discrete, InputError
 
 SMALL = Config(widths=(8, 8), batch_size=3)
 LEARNER = SMALL.stages(SPEC, 10)[0].learner
+INIT = jax.jit(LEARNER.init)
 
 
 def state():
     """A state whose targets are not the networks."""
-    first = LEARNER.init(jax.random.key(0), None, STATS)
+    first = INIT(jax.random.key(0), None, STATS)
     targets = jax.tree.map(lambda x: 3 * x, (first.target_actor, first.target_critic))
     return first._replace(target_actor=targets[0], target_critic=targets[1])
 
