@@ -79,6 +79,19 @@ def test_return_to_go_is_discounted_and_bootstraps_nothing_at_a_time_limit():
     assert np.asarray(scaled.extra["return_to_go@0.5"])[:3].tolist() == [-5 + 2.5 + 3.75, 5 + 7.5, 15]
 
 
+def test_the_next_action_is_the_same_episodes_or_none():
+    episodes = numbered([3, 1, 4], [True, False, False])
+    for e, episode in enumerate(episodes):  # action [e, t] / 10
+        episode["actions"] = np.stack([np.full(len(episode["rewards"]), e), episode["rewards"]], -1) / np.float32(10)
+    _, buffer = build(episodes, needs=("next_action", "has_next_action"))
+    batch = buffer.transitions(jax.random.key(0), 256, 0.9)
+    there = np.asarray(batch.extra["has_next_action"])
+    last = np.asarray(batch.obs[:, 1]) == np.array([2, 0, 3])[np.asarray(batch.obs[:, 0], int)]
+    np.testing.assert_array_equal(there, ~last)  # terminal or cut, there is none
+    wanted = np.asarray(batch.action) + np.array([[0, 0.1]], np.float32)
+    np.testing.assert_allclose(batch.extra["next_action"], np.where(last[:, None], 0, wanted), rtol=1e-6)
+
+
 def test_memory_is_at_most_a_tenth_more_than_the_bare_columns():
     episodes = [
         {

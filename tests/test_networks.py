@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import integrate, stats
 
@@ -14,6 +15,8 @@ from rlkit.networks import (
     ConditionedMLP,
     Ensemble,
     GaussianPolicy,
+    normal_log_prob,
+    normal_sample,
     tanh_normal_log_prob,
     tanh_normal_sample,
 )
@@ -237,6 +240,49 @@ def test_policy_heads_are_mean_then_clipped_log_deviation():
     mean, log_std = module.apply(params, obs)
     np.testing.assert_array_equal(mean, [[9, -9]])
     np.testing.assert_array_equal(log_std, [[2, -5]])
+
+
+def test_without_a_head_the_deviation_is_one_parameter_for_all_observations():
+    module, obs = GaussianPolicy((8,), 2, std_head=False), normal(1, 5, 3)
+    params = init(module, obs)
+    assert params["params"]["log_std"].shape == (2,) and params["params"]["Dense_1"]["kernel"].shape == (8, 2)
+    params["params"]["log_std"] = jnp.array([1.5, -9.0])
+    mean, log_std = module.apply(params, obs)
+    np.testing.assert_array_equal(log_std, np.tile([[1.5, -5.0]], (5, 1)))
+    assert np.ptp(np.asarray(mean), axis=0).min() > 0
+
+
+def test_the_plain_normal_is_scipys_and_its_samples_stay_within_the_bounds():
+    mean, log_std, action = normal(1, 1000, 2), 0.3 * normal(2, 1000, 2), normal(3, 1000, 2)
+    expected = stats.norm.logpdf(action, mean, np.exp(log_std)).sum(-1)
+    np.testing.assert_allclose(normal_log_prob(mean, log_std, action), expected, rtol=1e-4, atol=1e-4)
+    sample = np.asarray(normal_sample(0.2 * mean, log_std - 2, KEY))
+    assert np.abs(sample).max() <= 1
+    inside = np.abs(sample) < 1
+    standard = ((sample - 0.2 * mean) / np.exp(log_std - 2))[inside]
+    assert inside.mean() > 0.99 and stats.kstest(standard, "norm").pvalue > 1e-4
+    assert (np.asarray(normal_sample(100 + mean, log_std, KEY)) == 1).all()
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_layer_norm_bounds_what_a_critic_promises_far_from_the_data(layer_norm):
+    """Largest output on spheres, after a regression on [-1, 1]^3: without LayerNorm it grows with the radius."""
+    module, x = MLP((64, 64, 64), 1, 3e-3, layer_norm), jax.random.uniform(KEY, (256, 3), minval=-1)
+    y, optimiser = jnp.sin(3 * x[:, :1]) + x[:, 1:2] * x[:, 2:], optax.adam(1e-3)
+
+    @jax.jit
+    def fit(params):
+        def step(carry, _):
+            params, opt = carry
+            updates, opt = optimiser.update(jax.grad(lambda p: ((module.apply(p, x) - y) ** 2).mean())(params), opt)
+            return (optax.apply_updates(params, updates), opt), None
+
+        return jax.lax.scan(step, (params, optimiser.init(params)), None, 300)[0][0]
+
+    params = fit(init(module, x))
+    sphere = x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    near, far = (float(jnp.abs(module.apply(params, radius * sphere)).max()) for radius in (10, 1000))
+    assert far / near < 1.2 if layer_norm else far / near > 50
 
 
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-1.0, 0.2)])
