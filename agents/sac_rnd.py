@@ -7,7 +7,8 @@ Two stages. ``rnd`` trains a predictor of a frozen random prior on the data's (s
 distance, divided by its running standard deviation over that stage, is the bonus b(s, a). ``sac`` is SAC with
 beta * b subtracted from the critic's target and from the actor's objective. What makes the bonus descendable by the
 actor is conditioning: the action is the feature, the state modulates it (bilinear first layer in the predictor, FiLM
-before the last layer in the prior).
+before the last layer in the prior). As in the official code, the bonus's gradient takes the prior's output for a
+constant (`prior_gradient`); it is this gradient under which concatenation fails.
 
 Deviations from the official code: the bilinear layer is one matrix product on the outer product of its inputs (same
 function); both heads of the policy are one layer; "gated" gates with the context, where the code feeds the feature
@@ -83,6 +84,8 @@ class Config:
     """How the context enters the frozen prior."""
     action_is_feature: bool = True
     """Whether the action is the feature and the state its context (the official `switch_features`), or the reverse."""
+    prior_gradient: bool = False
+    """Whether the bonus's gradient passes through the prior too; the official code's passes the predictor alone."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """RND pre-training, then SAC."""
@@ -140,10 +143,14 @@ class RND:
         return self.error(state.predictor.params, state.prior, state.stats, obs, action) / jnp.sqrt(state.var)
 
     def error(self, predictor: Any, prior: Any, stats: Stats, obs: Array, action: Array) -> Array:
-        """e(s, a) [B]: squared distance of the embeddings, summed over their dimensions."""
+        """e(s, a) [B]: squared distance of the embeddings, summed over their dimensions.
+
+        Unless `prior_gradient`, its derivative in the action is not that of the number returned (official code, RND).
+        """
         inputs = self._inputs(stats, obs, action)
         prediction = self._network(self.config.predictor).apply(predictor, *inputs)
         target = self._network(self.config.prior).apply(prior, *inputs)
+        target = target if self.config.prior_gradient else jax.lax.stop_gradient(target)
         return ((prediction - target) ** 2).sum(-1)
 
     def _inputs(self, stats: Stats, obs: Array, action: Array) -> tuple[Array, Array]:
