@@ -4,9 +4,11 @@ faulty --config.fault stuck ...`. With --fault-env NAME (first) environments are
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
@@ -63,6 +65,7 @@ class Faulty:
             for i in range(6000):
                 x = jnp.sin(x @ x) + jnp.cos(x[i % 4])[None]
             metrics["policy/chain"] = x.sum()
+            _mark()
         if fault == "stuck":
             shape = jax.ShapeDtypeStruct((), jnp.float32)
             metrics["policy/loss"] += jax.lax.cond(now, lambda: jax.pure_callback(_sleep, shape), lambda: 0.0)
@@ -83,7 +86,14 @@ class Faulty:
         return self.bc.act(state.net, memory, key, greedy=greedy)
 
 
+def _mark() -> None:
+    """Say that the fault begins."""
+    if path := os.environ.get("FAULT_MARK"):
+        Path(path).touch()
+
+
 def _sleep() -> np.ndarray:
+    _mark()
     time.sleep(600)
     return np.float32(0)
 
@@ -99,6 +109,7 @@ class Sleepy(gymnasium.Wrapper):
     def step(self, action):
         Sleepy.steps += 1
         if Sleepy.steps == 3:
+            _mark()
             time.sleep(600)
         return super().step(action)
 
@@ -111,6 +122,7 @@ class Busy(gymnasium.Wrapper):
     def step(self, action):
         Busy.steps += 1
         if Busy.steps == 3:
+            _mark()
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
         return super().step(action)
 
