@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from rlkit import integrity, plain
 from rlkit.commands import World
 from rlkit.commands.options import VerifyOptions
@@ -25,10 +22,9 @@ def run(options: VerifyOptions, world: World) -> int:
         found |= _checkpoint(options.run, folder)
     if not any(name.startswith("checkpoints/") for name in found):
         found["checkpoints"] = f"{SOUND}: there is none yet"
-    table = Table("file", "")
+    width = max(map(len, found))
     for name, state in found.items():
-        table.add_row(name, state)
-    Console(highlight=False, soft_wrap=True).print(table)
+        print(f"{name:{width}}  {state}")
     return 0 if all(state.startswith(SOUND) for state in found.values()) else 1
 
 
