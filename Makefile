@@ -6,7 +6,7 @@ SEEDS ?= 3
 BIN := .venv/bin
 RLKIT := $(BIN)/python train.py
 
-.PHONY: install train test test-fast lint clean
+.PHONY: install train test test-fast soak lint clean
 
 install: .venv/.installed
 
@@ -26,6 +26,9 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
+
+soak: install
+	$(BIN)/python -m tests.soak --rounds 50
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,6 +1,9 @@
 """Tests run on eight virtual CPU devices, with silent rank promotion made an error."""
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 # Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations.
 DEVICES = "--xla_force_host_platform_device_count=8"
@@ -12,7 +15,19 @@ import jax
 import numpy as np
 import pytest
 
+import agents
+import envs
+from rlkit import commands
+from rlkit.checkpoint import Checkpoints
+from rlkit.policy import rebuild
+from rlkit.run import Record
+from rlkit.sharding import make_mesh
+from rlkit.types import Stats
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SMALL = ["--config.widths", "8", "--config.batch-size", "8", "--steps", "40", "--seeds", "2", "--eval-episodes", "2"]
+PACE = ["--eval-every", "10", "--log-every", "5"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,8 +42,6 @@ def compilation_cache(tmp_path_factory):
 @pytest.fixture
 def mesh():
     """A mesh of one device."""
-    from rlkit.sharding import make_mesh
-
     return make_mesh(1, jax.devices()[:1])
 
 
@@ -51,3 +64,67 @@ def random_episodes(number: int = 6, steps: int = 20, discrete: bool = False, se
 def discrete(request) -> bool:
     """Run the test for continuous and for discrete actions."""
     return request.param
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MiB of its own; where none can be mounted, the test is skipped."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "rlkit-test", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True) if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path, leave: int) -> None:
+    """Write a file that leaves ``leave`` bytes free on its disk."""
+    with path.open("wb") as stream:
+        stream.write(bytes(max(shutil.disk_usage(path.parent).free - leave, 0)))
+
+
+def _world(make_env):
+    return commands.World(agents.REGISTRY, make_env, envs.REFERENCES, envs.DATASETS, envs.episodes)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Where the tests' runs cache the data."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def rlkit_command(cache, monkeypatch, capsys):
+    """Run a command line in this process: (code, stdout, stderr)."""
+    monkeypatch.setenv("RLKIT_CACHE_DIR", str(cache))
+
+    def command(*argv, make_env=envs.make, world=None):
+        world = world or _world(make_env)
+        capsys.readouterr()
+        code = commands.main([str(word) for word in argv], world)
+        return code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, cache):
+    """A finished run of 40 updates."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLKIT_CACHE_DIR", str(cache))
+        assert commands.main(["train", "bc", *SMALL, *PACE, "--out", str(folder)], _world(envs.make)) == 0
+    return folder
+
+
+def final_bits(folder):
+    """The final state of a run, as bytes."""
+    record = Record.read(folder)
+    stages = rebuild(record)
+    stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
+    with Checkpoints(folder / "checkpoints", identity=record.identity()) as checkpoints:
+        last = checkpoints.last(stages, stats, record.seeds, make_mesh(len(record.seeds)))
+    assert last.step == stages[-1].steps
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last.state)]

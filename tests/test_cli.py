@@ -9,63 +9,16 @@ import time
 from pathlib import Path
 
 import gymnasium
-import jax
 import numpy as np
 import pytest
+from conftest import PACE, SMALL, final_bits
 
-import agents
 import envs
 import rlkit
-from rlkit import commands
-from rlkit.checkpoint import Checkpoints
-from rlkit.policy import rebuild
 from rlkit.run import Record, evaluations
-from rlkit.sharding import make_mesh
-from rlkit.types import InputError, Stats
+from rlkit.types import InputError
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--config.widths", "8", "--config.batch-size", "8", "--steps", "40", "--seeds", "2", "--eval-episodes", "2"]
-PACE = ["--eval-every", "10", "--log-every", "5"]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def rlkit_command(cache, monkeypatch, capsys):
-    """Run a command line in this process: (code, stdout, stderr)."""
-    monkeypatch.setenv("RLKIT_CACHE_DIR", str(cache))
-
-    def command(*argv, make_env=envs.make):
-        world = commands.World(agents.REGISTRY, make_env, envs.REFERENCES, envs.DATASETS, envs.episodes)
-        capsys.readouterr()
-        code = commands.main([str(word) for word in argv], world)
-        return code, *capsys.readouterr()
-
-    return command
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, cache):
-    """A finished run of 40 updates."""
-    folder = tmp_path_factory.mktemp("runs") / "straight"
-    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RLKIT_CACHE_DIR", str(cache))
-        assert commands.main(["train", "bc", *SMALL, *PACE, "--out", str(folder)], world) == 0
-    return folder
-
-
-def _final_bits(folder):
-    record = Record.read(folder)
-    stages = rebuild(record)
-    stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        last = checkpoints.last(stages, stats, record.seeds, make_mesh(len(record.seeds)))
-    assert last.step == stages[-1].steps
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last.state)]
 
 
 # ---- help
@@ -187,26 +140,53 @@ def test_a_run_with_other_settings_is_not_continued(rlkit_command, trained):
     assert "config.learning_rate: 0.0003 -> 0.5" in err and 'data.normalise: "none" -> "standard"' in err
 
 
-class FailsLater(gymnasium.Wrapper):
-    """An environment that breaks at its n-th reset of the process."""
+class Fails(gymnasium.Wrapper):
+    """An environment that breaks at some of the resets of the process."""
 
-    left = 0
+    resets = range(0)
+    count = 0
 
     def reset(self, **kwargs):
-        FailsLater.left -= 1
-        if FailsLater.left < 0:
+        Fails.count += 1
+        if Fails.count in Fails.resets:
             raise RuntimeError("the simulator broke")
         return super().reset(**kwargs)
 
 
-def test_a_broken_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path):
+@pytest.fixture
+def fails(monkeypatch):
+    """Set at which resets it fails; an evaluation makes four."""
+
+    def at(resets):
+        monkeypatch.setattr(Fails, "resets", resets)
+        monkeypatch.setattr(Fails, "count", 0)
+        return lambda spec: Fails(envs.make(spec))
+
+    return at
+
+
+def test_an_evaluation_that_fails_is_marked_invalid_and_training_goes_on(rlkit_command, trained, tmp_path, fails):
     argv = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
-    FailsLater.left = 12  # somewhere in the middle
-    with pytest.raises(RuntimeError, match="simulator broke"):
-        rlkit_command(*argv, make_env=lambda spec: FailsLater(envs.make(spec)))
-    assert 0 < len(evaluations(tmp_path / "run")) < 5
+    code, _, err = rlkit_command(*argv, make_env=fails(range(6, 7)))
+    assert code == 1
+    assert "after 10 updates is invalid: evaluation of seed 0, episode 1" in err
+    assert err.splitlines()[-1].endswith("1 evaluations are invalid; metrics.jsonl says why")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "returns" in line] == [0, 20, 30, 40]
+    assert [(line["step"], "simulator broke" in line["invalid"]) for line in lines if "invalid" in line] == [(10, True)]
+    assert final_bits(tmp_path / "run") == final_bits(trained)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_without_its_last_evaluation_a_run_is_not_finished_and_makes_it_when_it_is_resumed(
+    rlkit_command, trained, tmp_path, fails
+):
+    argv = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
+    code, _, err = rlkit_command(*argv, make_env=fails(range(17, 99)))
+    assert code == 1 and "its last evaluation is invalid" in err.splitlines()[-1]
+    assert not (tmp_path / "run" / "result.json").exists()
     assert rlkit_command(*argv)[0] == 0
-    assert _final_bits(tmp_path / "run") == _final_bits(trained)
+    assert final_bits(tmp_path / "run") == final_bits(trained)
     for name in ("metrics.jsonl", "result.json"):
         assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
 
@@ -223,7 +203,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path,
     assert not (run / "result.json").exists()
     code, out, _ = rlkit_command(*argv)
     assert code == 0 and "going on after" in out
-    assert _final_bits(run) == _final_bits(trained)
+    assert final_bits(run) == final_bits(trained)
     for name in ("metrics.jsonl", "result.json"):
         assert (run / name).read_bytes() == (trained / name).read_bytes()
 

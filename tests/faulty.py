@@ -1,0 +1,151 @@
+"""An agent and environments that break in chosen ways, and the command line with them: `python tests/faulty.py train
+faulty --config.fault stuck ...`. With --fault-env NAME (first) environments are broken too."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from agents import bc
+from rlkit import commands
+from rlkit.optim import Net
+from rlkit.types import Preset, Spec, Stage
+
+
+class State(NamedTuple):
+    """Behaviour cloning's, and whether this seed is one that breaks."""
+
+    net: Net
+    marked: Any
+
+
+@dataclass(frozen=True)
+class Config:
+    """Behaviour cloning that breaks at update ``at``, in about every second seed."""
+
+    fault: Literal["none", "compile", "stuck", "nan", "q"] = "none"
+    at: int = 12
+
+    def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
+        """One stage."""
+        return (Stage("faulty", Faulty(self, bc.BC(bc.Config(widths=(8,), batch_size=8), spec)), steps),)
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """The learner."""
+
+    config: Config
+    bc: bc.BC
+    needs: tuple[str, ...] = ()
+
+    def init(self, key, prev, stats):
+        return State(self.bc.init(key, None, stats), jax.random.bernoulli(key))
+
+    def sample(self, buffer, key):
+        return self.bc.sample(buffer, key)
+
+    def update(self, state, batch, key, step):
+        net, metrics = self.bc.update(state.net, batch, key, step)
+        fault, now = self.config.fault, step >= self.config.at
+        if fault == "compile":  # for a minute
+            x = jnp.eye(4) * metrics["policy/loss"]
+            for i in range(6000):
+                x = jnp.sin(x @ x) + jnp.cos(x[i % 4])[None]
+            metrics["policy/chain"] = x.sum()
+            _mark()
+        if fault == "stuck":
+            shape = jax.ShapeDtypeStruct((), jnp.float32)
+            metrics["policy/loss"] += jax.lax.cond(now, lambda: jax.pure_callback(_sleep, shape), lambda: 0.0)
+        if fault == "nan":
+            spoil = jnp.where(now & state.marked, jnp.nan, 0.0)
+            net = net._replace(params=jax.tree.map(lambda leaf: leaf + spoil, net.params))
+        if fault == "q":
+            metrics["critic/q"] = jnp.where(now & state.marked, -1e12, 1.0)
+        return State(net, state.marked), metrics
+
+    def begin(self, state, goal):
+        return self.bc.begin(state.net, goal)
+
+    def observe(self, memory, percept):
+        return self.bc.observe(memory, percept)
+
+    def act(self, state, memory, key, *, greedy):
+        return self.bc.act(state.net, memory, key, greedy=greedy)
+
+
+def _mark() -> None:
+    """Say that the fault begins."""
+    if path := os.environ.get("FAULT_MARK"):
+        Path(path).touch()
+
+
+def _sleep() -> np.ndarray:
+    _mark()
+    time.sleep(600)
+    return np.float32(0)
+
+
+PRESETS: dict[str, Preset] = {}
+
+
+class Sleepy(gymnasium.Wrapper):
+    """Sleeps at its third step."""
+
+    steps = 0
+
+    def step(self, action):
+        Sleepy.steps += 1
+        if Sleepy.steps == 3:
+            _mark()
+            time.sleep(600)
+        return super().step(action)
+
+
+class Busy(gymnasium.Wrapper):
+    """Is deaf to signals at its third step: one long call of native code."""
+
+    steps = 0
+
+    def step(self, action):
+        Busy.steps += 1
+        if Busy.steps == 3:
+            _mark()
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+        return super().step(action)
+
+
+class Endless(gymnasium.Wrapper):
+    """Never ends."""
+
+    def step(self, action):
+        return *super().step(action)[:2], False, False, {}
+
+
+WRAPPERS = {"none": lambda env: env, "sleepy": Sleepy, "busy": Busy, "endless": Endless}
+
+
+def world(wrapper: str = "none") -> commands.World:
+    """The project's, with the faulty agent, and environments in a wrapper."""
+    agents = {"faulty": SimpleNamespace(module="faulty", summary="breaks")}
+    return commands.World(
+        agents, lambda spec: WRAPPERS[wrapper](envs.make(spec)), envs.REFERENCES, envs.DATASETS, envs.episodes
+    )
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    wrapper = words.pop(1) if words[0] == "--fault-env" else "none"
+    sys.exit(commands.main(words[words[0] == "--fault-env" :], world(wrapper)))
