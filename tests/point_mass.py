@@ -1,10 +1,9 @@
 """A small world in which cloning, trust and distrust of a critic give visibly different policies (a test's tool).
 
-A point in the plane, 30 steps, reward minus the distance from the origin. It moves by 0.1 action if the action points to
-within 36 degrees of the goal, or of the direction that lies 120 degrees beside it; otherwise it slips away from the goal
-by as much. The data: 30 % of a good controller, 70 % of one that is off by those 120 degrees. The mean of both actions
-lies within the second cone, so that a clone wanders off; everywhere outside the two cones an action is a trap that no
-critic has seen.
+A point in the plane, 30 steps, reward minus the distance from the origin. It moves by 0.1 action if the action points
+to within 36 degrees of the goal, or of the direction 120 degrees beside it; otherwise it slips away from the goal by as
+much. The data: 30 % of a good controller, 70 % of one that is off by those 120 degrees. The mean of both actions lies
+within the second cone, so that a clone wanders off; outside the two cones an action is a trap that no critic has seen.
 """
 
 import jax
