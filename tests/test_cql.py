@@ -139,36 +139,34 @@ def test_the_multiplier_rises_where_the_gap_is_above_its_target():
     assert metrics["multiplier/value"] == pytest.approx(math.e)
 
 
-def believed_and_realised(stages, mesh):
-    """Mean over starts of the point-mass world, [S] each: min_i Q_i(s, pi(s)), and the discounted return of the greedy
-    policy over 100 steps, after which the discount leaves nothing; and its plain return over an episode."""
-    agent, (buffer, moments) = stages[-1].learner, point_mass.data()
-    *_, last = loop.fit(stages, buffer, moments, (100, 101), log_every=stages[-1].steps, mesh=mesh)
+def believed_and_realised(config, mesh):
+    """Mean over starts of the point-mass world: min_i Q_i(s, pi(s)), and the greedy policy's discounted return over an
+    episode (the value has no end, and all rewards are negative: a correct belief is the lower of the two)."""
+    (stage,), (buffer, moments) = config.stages(point_mass.SPEC, 3000), point_mass.data()
+    *_, last = loop.fit([stage], buffer, moments, (100,), log_every=3000, mesh=mesh)
+    agent, state = stage.learner, jax.tree.map(lambda x: x[0], last.state)
     first = jnp.asarray(point_mass.starts(200, np.random.default_rng(1)), jnp.float32)
 
-    def one(state):
-        def act(obs):
-            return jax.vmap(lambda o: agent.act(state, o, jax.random.key(0), greedy=True)[0][0])(obs)
+    def act(obs):
+        return jax.vmap(lambda o: agent.act(state, o, jax.random.key(0), greedy=True)[0][0])(obs)
 
-        def step(position, _):
-            position = point_mass.move(position, act(position))
-            return position, -jnp.linalg.norm(position, axis=-1)
+    def step(position, _):
+        position = point_mass.move(position, act(position))
+        return position, -jnp.linalg.norm(position, axis=-1)
 
-        reward = jax.lax.scan(step, first, None, 100)[1].mean(1)
-        value = agent._q(state.critic.params, first, act(first)).min(0).mean()
-        return value, reward @ point_mass.GAMMA ** jnp.arange(100.0), reward[: point_mass.STEPS].sum()
-
-    return map(np.asarray, jax.jit(jax.vmap(one))(last.state))
+    reward = jax.lax.scan(step, first, None, point_mass.STEPS)[1].mean(1)
+    believed = agent._q(state.critic.params, first, act(first)).min(0).mean()
+    return float(believed), float(reward @ point_mass.GAMMA ** jnp.arange(float(point_mass.STEPS)))
 
 
 @pytest.mark.slow
-def test_sac_believes_too_much_and_cql_too_little(mesh):
-    """Card 7e: a critic without pessimism believes -4.5 where about -10 is realised; the behaviour's return is -30."""
+def test_sac_believes_more_than_comes_and_cql_less(mesh):
+    """After card 7e, with smaller networks and batches. CQL's belief was -18.1 with this weight and -8.4 with 0.2."""
     rates = {"actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3, "alpha_learning_rate": 0.0}
-    shared = rates | {"widths": (64, 64), "batch_size": 128, "gamma": point_mass.GAMMA, "initial_alpha": 1e-3}
-    naive = sac.Config(**shared)
-    conservative = Config(cql_alpha=1.0, candidates=4, critic_widths=(64, 64), **shared)
-    believed, realised, _ = believed_and_realised(naive.stages(point_mass.SPEC, 3000), mesh)
-    assert (believed > realised + 3).all(), (believed, realised)
-    believed, realised, plain = believed_and_realised(conservative.stages(point_mass.SPEC, 3000), mesh)
-    assert (believed < realised).all() and plain.mean() > -25, (believed, realised, plain)
+    sizes = {"widths": (64, 64), "batch_size": 128}
+    shared = rates | sizes | {"gamma": point_mass.GAMMA, "tau": 0.02, "initial_alpha": 1e-3}
+    naive, naive_return = believed_and_realised(sac.Config(**shared), mesh)
+    config = Config(cql_alpha=1.0, candidates=4, critic_widths=(64, 64), **shared)
+    low, low_return = believed_and_realised(config, mesh)
+    assert naive > naive_return, (naive, naive_return)
+    assert low < low_return and low < naive - 8, (low, low_return, naive)
