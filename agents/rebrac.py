@@ -120,7 +120,7 @@ _ANTMAZE_BETAS = {
 _SLOW = {"batch_size": 256, "actor_learning_rate": 3e-4, "critic_learning_rate": 3e-4}
 _SLOWER = _SLOW | {"gamma": 0.999, "critic_learning_rate": 5e-5}
 
-PRESETS = {"pendulum": Preset(Config(widths=(64, 64, 64), **_SLOW), 5_000, _PENDULUM)}
+PRESETS = {"pendulum": Preset(Config(widths=(64, 64, 64), batch_size=256), 6_000, _PENDULUM)}
 for _world, _betas in _GYM_BETAS.items():
     for _kind, _pair in zip(_KINDS, _betas, strict=True):
         PRESETS[f"{_world}/{_kind}"] = Preset(Config(*_pair), 1_000_000, _GYM)

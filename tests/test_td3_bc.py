@@ -113,7 +113,8 @@ def test_discrete_actions_are_refused():
 
 @pytest.mark.slow
 def test_on_the_point_mass_the_anchor_must_be_neither_too_strong_nor_too_weak(mesh):
-    """Card: -4.8 at alpha 10 (-6.1, -3.6); -32.5 at 2.5, which is the data's own mean; -21.9 at 160, as TD3."""
+    """Measured with two seeds: -5.1 at alpha 10 (-3.7, -6.6), -33.9 at 2.5, whose actor is a clone, and -15.7 at 160,
+    whose actor trusts the critics (-11.2, -20.3)."""
     buffer, moments = point_mass.data()
 
     def score(alpha):
@@ -124,4 +125,6 @@ def test_on_the_point_mass_the_anchor_must_be_neither_too_strong_nor_too_weak(me
         *_, end = loop.fit(stages, buffer, moments, (0, 1), log_every=6000, mesh=mesh)
         return point_mass.returns(stages[0].learner, end.state).mean()
 
-    assert score(10.0) > max(score(2.5), score(160.0)) + 10
+    best = score(10.0)
+    assert best > -8
+    assert best > score(2.5) + 10 and best > score(160.0) + 5
