@@ -134,7 +134,14 @@ class Endless(gymnasium.Wrapper):
         return *super().step(action)[:2], False, False, {}
 
 
-WRAPPERS = {"none": lambda env: env, "sleepy": Sleepy, "busy": Busy, "endless": Endless}
+def slow_to_make(env: gymnasium.Env) -> gymnasium.Env:
+    """Sleeps while data and environment are loaded."""
+    _mark()
+    time.sleep(600)
+    return env
+
+
+WRAPPERS = {"none": lambda env: env, "slow": slow_to_make, "sleepy": Sleepy, "busy": Busy, "endless": Endless}
 
 
 def world(wrapper: str = "none") -> commands.World:

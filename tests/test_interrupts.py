@@ -126,17 +126,10 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_the_run_goes_on_to_the_sam
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("phase", ["loading", "compilation", "evaluation", "deaf evaluation"])
 def test_a_signal_is_answered_promptly_where_nothing_is_to_be_saved(tmp_path, cache, phase, number):
-    out, argv, wrapper = tmp_path / "run", [], "none"
-    if phase == "loading":
-        pipe = tmp_path / "data.csv"
-        os.mkfifo(pipe)
-        argv = ["--dataset", str(pipe)]
-    elif phase == "compilation":
-        argv = ["--config.fault", "compile", "--eval-episodes", "0"]
-    else:
-        wrapper = "busy" if phase.startswith("deaf") else "sleepy"
-    child = Child(cache, out, *argv, wrapper=wrapper)
-    child.wait_for((out / ".lock").exists if phase == "loading" else child.mark.exists)
+    wrapper = {"loading": "slow", "evaluation": "sleepy", "deaf evaluation": "busy"}.get(phase, "none")
+    fault = ["--config.fault", "compile", "--eval-episodes", "0"] if phase == "compilation" else []
+    child = Child(cache, tmp_path / "run", *fault, wrapper=wrapper)
+    child.wait_for(child.mark.exists)
     time.sleep(2)
     child.process.send_signal(number)
     code, err = child.end()
