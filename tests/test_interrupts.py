@@ -107,14 +107,15 @@ def test_what_sleeps_longer_than_the_watchdog_allows_is_woken():
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_in_training_leaves_a_checkpoint_and_the_run_goes_on_to_the_same_bits(tmp_path, cache, number, code):
-    steps = ["--steps", "100000", "--eval-every", "50000", "--log-every", "5000"]
+    steps = ["--steps", "30000", "--eval-every", "30000", "--log-every", "30000"]
+    steps += ["--config.fault", "mark", "--config.at", "2000"]
     child = Child(cache, tmp_path / "run", *steps)
-    child.wait_for(lambda: len(_steps(tmp_path / "run")) > 1)
+    child.wait_for(child.mark.exists)
     child.process.send_signal(number)
     ended, err = child.end()
     assert ended == code and err.count("\n") == 1 and "stopping with a checkpoint" in err
     (kept,) = (path for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert int(kept.name) % 5000, "in the middle of an interval"
+    assert 2000 < int(kept.name) < 30000, "in the middle of an interval"
     assert not (tmp_path / "run" / ".lock").exists()
     assert Child(cache, tmp_path / "run", *steps).end(240)[0] == 0
     assert Child(cache, tmp_path / "straight", *steps).end(240)[0] == 0
