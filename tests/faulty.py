@@ -35,7 +35,7 @@ class State(NamedTuple):
 class Config:
     """Behaviour cloning that breaks at update ``at``, in about every second seed."""
 
-    fault: Literal["none", "compile", "stuck", "nan", "q"] = "none"
+    fault: Literal["none", "mark", "compile", "stuck", "nan", "q"] = "none"
     at: int = 12
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -66,9 +66,10 @@ class Faulty:
                 x = jnp.sin(x @ x) + jnp.cos(x[i % 4])[None]
             metrics["policy/chain"] = x.sum()
             _mark()
-        if fault == "stuck":
-            shape = jax.ShapeDtypeStruct((), jnp.float32)
-            metrics["policy/loss"] += jax.lax.cond(now, lambda: jax.pure_callback(_sleep, shape), lambda: 0.0)
+        if fault in ("mark", "stuck"):
+            shape, call = jax.ShapeDtypeStruct((), jnp.float32), _sleep if fault == "stuck" else _mark
+            now = step == self.config.at
+            metrics["policy/loss"] += jax.lax.cond(now, lambda: jax.pure_callback(call, shape), lambda: 0.0)
         if fault == "nan":
             spoil = jnp.where(now & state.marked, jnp.nan, 0.0)
             net = net._replace(params=jax.tree.map(lambda leaf: leaf + spoil, net.params))
@@ -86,16 +87,17 @@ class Faulty:
         return self.bc.act(state.net, memory, key, greedy=greedy)
 
 
-def _mark() -> None:
+def _mark() -> np.ndarray:
     """Say that the fault begins."""
     if path := os.environ.get("FAULT_MARK"):
         Path(path).touch()
+    return np.float32(0)
 
 
 def _sleep() -> np.ndarray:
-    _mark()
+    zero = _mark()
     time.sleep(600)
-    return np.float32(0)
+    return zero
 
 
 PRESETS: dict[str, Preset] = {}
@@ -134,7 +136,14 @@ class Endless(gymnasium.Wrapper):
         return *super().step(action)[:2], False, False, {}
 
 
-WRAPPERS = {"none": lambda env: env, "sleepy": Sleepy, "busy": Busy, "endless": Endless}
+def slow_to_make(env: gymnasium.Env) -> gymnasium.Env:
+    """Sleeps while data and environment are loaded."""
+    _mark()
+    time.sleep(600)
+    return env
+
+
+WRAPPERS = {"none": lambda env: env, "slow": slow_to_make, "sleepy": Sleepy, "busy": Busy, "endless": Endless}
 
 
 def world(wrapper: str = "none") -> commands.World:

@@ -107,14 +107,15 @@ def test_what_sleeps_longer_than_the_watchdog_allows_is_woken():
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_in_training_leaves_a_checkpoint_and_the_run_goes_on_to_the_same_bits(tmp_path, cache, number, code):
-    steps = ["--steps", "100000", "--eval-every", "50000", "--log-every", "5000"]
+    steps = ["--steps", "30000", "--eval-every", "30000", "--log-every", "30000"]
+    steps += ["--config.fault", "mark", "--config.at", "2000"]
     child = Child(cache, tmp_path / "run", *steps)
-    child.wait_for(lambda: len(_steps(tmp_path / "run")) > 1)
+    child.wait_for(child.mark.exists)
     child.process.send_signal(number)
     ended, err = child.end()
     assert ended == code and err.count("\n") == 1 and "stopping with a checkpoint" in err
     (kept,) = (path for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert int(kept.name) % 5000, "in the middle of an interval"
+    assert 2000 < int(kept.name) < 30000, "in the middle of an interval"
     assert not (tmp_path / "run" / ".lock").exists()
     assert Child(cache, tmp_path / "run", *steps).end(240)[0] == 0
     assert Child(cache, tmp_path / "straight", *steps).end(240)[0] == 0
@@ -126,17 +127,10 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_the_run_goes_on_to_the_sam
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("phase", ["loading", "compilation", "evaluation", "deaf evaluation"])
 def test_a_signal_is_answered_promptly_where_nothing_is_to_be_saved(tmp_path, cache, phase, number):
-    out, argv, wrapper = tmp_path / "run", [], "none"
-    if phase == "loading":
-        pipe = tmp_path / "data.csv"
-        os.mkfifo(pipe)
-        argv = ["--dataset", str(pipe)]
-    elif phase == "compilation":
-        argv = ["--config.fault", "compile", "--eval-episodes", "0"]
-    else:
-        wrapper = "busy" if phase.startswith("deaf") else "sleepy"
-    child = Child(cache, out, *argv, wrapper=wrapper)
-    child.wait_for((out / ".lock").exists if phase == "loading" else child.mark.exists)
+    wrapper = {"loading": "slow", "evaluation": "sleepy", "deaf evaluation": "busy"}.get(phase, "none")
+    fault = ["--config.fault", "compile", "--eval-episodes", "0"] if phase == "compilation" else []
+    child = Child(cache, tmp_path / "run", *fault, wrapper=wrapper)
+    child.wait_for(child.mark.exists)
     time.sleep(2)
     child.process.send_signal(number)
     code, err = child.end()

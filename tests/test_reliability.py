@@ -108,6 +108,7 @@ def _trap(path, sprung):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True])
 def test_no_file_of_a_run_is_unpickled(rlkit_command, run, tmp_path, sealed):
     """Whatever reads it says so in one line; with ``sealed``, whoever planted it has mended the manifest."""
