@@ -188,7 +188,7 @@ def _draw(policy: tuple[Array, Array], n: int, key: Key) -> tuple[Array, Array]:
 
 
 _CORL = "CORL, algorithms/offline/cql.py and configs/offline/cql: 1M updates of 256"
-_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute or two on two cores"
+_PENDULUM = "this project, for the embedded dataset: small networks, few updates; cql_alpha is not tuned"
 _NORMALISED = {"normalise": "standard"}
 _ANTMAZE = Config(
     cql_alpha=5.0,
