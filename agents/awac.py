@@ -140,7 +140,7 @@ class AWAC(Reactive):
 
 
 _CORL = "CORL, configs/offline/awac: temperature {} there, observations standardised, 1M updates"
-_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute"
+_PENDULUM = "this project, for the embedded dataset: small networks, few updates"
 
 PRESETS = {
     "pendulum": Preset(Config(widths=(64, 64)), 5_000, _PENDULUM),

@@ -187,7 +187,7 @@ _GYM = _REBRAC + "rewards and observations scaled as in CORL, 1M updates"
 _ANTMAZE = _REBRAC + "reward - 1, which every public implementation needs here"
 _ADROIT = "CORL, configs/offline/iql: expectile 0.8, beta 3 for all of Adroit; its dropout is listed but not in effect"
 _KITCHEN = "ikostrikov/implicit_q_learning: expectile 0.7, beta 0.5; without the official dropout of 0.1 on the actor"
-_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute"
+_PENDULUM = "this project, for the embedded dataset: the defaults, few updates"
 
 # (beta, expectile) for random, medium, expert, medium-expert, medium-replay, full-replay
 _KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")

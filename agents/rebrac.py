@@ -93,7 +93,7 @@ _ANTMAZE = _PAPER + (
     "text)"
 )
 _ADROIT = _PAPER + "batch 256, learning rates 3e-4"
-_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute"
+_PENDULUM = "this project, for the embedded dataset: small networks and batches, few updates"
 
 # (actor, critic) for random, medium, expert, medium-expert, medium-replay, full-replay
 _KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
