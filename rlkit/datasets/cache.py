@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 import zlib
 from pathlib import Path
@@ -65,13 +66,15 @@ def write(folder: Path, episodes: Episodes) -> None:
     """Put ``episodes`` at ``folder``. Where that cannot be written, warn: the data are usable all the same."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as scratch:
-            fresh = Path(scratch) / "entry"
-            fresh.mkdir()
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        try:
             _save(fresh, episodes)
-            if folder.exists() and read(folder) is None:  # damaged: set aside, deleted with the scratch folder
-                os.replace(folder, Path(scratch) / "damaged")
+            if folder.exists() and read(folder) is None:  # damaged: set aside
+                os.replace(folder, damaged := fresh.with_suffix(".damaged"))
+                shutil.rmtree(damaged, ignore_errors=True)
             os.replace(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)  # not there any more, unless something went wrong
     except OSError as error:
         if not folder.is_dir():  # else another process has just written the same entry
             log.warning("cannot write the cache %s (%s); the data will be read anew next time", folder.parent, error)

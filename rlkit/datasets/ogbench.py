@@ -63,10 +63,10 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     if "rewards" not in arrays:
         notes.append("the file has no rewards: all are 0")
     rewards = fields.column(path, "rewards", arrays.get("rewards", np.zeros(len(last), np.float32)))
-    actions, space = fields.actions(path, arrays["actions"][steps], choices=None, discrete=None, notes=notes)
+    actions, space = fields.actions(path, arrays["actions"].take(steps, 0), choices=None, discrete=None, notes=notes)
     return Recording(
         name=path.name,
-        observations=arrays["observations"][steps],
+        observations=arrays["observations"].take(steps, 0),
         actions=actions,
         rewards=rewards[steps],
         terminations=done,
@@ -76,7 +76,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         has_final=np.ones(len(ends), bool),
         action_space=space,
         env_spec=env,
-        infos={name: values[steps] for name, values in extra.items()},
+        infos={name: values.take(steps, 0) for name, values in extra.items()},
         notes=notes,
     )
 
