@@ -1,0 +1,65 @@
+"""HDF5 files that are not trusted: only arrays of numbers that lie whole in the file itself, and fit, are read.
+
+HDF5 can name other files in three ways (external links, external storage, virtual datasets), declare any shape without
+holding it, and fill rows that were never written with zeros. All of that is refused here, before memory is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+
+import h5py
+
+from rlkit.datasets.fields import Budget
+
+DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError)  # what h5py raises for damaged files
+
+
+class Fault(Exception):
+    """What is wrong with a member of a file, as a phrase that goes after its name."""
+
+
+def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    """The group or array ``name`` in ``group``. Raises Fault if it is missing or a link."""
+    if name not in group:
+        raise Fault("missing")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise Fault("a link by name, to this file or another, which is not followed; store the values in its place")
+    return group[name]
+
+
+def array(group: h5py.Group, name: str, budget: Budget) -> h5py.Dataset:
+    """The array ``name``, safe to read. Raises Fault, or InputError if it is too big."""
+    item = member(group, name)
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.shape:
+        raise Fault("not an array of numbers with one row per step")
+    stored = item.id.get_create_plist()
+    layout = stored.get_layout()
+    if layout == h5py.h5d.VIRTUAL or stored.get_external_count():
+        raise Fault("kept in other files, which are not read; store the values in this one")
+    budget.take(item.nbytes)
+    if layout == h5py.h5d.CHUNKED:
+        chunk = stored.get_chunk()
+        budget.check(math.prod(chunk) * item.dtype.itemsize)  # a chunk is unpacked whole
+        expected = math.prod(-(-rows // part) for rows, part in zip(item.shape, chunk, strict=True))
+        if (written := item.id.get_num_chunks()) != expected:
+            raise Fault(f"damaged or unfinished: {written} of its {expected} chunks were written")
+    elif layout == h5py.h5d.CONTIGUOUS and item.id.get_storage_size() != item.nbytes:
+        raise Fault(f"damaged or unfinished: {item.id.get_storage_size()} of its {item.nbytes} bytes were written")
+    return item
+
+
+def arrays_below(group: h5py.Group, budget: Budget, rows: tuple[int, ...]) -> tuple[dict[str, h5py.Dataset], list[str]]:
+    """The arrays of numbers with one of ``rows`` rows, by their path in ``group``, and the names of other members."""
+    kept: dict[str, h5py.Dataset] = {}
+    skipped: list[str] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:  # once per object, and never through a link by name
+        if isinstance(item, h5py.Dataset):
+            if item.dtype.kind in "biuf" and item.shape and item.shape[0] in rows:
+                kept[name] = array(group, name, budget)
+            else:
+                skipped.append(name)
+
+    group.visititems(visit)
+    return kept, skipped
