@@ -43,7 +43,9 @@ def main() -> None:
         folder = Path(name)
         print(f"{'format':16} {'steps':>9} {'reading s':>10} {'first load s':>13} {'ratio':>6}   (min, max)")
         for kind, (dataset, reader) in files(folder, options.steps).items():
-            reading, loading = compare(DataOptions(dataset, folder, cache_dir=folder / "cache"), reader, options.repeats)
+            reading, loading = compare(
+                DataOptions(dataset, folder, cache_dir=folder / "cache"), reader, options.repeats
+            )
             ratios = [b / a for a, b in zip(reading, loading, strict=True)]
             middle = statistics.median(reading), statistics.median(loading), statistics.median(ratios)
             print(

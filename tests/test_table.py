@@ -112,7 +112,7 @@ def test_single_columns_tell_choices_from_amounts_by_their_text(tmp_path):
 def test_other_columns_are_infos_or_noted(tmp_path):
     path = write(tmp_path / "x.parquet", speed=[0.1, 0.2, 0.3, 0.4], label=["p", "q", "r", "s"])
     recording = read(path)
-    assert recording.infos == {} and recording.notes == ["columns that were not read: label, speed"]
+    assert recording.infos == {} and recording.notes == ["columns that were not read: speed, label"]
     recording = read(path, infos=True)
     assert recording.infos["speed"].tolist() == [0.1, 0.2, 0.4]
     assert recording.notes == ["columns that were not read: label"]

@@ -68,6 +68,7 @@ def _lists(table: Table, name: str, column: Any) -> tuple[np.ndarray, np.ndarray
 
     kind = column.type.value_type
     if not is_number(kind):
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         raise InputError(f"{table.path.name}: {name} holds lists of {kind}; expected lists of numbers")
     there = column.is_valid().to_numpy()
     width = _width(table, name, pc.list_value_length(column).fill_null(0).to_numpy(), there)

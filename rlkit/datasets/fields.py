@@ -62,8 +62,8 @@ class Budget:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names from a file, sorted, as a part of a message: long ones and long lists cut short."""
-    texts = sorted(str(name) for name in names)
+    """Names from a file as a part of a message: long ones and long lists cut short."""
+    texts = [str(name) for name in names]
     short = [text if len(text) <= 60 else f"{text[:57]}..." for text in texts[:40]]
     return ", ".join(short + [f"and {len(texts) - 40} more"] * (len(texts) > 40))
 

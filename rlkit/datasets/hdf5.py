@@ -103,9 +103,11 @@ def _load(path: Path, infos: bool) -> _File:
             f"{path.name}: cannot be read as HDF5 ({fields.one_line(error)}); copy or download it again"
         ) from error
     if unread:
-        file.notes.append(f"fields that were not read: {fields.listed(unread)}")
+        file.notes.append(f"fields that were not read: {fields.listed(sorted(unread, key=str))}")
     if skipped:
-        file.notes.append(f"infos without one row of numbers per step were left out: {fields.listed(skipped)}")
+        file.notes.append(
+            f"infos without one row of numbers per step were left out: {fields.listed(sorted(skipped, key=str))}"
+        )
     return file
 
 
@@ -114,9 +116,10 @@ def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5py.Datas
     if "episode_0" in root:
         raise InputError(f"{path.name}: holds Minari episodes; give the dataset's id and --data-root instead")
     if missing := [name for name in _REQUIRED if name not in root]:
+        found = fields.listed(sorted(root, key=str)) or "none"
         raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {fields.listed(root) or 'none'}); rename the "
-            "fields, or write the file again with them"
+            f"{path.name}: no field {', '.join(missing)} (found: {found}); rename the fields, or write the file again "
+            "with them"
         )
     found = {}
     for name in (*_REQUIRED, *_OPTIONAL):

@@ -111,15 +111,16 @@ def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.
             f"{path.name}: cannot be read as .npz ({fields.one_line(error)}); copy or download it again"
         ) from error
     unread = set(members) - set(wanted) - set(columns)
-    return arrays, extra, [f"fields that were not read: {fields.listed(unread)}"] if unread else []
+    return arrays, extra, [f"fields that were not read: {fields.listed(sorted(unread))}"] if unread else []
 
 
 def _wanted(path: Path, members: dict[str, zipfile.ZipInfo]) -> tuple[str, ...]:
     """The names of the fields to read."""
     if missing := [name for name in _REQUIRED if name not in members]:
+        found = fields.listed(sorted(members)) or "none"
         raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {fields.listed(members) or 'none'}); rename the "
-            "fields, or write the file again with them"
+            f"{path.name}: no field {', '.join(missing)} (found: {found}); rename the fields, or write the file again "
+            "with them"
         )
     if rearranged := [name for name in _REARRANGED if name in members]:
         raise InputError(

@@ -115,6 +115,8 @@ def _leaves(elements: Sequence[dict[int, Any]]) -> list[_Leaf]:
 
 def _check_chunk(content: memoryview, leaf: _Leaf, meta: dict[int, Any], rows: int, budget: Budget) -> None:
     """The pages of one column in one row group hold as many values as the footer says, and those fit."""
+    if not rows and not meta[5]:
+        return
     place = min(meta[9], meta.get(11) or meta[9])  # the first page; the dictionary, where there is one, precedes
     end = place + meta[7]
     if place < 4 or end > len(content) or meta[5] < rows:
@@ -147,7 +149,9 @@ def _struct(content: memoryview, place: int, depth: int = 0) -> tuple[dict[int, 
             number += head >> 4
         else:
             number, place = _integer(content, place)
-        fields[number], place = (head & 15 == 1, place) if head & 15 in (1, 2) else _value(content, place, head & 15, depth)
+        fields[number], place = (
+            (head & 15 == 1, place) if head & 15 in (1, 2) else _value(content, place, head & 15, depth)
+        )
     return fields, place + 1
 
 

@@ -128,7 +128,8 @@ def _table(path: Path, table: Any, first: int) -> Table:
 
 
 def _check_columns(table: Table, skipped: list[str]) -> list[str]:
-    """The columns that this layout does not know, besides those that were ``skipped``. Raises InputError for those that it needs and lacks."""
+    """The columns that this layout does not know, besides those that were ``skipped``. Raises InputError for those that
+    it needs and lacks."""
     there = set(table.columns)
     missing = [name for name in _SINGLE if name not in there and name != "truncated"]
     missing += [base for base in ("observation", "action") if not {base, f"{base}_0"} & there]
