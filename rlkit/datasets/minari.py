@@ -25,6 +25,7 @@ from rlkit.datasets.fields import one_line
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
+MOST_METADATA = 64 * 2**20  # bytes; bounds of images of 1000 x 1000 pixels take 40 MB
 _READERS = {"hdf5": "minari_hdf5", "arrow": "minari_arrow", "parquet": "minari_arrow"}
 
 
@@ -62,6 +63,8 @@ def read_metadata(data: Path) -> dict:
     """metadata.json as a dict with whole-number totals. Raises InputError."""
     path = data / "metadata.json"
     try:
+        if path.stat().st_size > MOST_METADATA:
+            raise ValueError(f"{path.stat().st_size >> 20} MiB, more than {MOST_METADATA >> 20}")
         metadata = json.loads(path.read_text())
         totals = [metadata[key] for key in ("total_episodes", "total_steps")]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -74,6 +74,7 @@ def _table(where: str, folder: Path, infos: bool, budget: Budget) -> Any:
             with pa.OSFile(str(parts[0])) as file, pa.ipc.open_file(file) as reader:
                 table = reader.read_all()
         table.validate(full=True)
+        str(table.schema)  # raises where a name is no text
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -48,6 +48,7 @@ def read(path: Path, name: str, budget: Budget, wanted: Callable[[Any], bool] = 
             table = file.read(columns)
         if table.num_rows != rows:
             raise _Damaged(f"{table.num_rows} rows where the footer has {rows}")
+        table.validate(full=True)
         return _plain(table, budget), names
     except InputError:
         raise
