@@ -342,9 +342,6 @@ def byte_faults() -> Iterator[Case]:
             place = "small-v0" if form in MINARI else "x."
             if form == "csv" and name == "first three quarters":  # may end with a line, and is a table then
                 what = DAMAGES["first half"]
-            if (form, name) == ("minari-arrow", "first bytes zeroed"):  # its readers begin at the end
-                yield Case(f"{form}: {name}", partial(damage, form, what))
-                continue
             yield Case(f"{form}: {name}", partial(damage, form, what), (place,))
         yield Case(f"{form}: no file", partial(remove, form), ("small-v0" if form in MINARI else "no such file",))
         yield Case(f"{form}: a folder", partial(make_folder, form), ("small-v0" if form in MINARI else "no such file",))

@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gymnasium import Space
 
 from rlkit.datasets import episode_list, spaces
@@ -105,6 +106,8 @@ def _counted(name: str, episodes: Iterator[dict[str, Any]]) -> Iterator[dict[str
     """The episodes, if each has as many steps as its own metadata say: T observations lose the last step unseen."""
     for number, episode in enumerate(episodes):
         steps, promised = len(episode["rewards"]), episode["total_steps"]
+        if promised is not None and not isinstance(promised, int | np.integer):
+            raise InputError(f"{name}: episode {number}, total_steps: {type(promised).__name__}, not a whole number")
         if promised is not None and promised != steps:
             raise InputError(
                 f"{name}: episode {number}, observations: enough for {steps} of its {promised} steps; T + 1 are needed"

@@ -3,14 +3,16 @@
 Columns observations, actions, rewards, terminations, truncations and infos have T+1 rows; the last row holds the final
 observation alone. Rows of a Box are lists, a Dict is a struct. Source: minari/dataset/_storages/arrow_storage.py.
 
-Arrow files are mapped into memory as they are, so that damaged offsets would be followed out of the file and end the
-process; every table is validated in full first.
+The arrays of an Arrow file are taken as they lie there, so that damaged offsets would be followed out of the file and
+end the process: every table is validated in full first. Compressed ones can declare any size and are refused; Minari
+writes none.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,18 +72,52 @@ def _table(where: str, folder: Path, infos: bool, budget: Budget) -> Any:
             wanted = ("observations", "actions", *_FLAT, *(("infos",) if infos else ()))
             table, _ = parquet.read(parts[0], where, budget, lambda field: field.name in wanted)
         else:
-            budget.take(parts[0].stat().st_size)
-            with pa.OSFile(str(parts[0])) as file, pa.ipc.open_file(file) as reader:
-                table = reader.read_all()
+            table = _ipc(parts[0], budget)
         table.validate(full=True)
         str(table.schema)  # raises where a name is no text
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, StopIteration, struct.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{where}: cannot be read: {one_line(error)}; fetch or write it anew") from error
     if len(set(table.column_names)) < table.num_columns:
         raise InputError(f"{where}: two columns have one name; write it anew")
     return table.combine_chunks()
+
+
+def _ipc(path: Path, budget: Budget) -> Any:
+    """The table in an Arrow file, read as the stream that it contains. Raises ValueError for what is no such file."""
+    import pyarrow as pa
+
+    budget.take(path.stat().st_size)
+    content = path.read_bytes()
+    if content[:8] != b"ARROW1\0\0" or content[-6:] != b"ARROW1":
+        raise ValueError("no Arrow file, or its end is missing")
+    messages = list(pa.ipc.MessageReader.open_stream(pa.py_buffer(content)[8:]))
+    kinds = [message.type for message in messages]  # pyarrow dies of a schema that is none
+    if kinds[:1] != ["schema"] or set(kinds[1:]) - {"record batch"}:
+        raise ValueError(f"holds {', '.join(kinds[:5]) or 'nothing'}, not a schema and its rows")
+    schema = pa.ipc.read_schema(messages[0])
+    batches = []
+    for message in messages[1:]:
+        if _is_compressed(message.metadata.to_pybytes()):
+            raise ValueError("its arrays are compressed; write it without compression")
+        batches.append(pa.ipc.read_record_batch(message, schema))
+    return pa.Table.from_batches(batches, schema)
+
+
+def _is_compressed(message: bytes) -> bool:
+    """Whether a record batch has the field `compression` (the fourth; format: Message.fbs, FlatBuffers)."""
+
+    def number(kind: str, place: int) -> int:
+        return struct.unpack_from(kind, message, place)[0]
+
+    def field(table: int, index: int) -> int:  # its place, 0 where it is absent
+        slots = table - number("<i", table)
+        offset = number("<H", slots + 4 + 2 * index) if 4 + 2 * index < number("<H", slots) else 0
+        return table + offset if offset else 0
+
+    header = field(number("<I", 0), 2)
+    return bool(header and field(header + number("<I", header), 3))
 
 
 def _column(where: str, column: Any, space: Space, jpeg: bool, budget: Budget) -> Any:
