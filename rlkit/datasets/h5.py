@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 
 import h5py
+import numpy as np
+from h5py.h5d import DatasetID
 
 from rlkit.datasets.fields import Budget
 
@@ -19,39 +21,52 @@ class Fault(Exception):
     """What is wrong with a member of a file, as a phrase that goes after its name."""
 
 
-def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-    """The group or array ``name`` in ``group``. Raises Fault if it is missing or a link."""
-    if name not in group:
+def member(group: h5py.Group, name: str) -> h5py.Group | DatasetID | None:
+    """The group or array ``name`` in ``group``; None for anything else. Raises Fault if it is missing or a link."""
+    if not group.id.links.exists(name.encode()):
         raise Fault("missing")
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
         raise Fault("a link by name, to this file or another, which is not followed; store the values in its place")
-    return group[name]
+    found = h5py.h5o.open(group.id, name.encode())
+    if isinstance(found, h5py.h5g.GroupID):
+        return h5py.Group(found)
+    return found if isinstance(found, DatasetID) else None
 
 
-def array(group: h5py.Group, name: str, budget: Budget) -> h5py.Dataset:
+def array(group: h5py.Group, name: str, budget: Budget) -> DatasetID:
     """The array ``name``, safe to read. Raises Fault, or InputError if it is too big."""
     item = member(group, name)
-    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.shape:
+    if not isinstance(item, DatasetID) or not item.shape or item.dtype.kind not in "biuf":
         raise Fault("not an array of numbers with one row per step")
-    stored = item.id.get_create_plist()
+    shape, width = item.shape, item.dtype.itemsize
+    size = math.prod(shape) * width
+    stored = item.get_create_plist()
     layout = stored.get_layout()
     if layout == h5py.h5d.VIRTUAL or stored.get_external_count():
         raise Fault("kept in other files, which are not read; store the values in this one")
-    budget.take(item.nbytes)
+    budget.take(size)
     if layout == h5py.h5d.CHUNKED:
         chunk = stored.get_chunk()
-        budget.check(math.prod(chunk) * item.dtype.itemsize)  # a chunk is unpacked whole
-        expected = math.prod(-(-rows // part) for rows, part in zip(item.shape, chunk, strict=True))
-        if (written := item.id.get_num_chunks()) != expected:
+        budget.check(math.prod(chunk) * width)  # a chunk is unpacked whole
+        expected = math.prod(-(-rows // part) for rows, part in zip(shape, chunk, strict=True))
+        if (written := item.get_num_chunks()) != expected:
             raise Fault(f"damaged or unfinished: {written} of its {expected} chunks were written")
-    elif layout == h5py.h5d.CONTIGUOUS and item.id.get_storage_size() != item.nbytes:
-        raise Fault(f"damaged or unfinished: {item.id.get_storage_size()} of its {item.nbytes} bytes were written")
+    elif layout == h5py.h5d.CONTIGUOUS and item.get_storage_size() != size:
+        raise Fault(f"damaged or unfinished: {item.get_storage_size()} of its {size} bytes were written")
     return item
 
 
-def arrays_below(group: h5py.Group, budget: Budget, rows: tuple[int, ...]) -> tuple[dict[str, h5py.Dataset], list[str]]:
+def read(item: DatasetID) -> np.ndarray:
+    """The values of an array that has been found safe. h5py's own objects take longer than small arrays do."""
+    values = np.empty(item.shape, item.dtype)
+    if values.size:
+        item.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    return values
+
+
+def arrays_below(group: h5py.Group, budget: Budget, rows: tuple[int, ...]) -> tuple[dict[str, DatasetID], list[str]]:
     """The arrays of numbers with one of ``rows`` rows, by their path in ``group``, and the names of other members."""
-    kept: dict[str, h5py.Dataset] = {}
+    kept: dict[str, DatasetID] = {}
     skipped: list[str] = []
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:  # once per object, and never through a link by name

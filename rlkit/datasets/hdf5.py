@@ -26,6 +26,7 @@ The final observation of an episode is its last next_observations; a file withou
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,8 +92,8 @@ def _load(path: Path, infos: bool) -> _File:
             budget = Budget(path.name)
             found = _fields(path, root, budget)
             columns, skipped = _info_columns(root, found["observations"].shape[0], budget) if infos else ({}, [])
-            file = _File({name: item[()] for name, item in found.items()}, _discrete(path, root))
-            file.infos = {name: item[()] for name, item in columns.items()}
+            file = _File({name: h5.read(item) for name, item in found.items()}, _discrete(path, root))
+            file.infos = {name: h5.read(item) for name, item in columns.items()}
             unread = set(root) - set(found) - _SILENT
     except InputError:
         raise
@@ -111,7 +112,7 @@ def _load(path: Path, infos: bool) -> _File:
     return file
 
 
-def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5py.Dataset]:
+def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5.DatasetID]:
     """The fields that are there, checked for presence, kind and number of rows before anything is read."""
     if "episode_0" in root:
         raise InputError(f"{path.name}: holds Minari episodes; give the dataset's id and --data-root instead")
@@ -137,7 +138,7 @@ def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5py.Datas
     return found
 
 
-def _info_columns(root: h5py.File, rows: int, budget: Budget) -> tuple[dict[str, h5py.Dataset], list[str]]:
+def _info_columns(root: h5py.File, rows: int, budget: Budget) -> tuple[dict[str, h5.DatasetID], list[str]]:
     """Arrays below infos/ by their path below it, and the names of those that are not one row of numbers per step."""
     infos = h5.member(root, "infos") if "infos" in root else None
     return h5.arrays_below(infos, budget, (rows,)) if isinstance(infos, h5py.Group) else ({}, [])
@@ -148,9 +149,9 @@ def _discrete(path: Path, root: h5py.File) -> bool | None:
     if "discrete_action" not in root:
         return None
     item = h5.member(root, "discrete_action")
-    if not isinstance(item, h5py.Dataset) or item.size != 1 or item.dtype.kind not in "biuf":
+    if not isinstance(item, h5.DatasetID) or math.prod(item.shape) != 1 or item.dtype.kind not in "biuf":
         raise InputError(f"{path.name}: discrete_action is not one true or false; write it again or remove it")
-    return bool(np.ravel(item[()])[0])
+    return bool(h5.read(item).ravel()[0])
 
 
 def _ends(

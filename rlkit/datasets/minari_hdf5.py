@@ -61,7 +61,7 @@ def read(
 
 def _array(where: str, group: h5py.Group, field: str, budget: Budget) -> np.ndarray:
     try:
-        return h5.array(group, field.rpartition("/")[2], budget)[()]
+        return h5.read(h5.array(group, field.rpartition("/")[2], budget))
     except h5.Fault as fault:
         raise InputError(f"{where}, {field}: {fault}") from None
     except h5.DAMAGE as error:
@@ -80,8 +80,9 @@ def _column(where: str, group: h5py.Group, field: str, space: Space, jpeg: bool,
         return {part: _column(where, inner, f"{field}/{part}", sub, jpeg, budget) for part, sub in space.spaces.items()}
     if not (jpeg and images.is_image(space)):
         return _array(where, group, field, budget)
-    item = h5.member(group, key)
-    if not isinstance(item, h5py.Dataset) or item.dtype != np.uint8 and h5py.check_vlen_dtype(item.dtype) != np.uint8:
+    found = h5.member(group, key)
+    item = h5py.Dataset(found) if isinstance(found, h5.DatasetID) else None
+    if item is None or (item.dtype != np.uint8 and h5py.check_vlen_dtype(item.dtype) != np.uint8):
         raise InputError(f"{where}, {field}: no compressed images, though the space is one of images")
     budget.take(item.nbytes)
     return images.decode(f"{where}, {field}", (frame.tobytes() for frame in item[()]), len(item), space.shape, budget)
@@ -92,8 +93,8 @@ def _infos(where: str, group: h5py.Group, budget: Budget) -> dict[str, np.ndarra
     if "infos" not in group:
         return {}
     try:
-        steps = len(group["rewards"])
+        steps = h5.array(group, "rewards", Budget(where)).shape[0]
         found, _ = h5.arrays_below(h5.member(group, "infos"), budget, (steps, steps + 1))
-        return {field: item[()] for field, item in found.items()}
+        return {field: h5.read(item) for field, item in found.items()}
     except h5.Fault as fault:
         raise InputError(f"{where}, infos: {fault}") from None
