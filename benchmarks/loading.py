@@ -4,8 +4,9 @@
 
 Data are synthetic, Hopper-shaped. "Reading" is what a user would do without rlkit: open the file with its own library
 and put every array that training needs into memory (np.load, h5py's [()], minari's episodes one by one, pyarrow's
-columns as numpy). A first load also checks, lays out, digests and writes the cache. One process, pinned to one core;
-files are warm in the system's cache, and the two are measured in turns.
+columns as numpy). A first load also checks, lays out, digests and writes the cache. One process, pinned to one core
+and timed by its own CPU-seconds, which other processes disturb less than the wall clock; files are warm in the system's
+cache, and the two are measured in turns.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ def cached(folder: Path, steps: int, repeats: int) -> list[float]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     work()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def columns(steps: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
@@ -120,8 +121,15 @@ def _save(folder: Path, episodes: Episodes) -> None:
 
 
 def _store(path: Path, values: np.ndarray) -> int:
-    np.save(path, np.ascontiguousarray(values), allow_pickle=False)
-    return zlib.crc32(np.memmap(path, mode="r"))
+    """Write a .npy file and return the CRC of what was meant to be in it."""
+    values = np.ascontiguousarray(values)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(values))
+    body = values.reshape(-1).view(np.uint8)
+    with path.open("wb") as file:
+        file.write(head.getbuffer())
+        file.write(body.data)
+    return zlib.crc32(body, zlib.crc32(head.getbuffer()))
 
 
 def _load(path: Path, crc: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         notes.append(f"columns that were not read: {fields.listed(unread)}")
     return Recording(
         name=path.name,
-        observations=observations[steps],
+        observations=observations.take(steps, 0),
         actions=actions,
         rewards=rewards[steps],
         terminations=terminations[steps],
