@@ -30,8 +30,9 @@ def make(spec: str) -> gymnasium.Env:
     """The environment of ``spec``: an id (Hopper-v4), or gymnasium's EnvSpec as JSON, as Minari stores it.
 
     Only the id, the keyword arguments and the time limit of a JSON spec are used, and the id is looked up in
-    gymnasium's registry: a dataset can name no module to import. Nothing is rendered. Observations are not flattened,
-    so that the spaces can be compared with a dataset's; the evaluator flattens them.
+    gymnasium's registry: a dataset can name no module to import, and a spec of another package's code is refused.
+    Nothing is rendered. Observations are not flattened, so that the spaces can be compared with a dataset's; the
+    evaluator flattens them.
 
     Raises InputError, one line, for an unknown id, a malformed spec, or a package that is missing.
     """
@@ -39,6 +40,7 @@ def make(spec: str) -> gymnasium.Env:
     import gymnasium
 
     _register(env_id)
+    _check_package(env_id, spec)
     with warnings.catch_warnings():
         # data are evaluated in the version that they were recorded in, though gymnasium would rather have the newest
         warnings.filterwarnings("ignore", ".*is out of date.*")
@@ -102,6 +104,23 @@ def _register(env_id: str) -> None:
             raise InputError(
                 f"environment {env_id}: gymnasium-robotics is not installed: pip install 'rlkit-jax[robotics]'"
             ) from error
+
+
+def _check_package(env_id: str, spec: str) -> None:
+    """Refuse an environment of another package than the one that is registered under its id: nothing is imported
+    because a dataset's file names it, and evaluating in a namesake would be wrong without a word."""
+    import gymnasium
+
+    told = json.loads(spec).get("entry_point") if spec.lstrip().startswith("{") else None
+    known = gymnasium.registry[env_id].entry_point if env_id in gymnasium.registry else None
+    if not told or known is None:
+        return
+    place = known if isinstance(known, str) else f"{known.__module__}:{known.__qualname__}"
+    if not isinstance(told, str) or told.split(":")[0].split(".")[0] != place.split(":")[0].split(".")[0]:
+        raise InputError(
+            f"environment {env_id}: its spec names the code {told!r}, which is not run from a dataset's file; "
+            f"registered is {place}: --env {env_id} evaluates in that"
+        )
 
 
 def _reason(error: Exception) -> str:

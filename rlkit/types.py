@@ -23,8 +23,12 @@ Metrics = dict[str, Array]  # "net/quantity" -> scalar
 class InputError(ValueError):
     """Something that a user handed us is wrong. The message is one line: what, where, and what to do about it.
 
-    The command line prints the message without a traceback and exits with code 2.
+    The command line prints the message without a traceback and exits with code 2. Names that come from a file may hold
+    anything: what would break the line, or speak to the terminal, is escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
 class RunError(RuntimeError):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -245,6 +246,18 @@ def test_episodes_may_be_objects():
         observations, actions, rewards = episode(2)["observations"], episode(2)["actions"], [1.0, 2.0]
 
     assert toy(Thing()).report.unflagged_ends == 1
+
+
+def test_rows_of_float32_are_copied_once():
+    """A first load is to take hardly longer than reading; the copy is the one that puts final observations in place."""
+    data = recording([1000] * 50, [True] * 50, [True] * 50)
+    data.observations = np.random.default_rng(0).normal(size=(50_000, 20)).astype(np.float32)
+    data.finals = np.zeros((50, 20), np.float32)
+    tracemalloc.start()
+    rows.assemble(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * data.observations.nbytes
 
 
 def test_equal_data_have_equal_fingerprints():

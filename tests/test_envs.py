@@ -41,7 +41,10 @@ def test_the_registered_time_limit_holds_where_the_spec_has_none():
 def test_a_spec_can_name_no_module_to_import(tmp_path, monkeypatch):
     (tmp_path / "wicked.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert type(envs.make(spec(entry_point="wicked:Env")).unwrapped).__name__ == "PendulumEnv"
+    with pytest.raises(InputError, match="names the code 'wicked:Env', .* --env Pendulum-v1 evaluates in that"):
+        envs.make(spec(entry_point="wicked:Env"))
+    moved = spec(entry_point="gymnasium.envs.older.place:PendulumEnv")  # within the registered package
+    assert type(envs.make(moved).unwrapped).__name__ == "PendulumEnv"
     for wicked in ("wicked:Pendulum-v1", spec(id="wicked:Pendulum-v1")):
         with pytest.raises(InputError, match="would import a module"):
             envs.make(wicked)
@@ -105,6 +108,7 @@ def test_robotics_are_registered_when_asked_for():
     pytest.importorskip("gymnasium_robotics")
     pen = json.loads(gymnasium.spec("Pendulum-v1").to_json()) | {
         "id": "AdroitHandPen-v1", "max_episode_steps": 100, "kwargs": {"reward_type": "dense"},
+        "entry_point": "gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv",
     }  # fmt: skip
     env = envs.make(json.dumps(pen))
     assert env.spec.max_episode_steps == 100 and env.observation_space.shape == (45,)

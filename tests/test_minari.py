@@ -140,7 +140,7 @@ def test_dict_and_discrete_spaces(tmp_path, options):
         ({"total_steps": 800}, ["promise 800 steps", "holds 8"]),
         ({"total_steps": 7}, ["promise 7 steps", "holds 8"]),
         ({"total_steps": "many"}, ["whole numbers"]),
-        ({"observation_space": 3}, ["cannot be opened"]),
+        ({"observation_space": 3}, ["observation_space in metadata.json cannot be read"]),
         ({"data_format": "tape"}, ["tape"]),
         ({"env_spec": "{"}, ["env_spec"]),
     ],
@@ -168,7 +168,7 @@ def test_damaged_files_are_refused(tmp_path, options):
     data = build(tmp_path / "root")
     with h5py.File(data / "main_data.hdf5", "a") as file:
         del file["episode_1/rewards"]
-    with pytest.raises(InputError, match="toy/small-v0: episode 1: cannot be read"):
+    with pytest.raises(InputError, match="toy/small-v0: episode 1, rewards: missing"):
         load(options)
     os.truncate(data / "main_data.hdf5", 3000)
     with pytest.raises(InputError, match="toy/small-v0: main_data.hdf5 cannot be read"):

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from rlkit.commands import World
 from rlkit.commands.options import DataCheck, DataList, DataShow
-from rlkit.datasets import DataOptions, Episodes, available, load, rows, sources, summary
+from rlkit.datasets import DataOptions, Episodes, available, load, summary
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # per cent
 BINS = 10
@@ -20,7 +20,7 @@ def run(options: DataList | DataShow | DataCheck, world: World) -> int:
     if isinstance(options, DataList):
         console.print(_listing(options, world))
         return 0
-    episodes = _read_anew(options, world) if isinstance(options, DataCheck) else load(options, roots=[world.datasets])
+    episodes = load(options, roots=[world.datasets], anew=isinstance(options, DataCheck))
     console.print(f"{episodes.name} ({episodes.fingerprint[:12]})")
     if isinstance(options, DataShow):
         console.print(_spaces(episodes))
@@ -28,12 +28,6 @@ def run(options: DataList | DataShow | DataCheck, world: World) -> int:
     if isinstance(options, DataShow):
         console.print(_returns(episodes))
     return 0
-
-
-def _read_anew(options: DataCheck, world: World) -> Episodes:
-    # past the cache, which holds only what has been checked before
-    recording = sources.find(options, [world.datasets]).read(env=options.env, infos=False)
-    return rows.assemble(recording, repair=options.repair)
 
 
 def _listing(options: DataList, world: World) -> Table:

@@ -9,11 +9,13 @@ import argparse
 import dataclasses
 import difflib
 import importlib
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from rlkit import __version__
 from rlkit.datasets.options import DataOptions
@@ -166,6 +168,8 @@ def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
         summaries = {name: entry.summary for name, entry in world.agents.items()}
         return _listing("rlkit train AGENT [OPTIONS]", summaries, "rlkit train AGENT --help lists an agent's options.")
     name, rest = _known("agent", argv[0], world.agents), argv[1:]
+    if set(HELP) & set(rest):
+        sys.modules.setdefault("optax", _Deferred("optax"))
     module = importlib.import_module(world.agents[name].module)
     default = TrainOptions(
         config=module.Config(), data=DataOptions(_default_dataset(world)), agent=name, module=module.__name__
@@ -182,6 +186,15 @@ def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
         description=f"{world.agents[name].summary}\n\n{_presets(module.PRESETS)}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+
+class _Deferred(ModuleType):
+    """Stands for a module until something of it is used. Of optax, slow to import, a list of options uses nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 def _default_dataset(world: World) -> str:

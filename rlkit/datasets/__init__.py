@@ -43,10 +43,11 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = False) -> Episodes:
+def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = False, anew: bool = False) -> Episodes:
     """The data that ``options`` name, checked, from the cache if they have been read before. Needs no environment.
 
-    ``roots`` are further folders of Minari datasets. ``infos`` asks for what else the source recorded at each step.
+    ``roots`` are further folders of Minari datasets. ``infos`` asks for what else the source recorded at each step;
+    ``anew`` passes the cache by.
     Raises InputError, one line that names the place and the cure.
     """
     from rlkit.datasets import cache, rows, sources
@@ -54,13 +55,19 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     try:
         source = sources.find(options, roots)
         entry = cache.entry(options, source, infos)
-        if (episodes := cache.read(entry)) is not None:
+        if not anew and (episodes := cache.read(entry)) is not None:
             return episodes
         recording = source.read(env=options.env, infos=infos)
+        changed = cache.entry(options, source, infos) != entry
     except OSError as error:
         raise InputError(f"{options.dataset}: cannot be read: {' '.join(str(error).split())}") from error
+    except MemoryError as error:
+        raise InputError(f"{options.dataset}: does not fit into memory; use a smaller part of the data") from error
+    if changed:
+        raise InputError(f"{options.dataset}: changed while it was read; wait until it is written, and load it again")
     episodes = rows.assemble(recording, repair=options.repair)
-    cache.write(entry, episodes)
+    if not anew:
+        cache.write(entry, episodes)
     return episodes
 
 

@@ -8,10 +8,13 @@ two writers one wins. The manifest holds the CRC of every file; an entry that do
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
+import shutil
 import tempfile
 import zlib
 from pathlib import Path
@@ -23,7 +26,8 @@ from rlkit.datasets.episodes import Episodes, Report
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
 
-FORMAT = 1  # raise it when the layout, or the meaning of a column, changes
+FORMAT = 2  # raise it when the layout, the meaning of a column, or a check changes
+PREFIX = ".new-"  # of folders that are being written
 COLUMNS = ("obs", "action", "reward", "t", "flags")
 log = logging.getLogger(__name__)
 
@@ -56,8 +60,8 @@ def read(folder: Path) -> Episodes | None:
             report=Report(**{**form["report"], "notes": tuple(form["report"]["notes"])}),
             infos={name: _load(folder / f"info_{i}.npy", crc) for i, (name, crc) in enumerate(form["infos"].items())},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("cache entry %s is damaged (%s) and will be made anew", folder, error)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("cache entry %s is damaged (%s) and will be made anew", folder, " ".join(str(error).split()))
         return None
 
 
@@ -65,16 +69,39 @@ def write(folder: Path, episodes: Episodes) -> None:
     """Put ``episodes`` at ``folder``. Where that cannot be written, warn: the data are usable all the same."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as scratch:
-            fresh = Path(scratch) / "entry"
-            fresh.mkdir()
+        _sweep(folder.parent)
+        fresh = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder.parent))
+        lock = os.open(fresh, os.O_RDONLY)  # held for as long as this process lives
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _save(fresh, episodes)
-            if folder.exists() and read(folder) is None:  # damaged: set aside, deleted with the scratch folder
-                os.replace(folder, Path(scratch) / "damaged")
+            if folder.exists() and read(folder) is None:  # damaged: set aside
+                os.replace(folder, damaged := fresh.with_suffix(".damaged"))
+                shutil.rmtree(damaged, ignore_errors=True)
             os.replace(fresh, folder)
+        finally:
+            os.close(lock)
+            shutil.rmtree(fresh, ignore_errors=True)  # not there any more, unless something went wrong
     except OSError as error:
         if not folder.is_dir():  # else another process has just written the same entry
-            log.warning("cannot write the cache %s (%s); the data will be read anew next time", folder.parent, error)
+            reason = " ".join(str(error).split())
+            log.warning("cannot write the cache %s (%s); the data will be read anew next time", folder.parent, reason)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what writers left behind that were killed: their folders are not locked any more."""
+    for folder in root.glob(f"{PREFIX}*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except OSError:  # its writer has just put it into place
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
 
 
 def _save(folder: Path, episodes: Episodes) -> None:
@@ -94,8 +121,15 @@ def _save(folder: Path, episodes: Episodes) -> None:
 
 
 def _store(path: Path, values: np.ndarray) -> int:
-    np.save(path, np.ascontiguousarray(values), allow_pickle=False)
-    return zlib.crc32(np.memmap(path, mode="r"))
+    """Write a .npy file and return the CRC of what was meant to be in it."""
+    values = np.ascontiguousarray(values)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(values))
+    body = values.reshape(-1).view(np.uint8)
+    with path.open("wb") as file:
+        file.write(head.getbuffer())
+        file.write(body.data)
+    return zlib.crc32(body, zlib.crc32(head.getbuffer()))
 
 
 def _load(path: Path, crc: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Every function returns values with one row per row of the table, and which rows 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,16 +50,14 @@ def matrix(table: Table, base: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _side_by_side(table: Table, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    values = np.empty((table.rows, len(names)))
-    there = np.empty((table.rows, len(names)), bool)
-    for i, name in enumerate(names):
-        values[:, i], there[:, i] = numbers(table, name)
-    some = there.any(axis=1)
-    if (partly := some & ~there.all(axis=1)).any():
+    parts, there = zip(*(numbers(table, name) for name in names), strict=True)
+    some, every = (functools.reduce(kind, there) for kind in (np.logical_or, np.logical_and))
+    if (partly := some & ~every).any():
         row = int(partly.argmax())
-        name = names[int(there[row].argmin())]
+        name = names[[bool(column[row]) for column in there].index(False)]
         raise InputError(f"{table.at(row)}: {name} is missing; give all of these columns or none")
-    return values, some
+    kind = np.float32 if all(part.dtype == np.float32 for part in parts) else np.float64
+    return np.stack(parts, axis=1, dtype=kind, casting="unsafe"), some
 
 
 def _lists(table: Table, name: str, column: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +67,7 @@ def _lists(table: Table, name: str, column: Any) -> tuple[np.ndarray, np.ndarray
 
     kind = column.type.value_type
     if not is_number(kind):
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         raise InputError(f"{table.path.name}: {name} holds lists of {kind}; expected lists of numbers")
     there = column.is_valid().to_numpy()
     width = _width(table, name, pc.list_value_length(column).fill_null(0).to_numpy(), there)

@@ -7,7 +7,7 @@ vectorised, and each failure is one line that names the file, the field and the 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import gymnasium
@@ -19,8 +19,8 @@ LIMIT = 64 * 2**30  # bytes: no file may unpack to more than this, whatever the 
 
 
 def one_line(error: BaseException) -> str:
-    """A library's message, which may span lines, as a part of ours."""
-    return " ".join(str(error).split())
+    """A library's message, which may span lines, as a part of ours; its kind where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def check_exists(path: Path) -> None:
@@ -40,15 +40,32 @@ def free_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_fits(path: Path, size: int) -> None:
-    """Raises InputError if ``size`` bytes, which the file says that it unpacks to, are too many. Call before reading:
-    a small compressed file can declare any size."""
-    free = free_memory()
-    if size > min(LIMIT, free):
-        raise InputError(
-            f"{path.name}: unpacks to {size / 2**30:.1f} GiB, more than the free memory ({free / 2**30:.1f} GiB) or "
-            f"the limit of {LIMIT >> 30} GiB for any file; use a smaller part of the data"
-        )
+class Budget:
+    """Bytes that a dataset may unpack to: the free memory, and LIMIT. To be asked before anything is read, since a
+    small file can declare any size."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.free, self.taken = name, free_memory(), 0
+
+    def take(self, size: int) -> None:
+        """Raises InputError if ``size`` bytes more are too many."""
+        self.taken += size
+        self.check(self.taken)
+
+    def check(self, size: int) -> None:
+        """Raises InputError if ``size`` bytes at once are too many."""
+        if size > min(LIMIT, self.free):
+            raise InputError(
+                f"{self.name}: unpacks to {size / 2**30:.1f} GiB, more than the free memory ({self.free / 2**30:.1f} "
+                f"GiB) or the limit of {LIMIT >> 30} GiB for any dataset; use a smaller part of the data"
+            )
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names from a file as a part of a message: long ones and long lists cut short."""
+    texts = [str(name) for name in names]
+    short = [text if len(text) <= 60 else f"{text[:57]}..." for text in texts[:40]]
+    return ", ".join(short + [f"and {len(texts) - 40} more"] * (len(texts) > 40))
 
 
 def check_lengths(path: Path, lengths: Mapping[str, int], against: str = "observations") -> None:

@@ -26,13 +26,15 @@ The final observation of an episode is its last next_observations; a file withou
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from rlkit.datasets import fields, names
+from rlkit.datasets import fields, h5, names
+from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
@@ -87,38 +89,46 @@ def _load(path: Path, infos: bool) -> _File:
     fields.check_exists(path)
     try:
         with h5py.File(path, "r") as root:
-            found = _fields(path, root)
-            columns, skipped = _info_columns(root, found["observations"].shape[0]) if infos else ({}, [])
-            fields.check_fits(path, sum(item.nbytes for item in (*found.values(), *columns.values())))
-            file = _File({name: item[()] for name, item in found.items()}, _discrete(path, root))
-            file.infos = {name: item[()] for name, item in columns.items()}
-            unread = sorted(set(root) - set(found) - _SILENT)
+            budget = Budget(path.name)
+            found = _fields(path, root, budget)
+            columns, skipped = _info_columns(root, found["observations"].shape[0], budget) if infos else ({}, [])
+            file = _File({name: h5.read(item) for name, item in found.items()}, _discrete(path, root))
+            file.infos = {name: h5.read(item) for name, item in columns.items()}
+            unread = set(root) - set(found) - _SILENT
     except InputError:
         raise
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py raises for damaged files
+    except h5.Fault as fault:
+        raise InputError(f"{path.name}: infos or discrete_action: {fault}") from None
+    except h5.DAMAGE as error:
         raise InputError(
             f"{path.name}: cannot be read as HDF5 ({fields.one_line(error)}); copy or download it again"
         ) from error
     if unread:
-        file.notes.append(f"fields that were not read: {', '.join(unread)}")
+        file.notes.append(f"fields that were not read: {fields.listed(sorted(unread, key=str))}")
     if skipped:
-        file.notes.append(f"infos without one row of numbers per step were left out: {', '.join(skipped)}")
+        file.notes.append(
+            f"infos without one row of numbers per step were left out: {fields.listed(sorted(skipped, key=str))}"
+        )
     return file
 
 
-def _fields(path: Path, root: h5py.File) -> dict[str, h5py.Dataset]:
+def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5.DatasetID]:
     """The fields that are there, checked for presence, kind and number of rows before anything is read."""
     if "episode_0" in root:
         raise InputError(f"{path.name}: holds Minari episodes; give the dataset's id and --data-root instead")
     if missing := [name for name in _REQUIRED if name not in root]:
+        found = fields.listed(sorted(root, key=str)) or "none"
         raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {', '.join(sorted(root)) or 'none'}); rename the "
-            "fields, or write the file again with them"
+            f"{path.name}: no field {', '.join(missing)} (found: {found}); rename the fields, or write the file again "
+            "with them"
         )
-    found = {name: root[name] for name in (*_REQUIRED, *_OPTIONAL) if name in root}
-    for name, item in found.items():
-        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.shape:
-            raise InputError(f"{path.name}: {name} is not an array of numbers with one row per step")
+    found = {}
+    for name in (*_REQUIRED, *_OPTIONAL):
+        try:
+            if name in root:
+                found[name] = h5.array(root, name, budget)
+        except h5.Fault as fault:
+            raise InputError(f"{path.name}: {name} is {fault}") from None
     fields.check_lengths(path, {name: item.shape[0] for name, item in found.items()})
     if "next_observations" in found and found["next_observations"].shape != found["observations"].shape:
         raise InputError(
@@ -128,31 +138,20 @@ def _fields(path: Path, root: h5py.File) -> dict[str, h5py.Dataset]:
     return found
 
 
-def _info_columns(root: h5py.File, rows: int) -> tuple[dict[str, h5py.Dataset], list[str]]:
+def _info_columns(root: h5py.File, rows: int, budget: Budget) -> tuple[dict[str, h5.DatasetID], list[str]]:
     """Arrays below infos/ by their path below it, and the names of those that are not one row of numbers per step."""
-    kept: dict[str, h5py.Dataset] = {}
-    skipped: list[str] = []
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset):
-            if item.dtype.kind in "biuf" and item.shape[:1] == (rows,):
-                kept[name] = item
-            else:
-                skipped.append(name)
-
-    if isinstance(root.get("infos"), h5py.Group):
-        root["infos"].visititems(visit)
-    return kept, skipped
+    infos = h5.member(root, "infos") if "infos" in root else None
+    return h5.arrays_below(infos, budget, (rows,)) if isinstance(infos, h5py.Group) else ({}, [])
 
 
 def _discrete(path: Path, root: h5py.File) -> bool | None:
     """The file's own word on its actions; None where it has none."""
-    item = root.get("discrete_action")
-    if item is None:
+    if "discrete_action" not in root:
         return None
-    if not isinstance(item, h5py.Dataset) or item.size != 1 or item.dtype.kind not in "biuf":
+    item = h5.member(root, "discrete_action")
+    if not isinstance(item, h5.DatasetID) or math.prod(item.shape) != 1 or item.dtype.kind not in "biuf":
         raise InputError(f"{path.name}: discrete_action is not one true or false; write it again or remove it")
-    return bool(np.ravel(item[()])[0])
+    return bool(h5.read(item).ravel()[0])
 
 
 def _ends(

@@ -1,24 +1,33 @@
-"""Minari datasets (HDF5, Arrow and Parquet), read through the minari library.
+"""Minari datasets: metadata.json here, the episodes in minari_hdf5.py and minari_arrow.py.
 
-The library's storage reader is used without ``load_dataset``, which refuses files of a later patch release, makes the
-environment where a space is missing, and believes the counts in the metadata. Its reading takes nearly all the time of
-a first load, whose parts are cheap beside it, so h5py is used only to count the episodes that a file really holds.
+The minari library is used only to download. Its reading takes what the metadata say on trust, the number of episodes
+and the code to import included, and hands damaged files to libraries that end the process over them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from rlkit.datasets import episode_list
+import numpy as np
+from gymnasium import Space
+
+from rlkit.datasets import episode_list, spaces
+from rlkit.datasets.fields import one_line
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
+
+MOST_METADATA = 64 * 2**20  # bytes; bounds of images of 1000 x 1000 pixels take 40 MB
+_READERS = {"hdf5": "minari_hdf5", "arrow": "minari_arrow", "parquet": "minari_arrow"}
 
 
 def read(path: Path, *, env: str | None, infos: bool, name: str | None = None) -> Recording:
@@ -26,24 +35,27 @@ def read(path: Path, *, env: str | None, infos: bool, name: str | None = None) -
 
     Raises InputError where the metadata and the file disagree, or either cannot be read.
     """
-    from minari.dataset.minari_storage import MinariStorage
-
     data = path / "data"
     metadata = read_metadata(data)
     name = name or str(metadata.get("dataset_id", path.name))
-    if missing := [key for key in ("observation_space", "action_space") if key not in metadata]:
-        raise InputError(f"{name}: metadata.json names no {missing[0]}; add it in Minari's JSON form")
-    try:
-        storage = MinariStorage.read(data)
-    except (AssertionError, ImportError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: cannot be opened: {_one_line(error)}") from error
-    _check_episodes(name, data, metadata)
-    recording = episode_list.read(
-        name, _episodes(name, storage), storage.observation_space, storage.action_space, infos=infos
+    observation_space, action_space = (_space(name, metadata, f"{kind}_space") for kind in ("observation", "action"))
+    spaces.check_supported(name, observation_space, action_space)
+    data_format = metadata.get("data_format", "hdf5")
+    if not isinstance(data_format, str) or data_format not in _READERS:
+        raise InputError(f"{name}: data_format in metadata.json is {data_format!r}, not one of {', '.join(_READERS)}")
+    episodes = import_module(f"rlkit.datasets.{_READERS[data_format]}").read(
+        name,
+        data,
+        observation_space,
+        action_space,
+        promised=metadata["total_episodes"],
+        jpeg=bool(metadata.get("jpeg_encoding", True)),
+        infos=infos,
     )
-    _check_steps(name, storage, metadata, recording.lengths)
-    random, expert = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    recording.reference = (float(random), float(expert)) if None not in (random, expert) else None
+    recording = episode_list.read(name, _counted(name, episodes), observation_space, action_space, infos=infos)
+    if (held := int(recording.lengths.sum())) != metadata["total_steps"]:
+        raise InputError(f"{name}: metadata promise {metadata['total_steps']} steps, the file holds {held}")
+    recording.reference = _reference(name, metadata)
     recording.env_spec = env or _env_spec(name, metadata)
     return recording
 
@@ -52,11 +64,13 @@ def read_metadata(data: Path) -> dict:
     """metadata.json as a dict with whole-number totals. Raises InputError."""
     path = data / "metadata.json"
     try:
+        if path.stat().st_size > MOST_METADATA:
+            raise ValueError(f"{path.stat().st_size >> 20} MiB, more than {MOST_METADATA >> 20}")
         metadata = json.loads(path.read_text())
         totals = [metadata[key] for key in ("total_episodes", "total_steps")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a Minari metadata file: {_one_line(error)}") from error
-    if not all(isinstance(total, int) for total in totals):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: not a Minari metadata file: {one_line(error)}") from error
+    if not all(type(total) is int and total >= 0 for total in totals):
         raise InputError(f"{path}: total_episodes and total_steps must be whole numbers, not {totals}")
     return metadata
 
@@ -78,50 +92,36 @@ def download(dataset: str, root: Path) -> None:
         os.replace(Path(folder) / dataset, root / dataset)
 
 
-def _episodes(name: str, storage) -> Iterator[dict]:
-    """The library's episodes, its many exceptions turned into one."""
-    episodes = iter(storage.get_episodes(range(storage.total_episodes)))
-    number = 0
-    while True:
-        try:
-            episode = next(episodes)
-        except StopIteration:
-            return
-        except (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-            raise InputError(f"{name}: episode {number}: cannot be read: {_one_line(error)}") from error
+def _space(name: str, metadata: dict, key: str) -> Space:
+    """A space, if it has as many bounds as its shape says: nothing of a declared size is allocated."""
+    if key not in metadata:
+        raise InputError(f"{name}: metadata.json names no {key}; add it in Minari's JSON form")
+    try:
+        return spaces.from_json(json.loads(metadata[key]))
+    except (AssertionError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{name}: {key} in metadata.json cannot be read: {one_line(error)}") from error
+
+
+def _counted(name: str, episodes: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The episodes, if each has as many steps as its own metadata say: T observations lose the last step unseen."""
+    for number, episode in enumerate(episodes):
+        steps, promised = len(episode["rewards"]), episode["total_steps"]
+        if promised is not None and not isinstance(promised, int | np.integer):
+            raise InputError(f"{name}: episode {number}, total_steps: {type(promised).__name__}, not a whole number")
+        if promised is not None and promised != steps:
+            raise InputError(
+                f"{name}: episode {number}, observations: enough for {steps} of its {promised} steps; T + 1 are needed"
+            )
         yield episode
-        number += 1
 
 
-def _check_episodes(name: str, data: Path, metadata: dict) -> None:
-    """The episodes in the file must be as many as the metadata promise; the library stops at the promise."""
-    if metadata.get("data_format", "hdf5") == "hdf5":
-        import h5py
-
-        try:
-            with h5py.File(data / "main_data.hdf5", "r") as file:
-                held = len(file)
-        except OSError as error:
-            raise InputError(f"{name}: main_data.hdf5 cannot be read: {_one_line(error)}") from error
-    else:
-        held = sum(entry.name.isdigit() and entry.is_dir() for entry in os.scandir(data))
-    if held != metadata["total_episodes"]:
-        promise = metadata["total_episodes"]
-        raise InputError(f"{name}: metadata promise {promise} episodes, the file holds {held}; fetch or write it anew")
-
-
-def _check_steps(name: str, storage, metadata: dict, lengths) -> None:
-    """The steps read must be as many as promised: an Arrow episode with T observations loses its last step unseen."""
-    held, promise = int(lengths.sum()), metadata["total_steps"]
-    if held == promise and len(lengths) == metadata["total_episodes"]:
-        return
-    where = ""
-    for number, own in enumerate(storage.get_episode_metadata(range(len(lengths)))):
-        if own.get("total_steps", lengths[number]) != lengths[number]:
-            steps = f"{lengths[number]} of its {own['total_steps']} steps"
-            where = f" (episode {number}, observations: enough for {steps}; T + 1 are needed)"
-            break
-    raise InputError(f"{name}: metadata promise {promise} steps, the file holds {held}{where}")
+def _reference(name: str, metadata: dict) -> tuple[float, float] | None:
+    scores = [metadata.get(key) for key in ("ref_min_score", "ref_max_score")]
+    if None in scores:
+        return None
+    if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
+        raise InputError(f"{name}: ref_min_score and ref_max_score in metadata.json are {scores}, not numbers")
+    return float(scores[0]), float(scores[1])
 
 
 def _env_spec(name: str, metadata: dict) -> str | None:
@@ -134,9 +134,5 @@ def _env_spec(name: str, metadata: dict) -> str | None:
     known = {field.name for field in dataclasses.fields(EnvSpec) if field.init}
     try:
         return json.dumps({key: value for key, value in json.loads(form).items() if key in known})
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: env_spec in metadata.json cannot be read: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{name}: env_spec in metadata.json cannot be read: {one_line(error)}") from error

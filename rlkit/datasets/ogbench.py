@@ -16,7 +16,9 @@ unpacked, and arrays of Python objects (pickles) are refused.
 
 from __future__ import annotations
 
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -24,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from rlkit.datasets import fields
+from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
@@ -32,7 +35,10 @@ _OPTIONAL = ("rewards", "masks")
 # What OGBench's loader adds when it rearranges the rows; a file saved from there has lost the layout above.
 _REARRANGED = ("next_observations", "valids")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 def read(path: Path, *, env: str | None, infos: bool) -> Recording:
@@ -63,10 +69,10 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     if "rewards" not in arrays:
         notes.append("the file has no rewards: all are 0")
     rewards = fields.column(path, "rewards", arrays.get("rewards", np.zeros(len(last), np.float32)))
-    actions, space = fields.actions(path, arrays["actions"][steps], choices=None, discrete=None, notes=notes)
+    actions, space = fields.actions(path, arrays["actions"].take(steps, 0), choices=None, discrete=None, notes=notes)
     return Recording(
         name=path.name,
-        observations=arrays["observations"][steps],
+        observations=arrays["observations"].take(steps, 0),
         actions=actions,
         rewards=rewards[steps],
         terminations=done,
@@ -76,7 +82,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         has_final=np.ones(len(ends), bool),
         action_space=space,
         env_spec=env,
-        infos={name: values[steps] for name, values in extra.items()},
+        infos={name: values.take(steps, 0) for name, values in extra.items()},
         notes=notes,
     )
 
@@ -88,6 +94,7 @@ def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             wanted = _wanted(path, members)
+            Budget(path.name).take(sum(members[name].file_size for name in (members if infos else wanted)))
             headers = {name: _header(path, archive, name, members[name]) for name in (members if infos else wanted)}
             columns = [name for name, (shape, dtype) in headers.items() if shape and dtype.kind in "biuf"]
             if odd := [name for name in wanted if name not in columns]:
@@ -95,7 +102,6 @@ def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.
             fields.check_lengths(path, {name: headers[name][0][0] for name in wanted})
             rows = headers["observations"][0][0]
             columns = [name for name in columns if name not in wanted and headers[name][0][0] == rows]
-            fields.check_fits(path, sum(members[name].file_size for name in (*wanted, *columns)))
             arrays = {name: _array(archive, members[name]) for name in wanted}
             extra = {name: _array(archive, members[name]) for name in columns}
     except InputError:
@@ -104,16 +110,17 @@ def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.
         raise InputError(
             f"{path.name}: cannot be read as .npz ({fields.one_line(error)}); copy or download it again"
         ) from error
-    unread = sorted(set(members) - set(wanted) - set(columns))
-    return arrays, extra, [f"fields that were not read: {', '.join(unread)}"] if unread else []
+    unread = set(members) - set(wanted) - set(columns)
+    return arrays, extra, [f"fields that were not read: {fields.listed(sorted(unread))}"] if unread else []
 
 
 def _wanted(path: Path, members: dict[str, zipfile.ZipInfo]) -> tuple[str, ...]:
     """The names of the fields to read."""
     if missing := [name for name in _REQUIRED if name not in members]:
+        found = fields.listed(sorted(members)) or "none"
         raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {', '.join(sorted(members)) or 'none'}); rename the "
-            "fields, or write the file again with them"
+            f"{path.name}: no field {', '.join(missing)} (found: {found}); rename the fields, or write the file again "
+            "with them"
         )
     if rearranged := [name for name in _REARRANGED if name in members]:
         raise InputError(

@@ -94,11 +94,21 @@ def _inside(root: Path, dataset: str) -> Path | None:
     if not (folder / "data").is_dir():
         return None
     root = root.resolve()
-    parts = [folder / "data", *(Path(entry) for entry in os.scandir(folder / "data") if entry.is_symlink())]
-    for part in parts:
-        if not part.resolve().is_relative_to(root):
+    for part in (folder / "data", *_odd(folder / "data")):
+        if not Path(os.path.realpath(part)).is_relative_to(root):  # unlike resolve, bears loops
             raise InputError(f"{dataset}: {part} leads out of {root}; set --data-root to the folder it really lies in")
+        if part.exists() and not (part.is_file() or part.is_dir()):
+            raise InputError(f"{dataset}: {part} is neither a file nor a folder; remove it")
     return folder.resolve()
+
+
+def _odd(folder: Path) -> Iterator[Path]:
+    """What lies in a folder, however deep, and is neither a folder nor a regular file itself."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _odd(Path(entry))
+        elif not entry.is_file(follow_symlinks=False):
+            yield Path(entry)
 
 
 def _ids(root: Path, under: str = "") -> Iterator[str]:

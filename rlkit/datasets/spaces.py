@@ -23,6 +23,9 @@ UNNAMED_OBSERVATION = "observation space not named by the source"
 UNNAMED_ACTION = "action space not named by the source"
 
 
+MOST_CHOICES = 2**16  # of a Discrete observation, which takes a column for each
+
+
 def leaves(space: Space, field: str) -> list[tuple[str, Box | Discrete]]:
     """(field name, Box or Discrete) in the order in which gymnasium flattens them; other kinds raise InputError."""
     if isinstance(space, Dict):
@@ -66,6 +69,8 @@ def wide(space: Box, values: Any, field: str, fail: Fail) -> np.ndarray:
     """[N, size of the Box] float32, checked."""
     values = numeric(values, field, fail)
     size, given = math.prod(space.shape), math.prod(values.shape[1:])
+    if not size:
+        fail(None, field, f"has shape {list(values.shape)}, so no number in a row")
     if given != size:
         fail(0, field, f"{given} numbers wide, but the space has {size} (shape {list(space.shape)})")
     with np.errstate(over="ignore"):
@@ -94,6 +99,8 @@ def choices(space: Discrete, values: Any, field: str, fail: Fail) -> np.ndarray:
 def one_hot(space: Discrete, values: Any, field: str, fail: Fail) -> np.ndarray:
     """[N, n] float32, as gymnasium flattens a Discrete."""
     chosen = choices(space, values, field, fail) - int(space.start)
+    if int(space.n) > MOST_CHOICES:
+        fail(None, field, f"{space.n} choices are too many to be one column each; at most {MOST_CHOICES} are served")
     rows = np.zeros((len(chosen), int(space.n)), np.float32)
     rows[np.arange(len(chosen)), chosen] = 1
     return rows

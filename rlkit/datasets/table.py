@@ -23,12 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.datasets import columns, fields, names
+from rlkit.datasets import columns, fields, names, parquet
 from rlkit.datasets.columns import WIDE, Table
+from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
 _SINGLE = ("episode", "step", "reward", "terminated", "truncated")
+_KNOWN = {*_SINGLE, "observation", "action"}
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
@@ -48,8 +50,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     Raises InputError naming the line (CSV, the header being line 1) or row (Parquet, from 0), or the column.
     """
     fields.check_exists(path)
-    table = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
-    unknown = _check_columns(table)
+    table, skipped = (_csv(path), []) if path.suffix.lower() == ".csv" else _parquet(path, infos)
+    unknown = _check_columns(table, skipped)
     order = _order(table)
     observations, seen = columns.matrix(table, "observation")
     if not seen.all():
@@ -70,11 +72,11 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     choices = names.choices(env) if values.ndim == 1 else None
     actions, space = fields.actions(path, values[steps], choices=choices, discrete=None, notes=notes)
     numeric = [name for name in unknown if infos and columns.is_number(table.columns[name].type)]
-    if unread := [name for name in unknown if name not in numeric]:
-        notes.append(f"columns that were not read: {', '.join(unread)}")
+    if unread := [*skipped, *(name for name in unknown if name not in numeric)]:
+        notes.append(f"columns that were not read: {fields.listed(unread)}")
     return Recording(
         name=path.name,
-        observations=observations[steps],
+        observations=observations.take(steps, 0),
         actions=actions,
         rewards=rewards[steps],
         terminations=terminations[steps],
@@ -93,7 +95,7 @@ def _csv(path: Path) -> Table:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    fields.check_fits(path, path.stat().st_size)
+    Budget(path.name).take(path.stat().st_size)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             header = next(csv.reader(stream), [])
@@ -108,21 +110,12 @@ def _csv(path: Path) -> Table:
     return _table(path, table, 2)
 
 
-def _parquet(path: Path) -> Table:
-    import pyarrow as pa
-    from pyarrow import parquet
+def _parquet(path: Path, infos: bool) -> tuple[Table, list[str]]:
+    def wanted(field: Any) -> bool:
+        return field.name in _KNOWN or bool(WIDE.fullmatch(field.name)) or (infos and columns.is_number(field.type))
 
-    try:
-        with parquet.ParquetFile(path) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-            values = sum(group.column(j).num_values for group in groups for j in range(group.num_columns))
-            fields.check_fits(path, 8 * values)
-            table = file.read()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path.name}: cannot be read as Parquet ({fields.one_line(error)}); copy or write it again"
-        ) from error
-    return _table(path, table, 0)
+    table, found = parquet.read(path, path.name, Budget(path.name), wanted)
+    return _table(path, table, 0), [name for name in found if name not in table.column_names]
 
 
 def _table(path: Path, table: Any, first: int) -> Table:
@@ -134,17 +127,18 @@ def _table(path: Path, table: Any, first: int) -> Table:
     return Table(path, dict(zip(found, table.columns, strict=True)), table.num_rows, first)
 
 
-def _check_columns(table: Table) -> list[str]:
-    """The columns that this layout does not know. Raises InputError for those that it needs and lacks."""
+def _check_columns(table: Table, skipped: list[str]) -> list[str]:
+    """The columns that this layout does not know, besides those that were ``skipped``. Raises InputError for those that
+    it needs and lacks."""
     there = set(table.columns)
     missing = [name for name in _SINGLE if name not in there and name != "truncated"]
     missing += [base for base in ("observation", "action") if not {base, f"{base}_0"} & there]
     if missing:
         raise InputError(
-            f"{table.path.name}: no column {', '.join(missing)} (found: {', '.join(table.columns)}); rename the columns"
+            f"{table.path.name}: no column {', '.join(missing)} (found: "
+            f"{fields.listed([*table.columns, *skipped])}); rename the columns"
         )
-    known = {*_SINGLE, "observation", "action"}
-    return [name for name in table.columns if name not in known and not WIDE.fullmatch(name)]
+    return [name for name in table.columns if name not in _KNOWN and not WIDE.fullmatch(name)]
 
 
 def _order(table: Table) -> _Order:
