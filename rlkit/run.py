@@ -98,13 +98,14 @@ class Record:
 
     def differences(self, other: Record) -> list[str]:
         """What must be equal for ``other`` to go on with this run and is not, as "key: mine -> theirs"."""
-        return _differences(self._identity(), other._identity())
+        return plain.differences(self.identity(), other.identity())
 
     def drift(self, other: Record) -> list[str]:
         """What may differ, but changes the last bits of a result: versions and devices."""
-        return _differences(*({**record.versions, "device": record.device} for record in (self, other)))
+        return plain.differences(*({**record.versions, "device": record.device} for record in (self, other)))
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two runs to be the same."""
         # not the places where data were found, nor what follows from the rest
         same = ("agent", "module", "config", "steps", "seeds", "log_every", "eval_every", "evaluation", "spec")
         options = ("repair", "normalise", "reward", "reward_scale", "reward_shift")
@@ -240,24 +241,3 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _place(line: Mapping[str, Any]) -> Place:
     return Place(line["stage"], line["step"], line["updates"])
-
-
-def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    mine, theirs = _flat(mine), _flat(theirs)
-    return [
-        f"{key}: {_short(mine.get(key))} -> {_short(theirs.get(key))}"
-        for key in dict.fromkeys([*mine, *theirs])
-        if mine.get(key) != theirs.get(key)
-    ]
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
-    return flat
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -27,6 +27,13 @@ class InputError(ValueError):
     """
 
 
+class RunError(RuntimeError):
+    """A run cannot go on: a full disk, a divergence. The message is one line: what, where, and what to do about it.
+
+    What was saved before is whole. The command line prints the message without a traceback and exits with code 1.
+    """
+
+
 @dataclass(frozen=True)
 class Box:
     """A continuous space as agents see it: ``shape`` and flat per-element bounds (infinite where unbounded)."""

@@ -1,6 +1,9 @@
 """Tests run on eight virtual CPU devices, with silent rank promotion made an error."""
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 # Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations.
 DEVICES = "--xla_force_host_platform_device_count=8"
@@ -51,3 +54,22 @@ def random_episodes(number: int = 6, steps: int = 20, discrete: bool = False, se
 def discrete(request) -> bool:
     """Run the test for continuous and for discrete actions."""
     return request.param
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MiB of its own; where none can be mounted, the test is skipped."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "rlkit-test", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True) if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path, leave: int) -> None:
+    """Write a file that leaves ``leave`` bytes free on its disk."""
+    with path.open("wb") as stream:
+        stream.write(bytes(max(shutil.disk_usage(path.parent).free - leave, 0)))

@@ -1,0 +1,87 @@
+"""The loop: how a run is cut into chunks changes no bit of it."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import random_episodes
+
+from agents.bc import Config
+from rlkit import loop
+from rlkit.buffer import Buffer, stats
+from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.loop import fit
+from rlkit.sharding import make_mesh
+
+SEEDS = (3, 4)
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def world():
+    """(stages, buffer, stats) of a small behaviour cloning run."""
+    episodes = from_episodes(random_episodes())
+    buffer = Buffer.from_episodes(episodes, Normaliser.fit(episodes, DataOptions("none")))
+    return Config(widths=(8,), batch_size=4).stages(spec(episodes, None), STEPS), buffer, stats(buffer)
+
+
+def _fit(world, devices=1, **kwargs):
+    mesh = make_mesh(len(SEEDS), jax.devices()[:devices])
+    return fit(*world, SEEDS, log_every=15, mesh=mesh, **kwargs)
+
+
+def _outcome(parts):
+    """[steps yielded, metrics by step, final state], the latter two as bytes."""
+    steps, logged = [], {}
+    for progress in parts:
+        steps.append(progress.step)
+        if progress.metrics:
+            logged[progress.step] = {name: value.tobytes() for name, value in progress.metrics.items()}
+    return [steps, logged, [np.array(leaf).tobytes() for leaf in jax.tree.leaves(progress.state)]]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_bits_do_not_depend_on_how_the_run_is_cut_into_chunks(world, devices, caplog):
+    with jax.log_compiles():
+        steps, *single = _outcome(_fit(world, devices, chunk_seconds=0))
+    assert caplog.text.count("Compiling jit(_chunk)") == 1
+    assert steps == list(range(STEPS + 1)) and list(single[0]) == [15, 30, 40]
+    caplog.clear()
+    with jax.log_compiles():
+        steps, *whole = _outcome(_fit(world, devices))
+        assert steps == [0, 15, 30, 40]
+        assert single == whole == _outcome(_fit(world, devices, chunk_seconds=1))[1:]
+    assert "Compiling jit(_chunk)" not in caplog.text, "one compilation serves every length"
+
+
+def test_a_run_that_stopped_in_the_middle_of_an_interval_goes_on_to_the_same_bits_and_metrics(world):
+    _, logged, state = _outcome(_fit(world))
+    for stop in (7, 15, 29, 40):
+        for progress in _fit(world, chunk_seconds=0):
+            if progress.step == stop:
+                break
+        saved = progress._replace(state=jax.device_get(progress.state), sums=jax.device_get(progress.sums))
+        steps, rest, resumed = _outcome([saved, *_fit(world, resume=saved, chunk_seconds=0.01)])
+        assert resumed == state
+        assert rest == {step: metrics for step, metrics in logged.items() if step >= stop}
+        assert steps[-1] == STEPS
+
+
+def test_chunks_grow_to_what_fits_and_not_at_once():
+    pace = loop._Pace(0.5)
+    lengths = []
+    for _ in range(8):
+        lengths.append(pace.next(1000))
+        pace.took(lengths[-1], lengths[-1] / 200)  # 200 updates/s: 100 in half a second
+    assert lengths == [1, 4, 16, 64, 100, 100, 100, 100]
+    assert pace.next(3) == 3
+    pace.took(3, 60.0)
+    assert pace.next(1000) == 1
+    assert loop._Pace(float("inf")).next(1000) == 1000
+
+
+def test_a_seed_that_is_not_finite_is_told_from_the_others(world):
+    progress = next(iter(_fit(world)))
+    spoilt = jax.tree.map(lambda leaf: leaf.at[(1,) + (0,) * (leaf.ndim - 1)].set(np.nan), progress.state.params)
+    broken = progress._replace(state=progress.state._replace(params=spoilt))
+    assert [p.finite.tolist() for p in _fit(world, resume=broken)] == [[True, False]] * 3
+    assert [p.finite.tolist() for p in _fit(world)] == [[], *[[True, True]] * 3]
