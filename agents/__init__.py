@@ -12,5 +12,9 @@ class AgentEntry(NamedTuple):
 
 REGISTRY = {
     "bc": AgentEntry("agents.bc", "Behaviour cloning: imitate the data's actions"),
+    "cql": AgentEntry("agents.cql", "Conservative Q-learning (Kumar et al. 2020), or Cal-QL (Nakamoto et al. 2023)"),
+    "discrete-cql": AgentEntry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
+    "edac": AgentEntry("agents.edac", "SAC with diverse critics, or SAC-N (An et al. 2021)"),
+    "sac": AgentEntry("agents.sac", "Soft actor-critic without pessimism (Haarnoja et al. 2018)"),
     "sac-rnd": AgentEntry("agents.sac_rnd", "SAC with a random-network-distillation penalty (Nikulin et al. 2023)"),
 }

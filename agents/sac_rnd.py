@@ -23,12 +23,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from agents.sac import SAC, require_bounded
 from rlkit import optim
-from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
-from rlkit.networks import ConditionedMLP, Ensemble, GaussianPolicy, tanh_normal_sample
+from rlkit.networks import ConditionedMLP, tanh_normal_sample
 from rlkit.optim import Net
-from rlkit.types import Array, Box, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
+from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 Conditioning = Literal[
     "gated",
@@ -86,11 +86,9 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """RND pre-training, then SAC."""
-        action = spec.action
-        if not isinstance(action, Box) or set(action.low) != {-1.0} or set(action.high) != {1.0}:
-            raise InputError("sac-rnd needs continuous, bounded actions; this dataset's are not: choose another agent")
+        require_bounded("sac-rnd", spec)
         rnd = RND(self)
-        return (Stage("rnd", rnd, self.rnd_steps), Stage("sac", SACRND(self, rnd, spec), steps))
+        return (Stage("rnd", rnd, self.rnd_steps), Stage("sac", SACRND(self, spec, rnd=rnd), steps))
 
 
 class RNDState(NamedTuple):
@@ -163,7 +161,7 @@ class RND:
 
 
 class SACRNDState(NamedTuple):
-    """Everything that acting and further training need."""
+    """SAC's state and the bonus."""
 
     actor: Net
     critic: Net
@@ -172,51 +170,15 @@ class SACRNDState(NamedTuple):
     rnd: RNDState
 
 
-@dataclass(frozen=True)
-class SACRND(Reactive):
+@dataclass(frozen=True, kw_only=True)
+class SACRND(SAC):
     """Stage 2: SAC with the frozen bonus."""
 
-    config: Config
     rnd: RND
-    spec: Spec
-    needs: tuple[str, ...] = ()
 
     def init(self, key: Key, prev: RNDState, stats: Stats) -> SACRNDState:
-        """Target critics start as copies of the critics."""
-        actor_key, critic_key = jax.random.split(key)
-        obs, c = stats.obs_mean[None], self.config
-        critic = self._critic.init(critic_key, jnp.concatenate([obs, stats.action_mean[None]], -1))
-        return SACRNDState(
-            actor=optim.init(self._actor.init(actor_key, obs), optax.adam(c.actor_learning_rate)),
-            critic=optim.init(critic, optax.adam(c.critic_learning_rate)),
-            target=jax.tree.map(jnp.copy, critic),  # a copy, since the state is donated
-            log_alpha=optim.init(jnp.log(jnp.float32(c.initial_alpha)), optax.adam(c.alpha_learning_rate)),
-            rnd=prev,
-        )
-
-    def sample(self, buffer: Buffer, key: Key) -> Transitions:
-        """Recorded steps."""
-        return buffer.transitions(key, self.config.batch_size, self.config.gamma)
-
-    def update(self, state: SACRNDState, batch: Transitions, key: Key, step: Array) -> tuple[SACRNDState, Metrics]:
-        """Actor, temperature, critics, targets, in the official order: the critics see the new actor and the old
-        temperature."""
-        c, (actor_key, critic_key) = self.config, jax.random.split(key)
-        alpha = jnp.exp(state.log_alpha.params)
-        actor, actor_metrics = optim.descend(
-            lambda p: self.actor_loss(p, state, alpha, batch, actor_key), state.actor, optax.adam(c.actor_learning_rate)
-        )
-        log_alpha, alpha_metrics = optim.descend(
-            lambda p: self.alpha_loss(p, actor_metrics["actor/entropy"]),
-            state.log_alpha,
-            optax.adam(c.alpha_learning_rate),
-        )
-        target = self.target_value(actor.params, state, alpha, batch, critic_key)
-        critic, critic_metrics = optim.descend(
-            lambda p: self.critic_loss(p, target, batch), state.critic, optax.adam(c.critic_learning_rate)
-        )
-        state = SACRNDState(actor, critic, optim.polyak(state.target, critic.params, c.tau), log_alpha, state.rnd)
-        return state, actor_metrics | alpha_metrics | critic_metrics
+        """SAC's, and the bonus as the stage before left it."""
+        return SACRNDState(*super().init(key, None, stats), rnd=prev)
 
     def actor_loss(
         self, params: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key
@@ -234,45 +196,14 @@ class SACRND(Reactive):
             "actor/distance": ((action - batch.action) ** 2).mean(),
         }
 
-    def alpha_loss(self, log_alpha: Array, entropy: Array) -> tuple[Array, Metrics]:
-        """exp(log alpha) (entropy - target entropy)."""
-        wanted = self.config.target_entropy
-        wanted = -float(self.spec.action.shape[0]) if wanted is None else wanted
-        alpha = jnp.exp(log_alpha)
-        return alpha * (entropy - wanted), {"alpha/value": alpha}
-
-    def target_value(self, actor: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key) -> Array:
+    def target_value(self, state: SACRNDState, alpha: Array, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s') - beta b(s', a')], a' ~ pi (paper, eq. 8)."""
         c = self.config
-        action, log_prob = tanh_normal_sample(*self._actor.apply(actor, batch.next_obs), key)
+        action, log_prob = tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
         beta = c.beta if c.critic_beta is None else c.critic_beta
         q = self._q(state.target, batch.next_obs, action).min(0)
         value = q - alpha * log_prob - beta * self.rnd.bonus(state.rnd, batch.next_obs, action)
         return batch.reward + batch.discount * value
-
-    def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
-        """sum_i mean (Q_i(s, a) - y)^2."""
-        q = self._q(params, batch.obs, batch.action)
-        loss = ((q - target[None]) ** 2).mean(1).sum(0)
-        return loss, {"critic/loss": loss, "critic/q": q.mean()}
-
-    def act(self, state: SACRNDState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
-        """One action: the squashed mean if ``greedy``, else a sample."""
-        mean, log_std = self._actor.apply(state.actor.params, memory)
-        action = jnp.tanh(mean) if greedy else tanh_normal_sample(mean, log_std, key)[0]
-        return action[None], memory
-
-    def _q(self, params: Any, obs: Array, action: Array) -> Array:
-        return self._critic.apply(params, jnp.concatenate([obs, action], -1)).squeeze(-1)
-
-    @property
-    def _actor(self) -> GaussianPolicy:
-        return GaussianPolicy(self.config.widths, self.spec.action.shape[0])
-
-    @property
-    def _critic(self) -> Ensemble:
-        c = self.config
-        return Ensemble(c.critics, c.widths, 1, out_bound=3e-3, layer_norm=c.critic_layer_norm)
 
 
 _GYM = (

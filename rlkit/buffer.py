@@ -43,7 +43,7 @@ class Buffer(NamedTuple):
         drawable = ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)
         if not drawable.any():
             raise InputError(f"{episodes.name}: no step has a recorded successor or a terminal; nothing can be drawn")
-        if unknown := sorted(set(needs) - set(COLUMNS)):
+        if unknown := sorted({name for name in needs if name.partition("@")[0] not in COLUMNS}):
             raise InputError(f"unknown columns {unknown}; known: {sorted(COLUMNS)}")
         reward = np.where(flags & HAS_ACTION, normaliser.reward(np.asarray(episodes.reward)), 0).astype(np.float32)
         return jax.device_put(
@@ -54,7 +54,7 @@ class Buffer(NamedTuple):
                 t=episodes.t,
                 flags=flags,
                 index=np.flatnonzero(drawable).astype(np.int32),
-                extra={name: COLUMNS[name](reward, episodes.starts) for name in needs},
+                extra={name: _column(name, reward, episodes.starts) for name in needs},
             )
         )
 
@@ -85,12 +85,27 @@ def stats(buffer: Buffer) -> Stats:
     return Stats(*moments(buffer.obs), *moments(buffer.action))
 
 
-def _return_to_go(reward: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """[N] undiscounted sum of the rewards from each row to the end of its episode."""
-    tail = np.append(np.cumsum(reward[::-1], dtype=np.float64)[::-1], 0.0)
-    ends = np.append(starts[1:], len(reward))
-    return (tail[:-1] - np.repeat(tail[ends], np.diff(np.append(starts, len(reward))))).astype(np.float32)
+def _column(need: str, reward: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The column ``name`` or, discounted, ``name@gamma``: return_to_go@0.99."""
+    name, _, gamma = need.partition("@")
+    return COLUMNS[name](reward, starts, float(gamma or 1))
 
 
-# name -> f(reward [N], starts [E]) -> [N, ...]
+def _return_to_go(reward: np.ndarray, starts: np.ndarray, gamma: float) -> np.ndarray:
+    """[N] discounted sum of the rewards from each row to the end of its episode.
+
+    It stops at a time limit as at a terminal: what would have come after is not guessed. So it is below the value of a
+    truncated step where rewards are positive and above it where they are negative.
+    """
+    result = np.zeros(len(reward))
+    rows = np.append(starts[1:], len(reward)) - 1  # from the last row of every episode towards its first
+    tail = np.zeros(len(rows))
+    while rows.size:
+        tail = result[rows] = reward[rows] + gamma * tail
+        going = rows > starts
+        rows, starts, tail = rows[going] - 1, starts[going], tail[going]
+    return result.astype(np.float32)
+
+
+# name -> f(reward [N], starts [E], gamma) -> [N, ...]
 COLUMNS: Mapping = {"return_to_go": _return_to_go}

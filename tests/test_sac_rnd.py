@@ -79,12 +79,12 @@ def test_without_a_bonus_the_losses_are_those_of_plain_sac_bit_for_bit(trained):
     _, sac, _, state = trained
     plain, data, key, alpha = with_beta(sac, 0.0), batch(), jax.random.key(4), jnp.float32(0.7)
     action, log_prob = tanh_normal_sample(*sac._actor.apply(state.actor.params, data.obs), key)
-    q = sac._critic.apply(state.critic.params, jnp.concatenate([data.obs, action], -1)).squeeze(-1).min(0)
+    q = sac._critic.apply(state.critic.params, data.obs, action).squeeze(-1).min(0)
     assert plain.actor_loss(state.actor.params, state, alpha, data, key)[0] == (alpha * log_prob - q).mean()
     action, log_prob = tanh_normal_sample(*sac._actor.apply(state.actor.params, data.next_obs), key)
-    q = sac._critic.apply(state.target, jnp.concatenate([data.next_obs, action], -1)).squeeze(-1).min(0)
+    q = sac._critic.apply(state.target, data.next_obs, action).squeeze(-1).min(0)
     target = data.reward + data.discount * (q - alpha * log_prob)
-    assert np.array_equal(plain.target_value(state.actor.params, state, alpha, data, key), target)
+    assert np.array_equal(plain.target_value(state, alpha, data, key), target)
     assert target[1] == data.reward[1]  # terminal: nothing but the reward
 
 
@@ -97,8 +97,8 @@ def test_each_beta_weighs_the_bonus_in_its_own_place(trained):
     gap -= none.actor_loss(state.actor.params, state, alpha, data, key)[0]
     np.testing.assert_allclose(gap, 2 * rnd.bonus(end, data.obs, action).mean(), rtol=1e-4)
     action, _ = tanh_normal_sample(*sac._actor.apply(state.actor.params, data.next_obs), key)
-    gap = none.target_value(state.actor.params, state, alpha, data, key)
-    gap -= some.target_value(state.actor.params, state, alpha, data, key)
+    gap = none.target_value(state, alpha, data, key)
+    gap -= some.target_value(state, alpha, data, key)
     np.testing.assert_allclose(gap, 0.5 * data.discount * rnd.bonus(end, data.next_obs, action), rtol=1e-4, atol=1e-6)
 
 
@@ -118,10 +118,10 @@ def test_the_critics_see_the_new_actor_the_old_temperature_and_the_old_targets(t
     after, metrics = sac.update(state, batch(), jax.random.key(6), 0)
     _, critic_key = jax.random.split(jax.random.key(6))
     old_alpha = jnp.exp(state.log_alpha.params)
-    target = sac.target_value(after.actor.params, state, old_alpha, batch(), critic_key)
+    target = sac.target_value(state._replace(actor=after.actor), old_alpha, batch(), critic_key)
     loss, _ = sac.critic_loss(state.critic.params, target, batch())
     np.testing.assert_allclose(metrics["critic/loss"], loss, rtol=1e-5)
-    stale = sac.target_value(state.actor.params, state, jnp.exp(after.log_alpha.params), batch(), critic_key)
+    stale = sac.target_value(state, jnp.exp(after.log_alpha.params), batch(), critic_key)
     assert not np.allclose(stale, target, rtol=1e-5)
     moved = jax.tree.map(lambda t, q: 0.995 * t + 0.005 * q, state.target, after.critic.params)
     for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(after.target), strict=True):

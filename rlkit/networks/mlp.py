@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from rlkit.types import Array
 
@@ -24,6 +26,26 @@ def fan_in_uniform(fan_in: int) -> Callable:
 _BIAS = nn.initializers.constant(0.1)
 
 
+class Joined(nn.Module):
+    """A dense layer on an input that comes in ``parts``, [..., I_k] each, whose leading axes are broadcast.
+
+    Each part meets its own rows of the kernel before anything is repeated, and the gradient of one costs nothing for
+    the others: a state that is valued with 30 actions takes one product, not 30.
+    """
+
+    width: int
+    kernel_init: Callable
+    bias_init: Callable
+
+    @nn.compact
+    def __call__(self, *parts: Array) -> Array:
+        ends = list(itertools.accumulate(part.shape[-1] for part in parts))
+        kernel = self.param("kernel", self.kernel_init, (ends[-1], self.width), parts[0].dtype)
+        bias = self.param("bias", self.bias_init, (self.width,), parts[0].dtype)
+        y = sum(part @ rows for part, rows in zip(parts, jnp.split(kernel, ends[:-1]), strict=True))
+        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
 class MLP(nn.Module):
     """Dense layers with ReLU, an optional LayerNorm after each ReLU, and a linear output.
 
@@ -37,26 +59,31 @@ class MLP(nn.Module):
     layer_norm: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., I] -> [..., out]."""
-        for width in self.widths:
-            x = nn.relu(nn.Dense(width, kernel_init=fan_in_uniform(x.shape[-1]), bias_init=_BIAS)(x))
-            if self.layer_norm:
-                x = nn.LayerNorm()(x)
+    def __call__(self, *parts: Array) -> Array:
+        """[..., I] -> [..., out]; an input may come in parts, see Joined."""
+        for i, width in enumerate(self.widths):
+            fan_in = fan_in_uniform(sum(part.shape[-1] for part in parts))
+            x = nn.relu(Joined(width, fan_in, _BIAS, name=f"Dense_{i}")(*parts))
+            parts = (nn.LayerNorm()(x) if self.layer_norm else x,)
         bound = uniform(self.out_bound)
-        return nn.Dense(self.out, kernel_init=bound, bias_init=bound)(x)
+        return Joined(self.out, bound, bound, name=f"Dense_{len(self.widths)}")(*parts)
 
 
 class Ensemble(nn.Module):
-    """``size`` members of one architecture with parameters of their own; [..., I] -> [size, ..., out]."""
+    """``size`` members of one architecture with parameters of their own; [..., I] -> [size, ..., out].
+
+    Unless ``shared``, each member has an input of its own, [size, ..., I]: the way to every member's own gradient.
+    """
 
     size: int
     widths: tuple[int, ...]
     out: int
     out_bound: float
     layer_norm: bool = False
+    shared: bool = True
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        members = nn.vmap(MLP, {"params": 0}, {"params": True}, in_axes=None, axis_size=self.size)
-        return members(self.widths, self.out, self.out_bound, self.layer_norm)(x)
+    def __call__(self, *parts: Array) -> Array:
+        in_axes = None if self.shared else 0
+        members = nn.vmap(MLP, {"params": 0}, {"params": True}, in_axes=in_axes, axis_size=self.size)
+        return members(self.widths, self.out, self.out_bound, self.layer_norm)(*parts)

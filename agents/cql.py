@@ -1,0 +1,242 @@
+"""CQL, conservative Q-learning, for continuous actions, and Cal-QL as its option ``calibrate``.
+
+Kumar, Zhou, Tucker, Levine: Conservative Q-Learning for Offline Reinforcement Learning, NeurIPS 2020, arXiv 2006.04779:
+CQL(H) on SAC, with or without the Lagrange multiplier. Nakamoto et al.: Cal-QL, NeurIPS 2023, arXiv 2303.05479: values
+of the policy's actions are not pushed below the return that the data went on to. Code read: young-geng/CQL and its
+descendants in CORL and nakamotoo/Cal-QL; the defaults are CORL's for Gym-MuJoCo.
+
+The policy is evaluated once on each of s and s', not once for each candidate, and the critics' first layer multiplies
+each state once, however many candidates it is valued with.
+
+Deviations: initialisation and log standard deviation are SAC's here (CORL: orthogonal, with a learned offset); the critics
+see the new actor and the old temperature. Cal-QL's returns stop at a time limit and bootstrap nothing, and a trajectory
+that fails throughout is not given r / (1 - gamma), as the official code does in AntMaze.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agents.sac import SAC, require_bounded
+from rlkit import optim
+from rlkit.networks import Ensemble, tanh_normal_sample
+from rlkit.optim import Net
+from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of CQL and Cal-QL."""
+
+    cql_alpha: float = 10.0
+    """Weight of the conservative term beside the squared error (which has no half)."""
+    calibrate: bool = False
+    """Cal-QL: values of the policy's actions enter the conservative term no lower than the data's return to go."""
+    lagrange_gap: float | None = None
+    """Gap that a learned multiplier of cql_alpha steers the conservative term to; no multiplier if not given."""
+    min_gap: float | None = None
+    """Below this gap a state's conservative term has no gradient; unlimited if not given."""
+    candidates: int = 10
+    """Actions in the conservative term from each of the uniform distribution, the policy at s and the policy at s'."""
+    max_backup: bool = False
+    """Back up the best of as many actions at s', rather than one."""
+    backup_entropy: bool = False
+    """Whether the backed-up value contains the policy's entropy."""
+    widths: tuple[int, ...] = (256, 256, 256)
+    """Hidden layers of the actor."""
+    critic_widths: tuple[int, ...] = (256, 256, 256)
+    """Hidden layers of each critic."""
+    critics: int = 2
+    """Critics; the smallest of their values counts."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.005
+    """Share of the online critics that the target critics take over at each update."""
+    actor_learning_rate: float = 3e-5
+    """Adam's step size for the actor."""
+    critic_learning_rate: float = 3e-4
+    """Adam's step size for the critics and for the logarithm of the multiplier."""
+    alpha_learning_rate: float = 3e-5
+    """Adam's step size for the logarithm of the temperature."""
+    initial_alpha: float = 1.0
+    """Temperature at the start."""
+    target_entropy: float | None = None
+    """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
+    batch_size: int = 256
+    """Steps in a batch."""
+
+    def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
+        """One stage."""
+        require_bounded("cql", spec)
+        return (Stage("cql", CQL(self, spec, (self.returns,) if self.calibrate else ()), steps),)
+
+    @property
+    def returns(self) -> str:
+        """The column that calibration reads."""
+        return f"return_to_go@{self.gamma}"
+
+
+class CQLState(NamedTuple):
+    """SAC's state and the logarithm of the multiplier."""
+
+    actor: Net
+    critic: Net
+    target: Any
+    log_alpha: Net
+    log_multiplier: Net
+
+
+class Candidates(NamedTuple):
+    """K actions for each state of a batch, over which the conservative term takes its soft maximum."""
+
+    action: Array  # [K, B, A]
+    log_density: Array  # [K, B], of the distribution that each was drawn from
+    floor: Array | None  # [K, B], below which the values do not count; minus infinity for random actions
+
+
+@dataclass(frozen=True)
+class CQL(SAC):
+    """SAC with the conservative term in the loss of its critics."""
+
+    def init(self, key: Key, prev: None, stats: Stats) -> CQLState:
+        """SAC's, and a multiplier of e."""
+        multiplier = optim.init(jnp.ones(()), optax.adam(self.config.critic_learning_rate))
+        return CQLState(*super().init(key, None, stats), multiplier)
+
+    def evaluate(self, state: CQLState, alpha: Array, batch: Transitions, key: Key) -> tuple[CQLState, Metrics]:
+        """One step of the critics and their targets, and of the multiplier if there is one."""
+        c, params = self.config, state.actor.params
+        here, there = self._actor.apply(params, batch.obs), self._actor.apply(params, batch.next_obs)
+        target = self.target_value(state, alpha, batch, there, key)
+        candidates = self.draw_candidates(here, there, batch, key)
+        weight = jnp.float32(c.cql_alpha)
+        if c.lagrange_gap is not None:
+            weight *= jnp.exp(state.log_multiplier.params)
+        state, metrics = self.descend_critics(state, lambda p: self.critic_loss(p, target, batch, candidates, weight))
+        if c.lagrange_gap is None:
+            return state, metrics
+        log_multiplier, multiplier_metrics = optim.descend(
+            lambda p: self.multiplier_loss(p, metrics["critic/gap"]),
+            state.log_multiplier,
+            optax.adam(c.critic_learning_rate),
+        )
+        return state._replace(log_multiplier=log_multiplier), metrics | multiplier_metrics
+
+    def target_value(
+        self, state: CQLState, alpha: Array, batch: Transitions, there: tuple[Array, Array], key: Key
+    ) -> Array:
+        """y = r + discount max_a' min_i Q'_i(s', a') over one or more a' ~ pi(s') = ``there``, less the entropy's
+        alpha log pi(a'|s') where it is backed up."""
+        c = self.config
+        action, log_prob = _draw(there, c.candidates if c.max_backup else 1, key)
+        value = self._q(state.target, batch.next_obs[None], action).min(0)
+        value = value - alpha * log_prob if c.backup_entropy else value
+        return batch.reward + batch.discount * value.max(0)
+
+    def draw_candidates(
+        self, here: tuple[Array, Array], there: tuple[Array, Array], batch: Transitions, key: Key
+    ) -> Candidates:
+        """Uniform actions, then the policy's at s, then its at s'; all are valued at s."""
+        n, keys = self.config.candidates, jax.random.split(jax.random.fold_in(key, 1), 3)
+        uniform = jax.random.uniform(keys[0], (n, *batch.action.shape), minval=-1.0, maxval=1.0)
+        density = jnp.full(uniform.shape[:2], -batch.action.shape[-1] * math.log(2))
+        drawn = (uniform, density), _draw(here, n, keys[1]), _draw(there, n, keys[2])
+        floor = None
+        if self.config.calibrate:
+            returns = jnp.broadcast_to(batch.extra[self.config.returns], (2 * n, *batch.reward.shape))
+            floor = jnp.concatenate([jnp.full_like(density, -jnp.inf), returns])
+        return Candidates(*(jnp.concatenate(parts) for parts in zip(*drawn, strict=True)), floor)
+
+    def critic_loss(
+        self, params: Any, target: Array, batch: Transitions, candidates: Candidates, weight: Array
+    ) -> tuple[Array, Metrics]:
+        """sum_i mean (Q_i(s, a) - y)^2 + weight sum_i mean [log sum_k exp(Q_i(s, a_k)) / p(a_k) - Q_i(s, a)] (CQL eq. 4
+        by importance sampling, appendix F; Cal-QL eq. 4.1 with the floor)."""
+        q = self._q(params, batch.obs, batch.action)
+        values = self._q(params, batch.obs[None], candidates.action)
+        if candidates.floor is not None:
+            values = jnp.maximum(values, candidates.floor[None])
+        gap = jax.nn.logsumexp(values - candidates.log_density[None], axis=1) - q
+        if self.config.min_gap is not None:
+            gap = jnp.maximum(gap, self.config.min_gap)
+        gap = gap.mean(1)
+        loss = ((q - target[None]) ** 2).mean(1).sum(0) + weight * gap.sum(0)
+        return loss, {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap.mean()}
+
+    def multiplier_loss(self, log_multiplier: Array, gap: Array) -> tuple[Array, Metrics]:
+        """-exp(log multiplier) cql_alpha (gap - lagrange_gap), the mean over the critics (appendix F)."""
+        multiplier = jnp.exp(log_multiplier)
+        loss = -multiplier * self.config.cql_alpha * (gap - self.config.lagrange_gap)
+        return loss, {"multiplier/value": multiplier}
+
+    @property
+    def _critic(self) -> Ensemble:
+        c = self.config
+        return Ensemble(c.critics, c.critic_widths, 1, out_bound=3e-3)
+
+
+def _draw(policy: tuple[Array, Array], n: int, key: Key) -> tuple[Array, Array]:
+    """``n`` actions [n, B, A] for each row of (mean, log_std), and their log-densities [n, B]."""
+    mean, log_std = (jnp.broadcast_to(x, (n, *x.shape)) for x in policy)
+    return tanh_normal_sample(mean, log_std, key)
+
+
+_CORL = "CORL, algorithms/offline/cql.py and configs/offline/cql: 1M updates of 256"
+_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute or two on two cores"
+_NORMALISED = {"normalise": "standard"}
+_ANTMAZE = Config(
+    cql_alpha=5.0,
+    lagrange_gap=0.8,
+    min_gap=-200.0,
+    max_backup=True,
+    critic_widths=(256,) * 5,
+    actor_learning_rate=1e-4,
+    alpha_learning_rate=1e-4,
+)
+_CAL_QL = Config(
+    cql_alpha=5.0,
+    calibrate=True,
+    lagrange_gap=0.8,
+    min_gap=-200.0,
+    max_backup=True,
+    widths=(256, 256),
+    critic_widths=(256,) * 4,
+    actor_learning_rate=1e-4,
+    alpha_learning_rate=1e-4,
+)
+_SPARSE = {"reward_scale": 10.0, "reward_shift": -5.0}
+
+PRESETS = {
+    "pendulum": Preset(
+        Config(
+            cql_alpha=1.0,
+            widths=(64, 64),
+            critic_widths=(64, 64),
+            actor_learning_rate=1e-3,
+            critic_learning_rate=1e-3,
+            alpha_learning_rate=1e-3,
+        ),
+        6_000,
+        _PENDULUM,
+    ),
+    "gym": Preset(Config(), 1_000_000, f"{_CORL}, for every set but hopper/medium", _NORMALISED),
+    "hopper/medium": Preset(Config(), 1_000_000, _CORL, _NORMALISED | {"reward": "return-range"}),
+    "adroit": Preset(
+        Config(cql_alpha=1.0, actor_learning_rate=1e-4, alpha_learning_rate=1e-4), 1_000_000, _CORL, _NORMALISED
+    ),
+    "maze2d": Preset(Config(lagrange_gap=5.0), 1_000_000, _CORL, _NORMALISED),
+    "antmaze": Preset(_ANTMAZE, 1_000_000, f"{_CORL}; hard to reproduce, see CORL issue 14", _SPARSE),
+    "antmaze-cal-ql": Preset(
+        _CAL_QL,
+        1_000_000,
+        "nakamotoo/Cal-QL, its script for AntMaze, offline phase: weight 5, gap 0.8, policy 2 x 256, critics 4 x 256; "
+        "max_backup, min_gap and the policy's learning rate are CORL's",
+        _SPARSE,
+    ),
+}

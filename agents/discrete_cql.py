@@ -1,0 +1,121 @@
+"""CQL for discrete actions: double Q-learning with the conservative term.
+
+Kumar, Zhou, Tucker, Levine: Conservative Q-Learning for Offline Reinforcement Learning, NeurIPS 2020, arXiv 2006.04779
+(section 6 and appendix F, which build on QR-DQN); here on double DQN (van Hasselt et al. 2016, arXiv 1509.06461) as in
+d3rlpy's DiscreteCQL. The sum over the actions is exact, so nothing is sampled and there is no actor.
+
+Deviations: targets move at every update (polyak) and not every few thousand; squared, not Huber, error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlkit import optim
+from rlkit.acting import Reactive
+from rlkit.buffer import Buffer
+from rlkit.networks import MLP
+from rlkit.optim import Net
+from rlkit.types import Array, Discrete, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of CQL for discrete actions."""
+
+    cql_alpha: float = 1.0
+    """Weight of the conservative term beside the squared error (which has no half); 0 is double DQN."""
+    widths: tuple[int, ...] = (256, 256)
+    """Hidden layers of the critic."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.005
+    """Share of the online critic that the target critic takes over at each update."""
+    learning_rate: float = 3e-4
+    """Adam's step size."""
+    batch_size: int = 256
+    """Steps in a batch."""
+
+    def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
+        """One stage."""
+        if not isinstance(spec.action, Discrete):
+            raise InputError("discrete-cql needs discrete actions; this dataset's are not: choose another agent")
+        return (Stage("discrete-cql", DiscreteCQL(self, spec), steps),)
+
+
+class DiscreteCQLState(NamedTuple):
+    """Everything that acting and further training need."""
+
+    critic: Net
+    target: Any
+
+
+@dataclass(frozen=True)
+class DiscreteCQL(Reactive):
+    """The learner: one critic with a value for every action."""
+
+    config: Config
+    spec: Spec
+    needs: tuple[str, ...] = ()
+
+    def init(self, key: Key, prev: None, stats: Stats) -> DiscreteCQLState:
+        """The target starts as a copy of the critic."""
+        params = self._critic.init(key, stats.obs_mean)
+        target = jax.tree.map(jnp.copy, params)  # a copy, since the state is donated
+        return DiscreteCQLState(optim.init(params, self._optimiser), target)
+
+    def sample(self, buffer: Buffer, key: Key) -> Transitions:
+        """Recorded steps."""
+        return buffer.transitions(key, self.config.batch_size, self.config.gamma)
+
+    def update(
+        self, state: DiscreteCQLState, batch: Transitions, key: Key, step: Array
+    ) -> tuple[DiscreteCQLState, Metrics]:
+        """One step of the critic, and of the target after it."""
+        target = self.target_value(state, batch)
+        critic, metrics = optim.descend(lambda p: self.critic_loss(p, target, batch), state.critic, self._optimiser)
+        return DiscreteCQLState(critic, optim.polyak(state.target, critic.params, self.config.tau)), metrics
+
+    def target_value(self, state: DiscreteCQLState, batch: Transitions) -> Array:
+        """y = r + discount Q'(s', argmax_a Q(s', a)): the online critic chooses, the target values (double DQN)."""
+        chosen = self._critic.apply(state.critic.params, batch.next_obs).argmax(-1)
+        return batch.reward + batch.discount * _at(self._critic.apply(state.target, batch.next_obs), chosen)
+
+    def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
+        """mean (Q(s, a) - y)^2 + cql_alpha mean [log sum_a' exp Q(s, a') - Q(s, a)] (eq. 4)."""
+        values = self._critic.apply(params, batch.obs)
+        q = _at(values, batch.action)
+        gap = (jax.nn.logsumexp(values, -1) - q).mean()
+        loss = ((q - target) ** 2).mean() + self.config.cql_alpha * gap
+        return loss, {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap}
+
+    def act(self, state: DiscreteCQLState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
+        """The best action by the critic, ``greedy`` or not."""
+        return self._critic.apply(state.critic.params, memory).argmax(-1).astype(jnp.int32)[None], memory
+
+    @property
+    def _critic(self) -> MLP:
+        return MLP(self.config.widths, self.spec.action.n, out_bound=3e-3)
+
+    @property
+    def _optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.learning_rate)
+
+
+def _at(values: Array, action: Array) -> Array:
+    """[B, n] and [B] -> [B]."""
+    return jnp.take_along_axis(values, action[:, None], -1)[:, 0]
+
+
+PRESETS = {
+    "cartpole": Preset(
+        Config(learning_rate=1e-3),
+        5_000,
+        "this project, for small sets of CartPole: a few episodes and a minute of training",
+    ),
+}
