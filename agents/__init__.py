@@ -16,5 +16,6 @@ REGISTRY = {
     "discrete-cql": AgentEntry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
     "edac": AgentEntry("agents.edac", "SAC with diverse critics, or SAC-N (An et al. 2021)"),
     "sac": AgentEntry("agents.sac", "Soft actor-critic without pessimism (Haarnoja et al. 2018)"),
+    "iql": AgentEntry("agents.iql", "Implicit Q-learning: advantage-weighted cloning (Kostrikov et al. 2022)"),
     "sac-rnd": AgentEntry("agents.sac_rnd", "SAC with a random-network-distillation penalty (Nikulin et al. 2023)"),
 }

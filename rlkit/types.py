@@ -62,6 +62,12 @@ class Spec:
     action: Box | Discrete
     horizon: int
 
+    def require_bounded_action(self, agent: str) -> None:
+        """Raises InputError unless the action is a Box of which every element is bounded."""
+        box = self.action
+        if not isinstance(box, Box) or set(box.low) != {-1.0} or set(box.high) != {1.0}:
+            raise InputError(f"{agent} needs continuous, bounded actions; this dataset's are not: choose another agent")
+
 
 class Transitions(NamedTuple):
     """A batch of B steps. ``discount`` is gamma, or 0 where the episode ended in a terminal state (Bellman backup

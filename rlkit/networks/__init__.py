@@ -2,7 +2,13 @@
 
 from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
 from rlkit.networks.mlp import MLP, Ensemble, uniform
-from rlkit.networks.policy import GaussianPolicy, tanh_normal_log_prob, tanh_normal_sample
+from rlkit.networks.policy import (
+    GaussianPolicy,
+    normal_log_prob,
+    normal_sample,
+    tanh_normal_log_prob,
+    tanh_normal_sample,
+)
 
 __all__ = [
     "CONDITIONINGS",
@@ -10,6 +16,8 @@ __all__ = [
     "ConditionedMLP",
     "Ensemble",
     "GaussianPolicy",
+    "normal_log_prob",
+    "normal_sample",
     "tanh_normal_log_prob",
     "tanh_normal_sample",
     "uniform",

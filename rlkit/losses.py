@@ -1,0 +1,20 @@
+"""Losses and weights that several methods share. All are elementwise; the agents take the means."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from rlkit.types import Array
+
+
+def expectile(error: Array, level: float) -> Array:
+    """|level - 1(error < 0)| error^2 (Kostrikov et al. 2021, eq. 2), for error = sample - estimate.
+
+    What minimises its mean is the ``level`` expectile of the samples: 0.5 their mean, towards 1 their largest.
+    """
+    return jnp.where(error < 0, 1 - level, level) * error**2
+
+
+def advantage_weight(advantage: Array, beta: float, limit: float) -> Array:
+    """min(exp(beta advantage), limit), the weight of a recorded action in advantage-weighted regression."""
+    return jnp.minimum(jnp.exp(beta * advantage), limit)
