@@ -13,7 +13,9 @@ digit differently.)
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlkit.datasets import Normaliser
-from rlkit.types import Agent, Array, Memory, Percept, State
+from rlkit.types import Agent, Array, Memory, Percept, Spec, State
 
 
 class EvaluationError(RuntimeError):
@@ -43,12 +45,18 @@ def score(returns: Any, reference: Sequence[Any]) -> Any:
     return 100 * (np.asarray(returns, np.float64) - low) / (high - low)
 
 
+def longest(spec: Spec) -> int:
+    """Steps after which an episode counts as endless: ten times the longest one of the data and the environment."""
+    return 10 * spec.horizon
+
+
 class Evaluator:
     """Plays ``episodes`` episodes with each seed's greedy policy, through the run's normaliser.
 
     make_env: makes one environment, whose observations are flattened here. seed: episode i is reset with seed + i, for
     every seed of the run alike. goal: handed to ``agent.begin``. envs_per_seed: environments side by side, which
-    changes the speed only; by default one for each episode, at most 20.
+    changes the speed only; by default one for each episode, at most 20. longest: steps after which an episode that has
+    not ended is an error.
     """
 
     def __init__(
@@ -61,18 +69,21 @@ class Evaluator:
         seed: int = 0,
         goal: Any = None,
         envs_per_seed: int | None = None,
+        longest: float = math.inf,
     ):
         if episodes < 1:
             raise ValueError(f"episodes is {episodes}, but at least 1 is needed")
         self._agent, self._normaliser, self._make_env = agent, normaliser, make_env
         self._episodes, self._seed, self._goal = episodes, seed, goal
+        self._longest = longest
         self._width = min(envs_per_seed or 20, episodes)
         self._envs: list[gymnasium.Env] = []
 
-    def run(self, state: State) -> Evaluation:
+    def run(self, state: State, beat: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluate ``state``, which has a leading seed axis [S] on every leaf; it is neither changed nor donated.
 
-        Raises EvaluationError if an environment raises, if an observation or a reward is not finite, or an action.
+        ``beat`` is called after every step. Raises EvaluationError if an environment raises, if an observation or a
+        reward is not finite, or an action, or if an episode does not end.
         """
         device = jax.devices()[0]
         inputs = (state, self._goal, self._normaliser, np.uint32(self._seed))
@@ -86,6 +97,7 @@ class Evaluator:
         try:
             for lane in lanes:
                 lane.reset()
+                beat()
             while any(lane.live for lane in lanes):
                 seen = jax.device_put(_stack(lanes, self._width), device)
                 action, memory, plan = _policy(self._agent, fixed, memory, plan, seen)
@@ -93,6 +105,7 @@ class Evaluator:
                 for lane, chosen in zip(lanes, actions.reshape(len(lanes), *actions.shape[2:]), strict=True):
                     if lane.live:
                         lane.step(chosen)
+                beat()
         except EvaluationError:
             self.close()  # what an environment does after it failed is not known: the next run makes new ones
             raise
@@ -101,7 +114,8 @@ class Evaluator:
     def close(self) -> None:
         """Close the environments; a further run makes new ones."""
         for env in self._envs:
-            env.close()
+            with contextlib.suppress(Exception):  # foreign code, which is not needed any more
+                env.close()
         self._envs.clear()
 
     def _empty(self, seeds: int) -> Evaluation:
@@ -115,14 +129,17 @@ class Evaluator:
             self._envs.append(self._make_env())
         queues = [iter(range(self._episodes)) for _ in range(seeds)]
         pairs = ((member, env) for env, member in zip(self._envs, np.repeat(range(seeds), self._width), strict=False))
-        return [_Lane(env, int(member), queues[member], self._seed, result) for member, env in pairs]
+        return [_Lane(env, int(member), queues[member], self._seed, self._longest, result) for member, env in pairs]
 
 
 class _Lane:
     """One environment, and where it stands in the episode that it plays. Idle (not live) once there is none left."""
 
-    def __init__(self, env: gymnasium.Env, member: int, queue: Iterator[int], seed: int, result: Evaluation):
+    def __init__(
+        self, env: gymnasium.Env, member: int, queue: Iterator[int], seed: int, longest: float, result: Evaluation
+    ):
         self._env, self._member, self._queue, self._seed, self._result = env, member, queue, seed, result
+        self._longest = longest
         self.live, self.episode, self.t, self.reward = True, 0, 0, 0.0
         self.obs: np.ndarray | None = None  # [O] float32
 
@@ -149,6 +166,8 @@ class _Lane:
         if terminated or truncated:
             self._result.lengths[self._member, self.episode] = self.t
             self.reset()
+        elif self.t >= self._longest:
+            raise self._error("the episode does not end; give the environment a time limit")
 
     def _perceive(self, obs: Any, reward: float) -> None:
         self.obs = np.asarray(gymnasium.spaces.flatten(self._env.observation_space, obs), np.float32)

@@ -5,8 +5,10 @@ Both packages are slow to import and are imported when a run starts.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,23 +27,38 @@ class Logger(Protocol):
 
 
 class TensorBoard:
-    """Event files in ``folder``/tensorboard; what they say of updates after ``updates`` is dropped."""
+    """Event files in ``folder``/tensorboard; what they say of updates after ``updates`` is dropped.
+
+    Written in this thread and without a queue: tensorboardX's own SummaryWriter writes in another one, and waits for
+    ever once that has died of a full disk.
+    """
 
     errors = (OSError, RuntimeError, ValueError)
 
     def __init__(self, folder: Path, updates: int):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=updates + 1)
+        self._event, self._scalar = Event, scalar
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        suffix = f".{updates}.{os.getpid()}"  # names begin with the second
+        self._writer = EventsWriter(str(folder / "tensorboard" / "events"), suffix)
+        self._write(updates + 1, session_log=SessionLog(status=SessionLog.START))
+        self._writer.flush()
 
     def scalars(self, updates: int, values: Mapping[str, float]) -> None:
         """Write ``values`` at ``updates``."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, updates)
+            self._write(updates, summary=self._scalar(name, value))
+        self._writer.flush()
 
     def close(self) -> None:
         """Flush."""
         self._writer.close()
+
+    def _write(self, updates: int, **content: Any) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), step=updates, **content))
 
 
 class WeightsAndBiases:
@@ -78,7 +95,11 @@ def import_wandb() -> Any:
 
 def start(folder: Path, config: Mapping[str, Any], updates: int, *, wandb: bool) -> list[Logger]:
     """The loggers of a run that goes on after ``updates``."""
-    started: list[Logger] = [TensorBoard(folder, updates)]
+    started: list[Logger] = []
+    try:
+        started.append(TensorBoard(folder, updates))
+    except TensorBoard.errors as error:
+        print(f"rlkit: TensorBoard does not start and is off: {error}", file=sys.stderr)
     if wandb:
         package = import_wandb()
         try:

@@ -26,7 +26,6 @@ from rlkit.buffer import Buffer
 from rlkit.sharding import per_seed, replicated, shard_batch
 from rlkit.types import Array, InputError, Key, Learner, Stage, State, Stats
 
-
 _NONE: tuple[dict[str, np.ndarray], np.ndarray] = ({}, np.zeros(0, bool))  # metrics and finite of no interval
 _GROWTH = 4  # of a chunk over the one before: the first ones, which are short, say little of the rate
 
@@ -80,7 +79,7 @@ def fit(
         else:
             state, step, sums = _init(stage.learner, mesh, init_keys, state, stats), 0, {}
             yield Progress(number, step, state, sums, *_NONE)
-        names, pace = _metrics(stage.learner, mesh, state, buffer), _Pace(chunk_seconds)
+        names, pace = _metrics(stage.learner, mesh, state, buffer, step_keys), _Pace(chunk_seconds)
         while step < stage.steps:
             if step % log_every == 0:
                 zeros = {name: np.zeros(len(seeds), dtype) for name, dtype in names.items()}
@@ -96,7 +95,7 @@ def fit(
             if step % log_every == 0 or step == stage.steps:
                 interval = (step - 1) % log_every + 1
                 means = {name: total / interval for name, total in jax.device_get(sums).items()}
-                found = means, jax.device_get(_finite(state, sums))
+                found = means, jax.device_get(finite(state, sums))
             yield Progress(number, step, state, sums, *found)
 
 
@@ -186,16 +185,16 @@ def _update(
     return learner.update(state, batch, update_key, step)
 
 
-def _metrics(learner: Learner, mesh: Mesh, state: State, buffer: Buffer) -> dict[str, np.dtype]:
+def _metrics(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> dict[str, np.dtype]:
     """The names and dtypes of the metrics of an update."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (state, keys))
     update = functools.partial(_update, learner, mesh)
-    metrics = jax.eval_shape(update, one, buffer, jax.random.key(0), np.int32(0))[1]
+    metrics = jax.eval_shape(lambda state, key: update(state, buffer, key, np.int32(0)), *one)[1]
     return {name: metric.dtype for name, metric in metrics.items()}
 
 
 @jax.jit
-def _finite(state: State, sums: dict[str, Array]) -> Array:
+def finite(state: State, sums: dict[str, Array]) -> Array:
     """Which seeds [S] have neither a NaN nor an infinity in their state and their metrics."""
 
     def one_seed(tree: Any) -> Array:

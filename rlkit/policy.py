@@ -44,7 +44,7 @@ def restore(folder: Path, record: Record) -> tuple[Agent, State]:
         raise InputError(f"{folder}/run.json: stats are {sorted(record.stats)}, expected {sorted(Stats._fields)}")
     stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
     mesh = make_mesh(len(record.seeds), jax.devices()[:1])
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    with Checkpoints(folder / "checkpoints", identity=record.identity()) as checkpoints:
         progress = checkpoints.last(stages, stats, record.seeds, mesh)
     if progress is None or progress.stage != len(stages) - 1:
         raise InputError(f"{folder} has no checkpoint of its last stage yet: continue it with train --resume auto")

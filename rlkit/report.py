@@ -146,6 +146,9 @@ def learning_curve(
         figure.savefig(part, format="png")
     except RuntimeError as error:  # of matplotlib's font and image libraries
         raise ValueError(f"{path} could not be drawn: {error}") from error
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     part.replace(path)
 
 

@@ -2,19 +2,21 @@
 
 run.json       what was run: agent, configuration, data, spec, statistics, versions (Record)
 metrics.jsonl  training metrics and evaluations; holds no clock reading, so that a run that was interrupted and resumed
-               leaves the same bytes as one that was not
+               leaves the same bytes as one that was not; "nan" stands for seeds that diverged
 timing.jsonl   rates, times, memory
 checkpoints/   see rlkit.checkpoint
 tensorboard/   the scalars of metrics.jsonl, means over seeds
 result.json    final scores; its presence says that the run is finished
 curve.png      the learning curve
+.lock          who writes here, while somebody does
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -23,7 +25,7 @@ import numpy as np
 
 from rlkit import loggers, plain
 from rlkit.statistics import Estimate
-from rlkit.types import InputError, Spec
+from rlkit.types import InputError, RunError, Spec
 
 FORMAT = 1
 Resume = Literal["auto", "never", "must"]
@@ -148,10 +150,9 @@ def finished(folder: Path) -> bool:
 
 def evaluations(folder: Path) -> list[Evaluated]:
     """The evaluations of the run in ``folder``, in order."""
-    lines = _lines(folder / "metrics.jsonl")
     return [
         Evaluated(_place(line), np.array(line["returns"], np.float64), np.array(line["lengths"], np.int64))
-        for line in lines
+        for line in lines(folder / "metrics.jsonl")
         if "returns" in line
     ]
 
@@ -172,8 +173,14 @@ class Run:
             if drift := recorded.drift(record):
                 print(f"rlkit: {folder} goes on, but not to the same bits ({'; '.join(drift)})", file=sys.stderr)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            plain.write_json(folder / "run.json", record)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                plain.write_json(folder / "run.json", record)
+            except OSError as error:
+                raise self._unwritten(error) from error
+        self.diverged: set[int] = set()  # numbers of the seeds whose metrics are no longer meant
+        self.evaluated = False  # where the run goes on from
+        self.failed = 0  # evaluations that are invalid
         self._wandb = wandb
         self._metrics: TextIO | None = None
         self._timing: TextIO | None = None
@@ -186,58 +193,104 @@ class Run:
         for stream in (self._metrics, self._timing):
             if stream is not None:
                 stream.close()
-        for logger in self._loggers:
-            logger.close()
+        for logger in tuple(self._loggers):
+            self._attempt(logger, logger.close)
 
     def begin(self, place: Place | None) -> None:
-        """Open the logs to go on after ``place``, None for a new start; what metrics.jsonl says of later is dropped."""
+        """Open the logs to go on after ``place``, None for a new start; what metrics.jsonl says of later is dropped.
+
+        An evaluation at ``place`` that was invalid is dropped too: it is to be made again.
+        """
         path = self.folder / "metrics.jsonl"
-        kept = [line for line in _lines(path) if place and _place(line) <= place]
-        plain.write_text(path, "".join(plain.dumps(line) + "\n" for line in kept))
-        self._metrics = path.open("a", encoding="utf-8")
-        self._timing = (self.folder / "timing.jsonl").open("a", encoding="utf-8")
+        kept = [line for line in lines(path) if place and _place(line) <= place]
+        kept = [line for line in kept if not ("invalid" in line and _place(line) == place)]
+        self.evaluated = any("returns" in line and _place(line) == place for line in kept)
+        self.failed = sum("invalid" in line for line in kept)
+        logged = [line["metrics"] for line in kept if "metrics" in line]
+        self.diverged = {s for values in logged[-1:] for value in values.values() for s in _nan(value)}
+        try:
+            plain.write_text(path, "".join(plain.dumps(line) + "\n" for line in kept))
+            self._metrics = path.open("a", encoding="utf-8")
+            self._timing = (self.folder / "timing.jsonl").open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._unwritten(error) from error
         done = place.updates if place else 0
         self._loggers = loggers.start(self.folder, plain.encode(self.record), done, wandb=self._wandb)
 
     def metrics(self, place: Place, metrics: Mapping[str, np.ndarray]) -> None:
-        """Log training metrics, [S] each."""
+        """Log training metrics, [S] each. RunError if the disk takes no more."""
         values = {name: np.asarray(metrics[name]) for name in sorted(metrics)}
         self._write(self._metrics, {**place._asdict(), "metrics": values})
-        self._tell(place, {name: float(np.mean(value)) for name, value in values.items()})
+        self._tell(place, {name: _mean(value) for name, value in values.items()})
 
     def evaluation(self, place: Place, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Log one evaluation, [S, episodes] returns and lengths."""
+        """Log one evaluation, [S, episodes] returns and lengths; NaN and 0 for the seeds that diverged."""
         self._write(self._metrics, {**place._asdict(), "returns": returns, "lengths": lengths})
-        self._tell(place, {"evaluation/return": float(np.mean(returns)), "evaluation/length": float(np.mean(lengths))})
+        played = lengths > 0
+        scalars = {"evaluation/return": _mean(returns[played]), "evaluation/length": _mean(lengths[played])}
+        self._tell(place, scalars)
+
+    def invalid(self, place: Place, problem: str) -> None:
+        """Log that an evaluation failed, and why."""
+        self._write(self._metrics, {**place._asdict(), "invalid": problem})
+        self.failed += 1
 
     def timing(self, values: Mapping[str, float]) -> None:
         """Log what depends on the machine: rates, times, memory."""
         self._write(self._timing, values)
 
     def _write(self, stream: TextIO, value: Mapping[str, Any]) -> None:
-        stream.write(plain.dumps(value) + "\n")
-        stream.flush()
+        try:
+            stream.write(plain.dumps(value) + "\n")
+            stream.flush()
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> RunError:
+        return RunError(
+            f"{self.folder} cannot be written to ({error.strerror}); the checkpoints so far are kept: make room and "
+            "continue with --resume auto"
+        )
 
     def _tell(self, place: Place, scalars: Mapping[str, float]) -> None:
         for logger in tuple(self._loggers):
-            try:
-                logger.scalars(place.updates, scalars)
-            except logger.errors as error:
-                self._loggers.remove(logger)
-                print(f"rlkit: {type(logger).__name__} failed and is off from here on: {error}", file=sys.stderr)
+            self._attempt(logger, functools.partial(logger.scalars, place.updates, scalars))
+
+    def _attempt(self, logger: loggers.Logger, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except logger.errors as error:
+            self._loggers.remove(logger)
+            print(f"rlkit: {type(logger).__name__} failed and is off from here on: {error}", file=sys.stderr)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def lines(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a JSON lines file; a last line that a killed process left unfinished is skipped."""
     if not path.exists():
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
-        if line.endswith("\n"):
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
             try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}: line {number} is not JSON ({error})") from None
+                form = json.loads(line)
+                _place(form)
+            except (ValueError, KeyError, TypeError) as error:
+                reason = " ".join(str(error).split())
+                raise InputError(f"{path}: line {number} is not what was written ({reason})") from None
+            yield form
 
 
 def _place(line: Mapping[str, Any]) -> Place:
-    return Place(line["stage"], line["step"], line["updates"])
+    place = Place(line["stage"], line["step"], line["updates"])
+    if any(type(value) is not int for value in place):
+        raise TypeError(f"{place} is no place")
+    return place
+
+
+def _nan(values: Sequence[Any]) -> list[int]:
+    return [seed for seed, value in enumerate(values) if value == "nan"]
+
+
+def _mean(values: np.ndarray) -> float:
+    """Over what is not NaN; NaN where nothing is left."""
+    sound = values[~np.isnan(values)]
+    return float(np.mean(sound)) if sound.size else float("nan")

@@ -225,7 +225,9 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_tells_the_bytes_needed(t
                 bits = _bits(progress.state)
                 fill(filler, leave=16 * 1024)
             if progress.step == 20:
-                with pytest.raises(RunError, match=r"checkpoint 20 cannot be written .*[0-9] bytes are needed and .*10, is"):
+                with pytest.raises(
+                    RunError, match=r"checkpoint 20 cannot be written .*[0-9] bytes are needed and .*10, is"
+                ):
                     checkpoints.save(20, progress)
                 assert [path.name for path in checkpoints.folder.iterdir()] == ["10"]
                 last = checkpoints.last(stages, moments, SEEDS, mesh)

@@ -62,7 +62,7 @@ def _final_bits(folder):
     record = Record.read(folder)
     stages = rebuild(record)
     stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    with Checkpoints(folder / "checkpoints", identity=record.identity()) as checkpoints:
         last = checkpoints.last(stages, stats, record.seeds, make_mesh(len(record.seeds)))
     assert last.step == stages[-1].steps
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last.state)]
@@ -187,24 +187,51 @@ def test_a_run_with_other_settings_is_not_continued(rlkit_command, trained):
     assert "config.learning_rate: 0.0003 -> 0.5" in err and 'data.normalise: "none" -> "standard"' in err
 
 
-class FailsLater(gymnasium.Wrapper):
-    """An environment that breaks at its n-th reset of the process."""
+class Fails(gymnasium.Wrapper):
+    """An environment that breaks at some of the resets of the process."""
 
-    left = 0
+    resets = range(0)
+    count = 0
 
     def reset(self, **kwargs):
-        FailsLater.left -= 1
-        if FailsLater.left < 0:
+        Fails.count += 1
+        if Fails.count in Fails.resets:
             raise RuntimeError("the simulator broke")
         return super().reset(**kwargs)
 
 
-def test_a_broken_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path):
+@pytest.fixture
+def fails(monkeypatch):
+    """Set at which resets it fails; an evaluation makes four."""
+
+    def at(resets):
+        monkeypatch.setattr(Fails, "resets", resets)
+        monkeypatch.setattr(Fails, "count", 0)
+        return lambda spec: Fails(envs.make(spec))
+
+    return at
+
+
+def test_an_evaluation_that_fails_is_marked_invalid_and_training_goes_on(rlkit_command, trained, tmp_path, fails):
     argv = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
-    FailsLater.left = 12  # somewhere in the middle
-    with pytest.raises(RuntimeError, match="simulator broke"):
-        rlkit_command(*argv, make_env=lambda spec: FailsLater(envs.make(spec)))
-    assert 0 < len(evaluations(tmp_path / "run")) < 5
+    code, _, err = rlkit_command(*argv, make_env=fails(range(6, 7)))
+    assert code == 1
+    assert "after 10 updates is invalid: evaluation of seed 0, episode 1" in err
+    assert err.splitlines()[-1].endswith("1 evaluations are invalid; metrics.jsonl says why")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "returns" in line] == [0, 20, 30, 40]
+    assert [(line["step"], "simulator broke" in line["invalid"]) for line in lines if "invalid" in line] == [(10, True)]
+    assert _final_bits(tmp_path / "run") == _final_bits(trained)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_without_its_last_evaluation_a_run_is_not_finished_and_makes_it_when_it_is_resumed(
+    rlkit_command, trained, tmp_path, fails
+):
+    argv = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
+    code, _, err = rlkit_command(*argv, make_env=fails(range(17, 99)))
+    assert code == 1 and "its last evaluation is invalid" in err.splitlines()[-1]
+    assert not (tmp_path / "run" / "result.json").exists()
     assert rlkit_command(*argv)[0] == 0
     assert _final_bits(tmp_path / "run") == _final_bits(trained)
     for name in ("metrics.jsonl", "result.json"):

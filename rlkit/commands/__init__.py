@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlkit.commands import options
-from rlkit.types import InputError
+from rlkit.interrupts import Stop
+from rlkit.types import InputError, RunError
 
 
 class World(NamedTuple):
@@ -23,7 +24,8 @@ class World(NamedTuple):
 
 
 def main(argv: Sequence[str], world: World) -> int:
-    """Run one command line and return its exit code: 0, 1 (a check failed) or 2 (a mistake, told in one line)."""
+    """Run one command line and return its exit code: 0, 1 (a check or a run failed) or 2 (a mistake), each told in one
+    line; 130, 143 or 75 for a run that was interrupted (see docs/reliability.md)."""
     try:
         asked = options.parse(argv, world)
         if isinstance(asked, str):
@@ -33,6 +35,11 @@ def main(argv: Sequence[str], world: World) -> int:
     except InputError as error:
         print(f"rlkit: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"rlkit: {error}", file=sys.stderr)
+        return 1
+    except Stop as stop:  # train has told why
+        return stop.code
     except KeyboardInterrupt:
-        print("rlkit: interrupted; `train ... --resume auto` goes on from the last checkpoint", file=sys.stderr)
+        print("rlkit: interrupted", file=sys.stderr)
         return 130

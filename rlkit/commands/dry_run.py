@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rlkit import plain
+from rlkit.checkpoint import size
 from rlkit.loop import abstract_state
 from rlkit.optim import Net
 from rlkit.types import Stage
@@ -27,9 +28,9 @@ def describe(job: Job) -> str:
     held = []
     for number, stage in enumerate(job.stages):
         state = abstract_state(job.stages, number, job.stats, record.seeds[:1])
-        held.append(_bytes(state))
+        held.append(size(state))
         lines += ["", f"stage {stage.name}: {stage.steps} updates", *_batch(stage, job), *_networks(state)]
-    rows, states = _bytes(job.buffer), max(held) * len(record.seeds)
+    rows, states = size(job.buffer), max(held) * len(record.seeds)
     seeds = f"{len(record.seeds)} x {_mib(max(held))}"
     lines += ["", f"memory: data {_mib(rows)} + states {seeds} = {_mib(rows + states)}, and the batch's activations"]
     return "\n".join(lines)
@@ -61,10 +62,6 @@ def _parameters(part: Any) -> Any:
 
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _bytes(tree: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _mib(size: float) -> str:

@@ -10,10 +10,10 @@ from rlkit.commands.options import EvaluateOptions
 from rlkit.commands.report import data_row, heading, score_row
 from rlkit.compilation import keep_compiled
 from rlkit.datasets import Normaliser
-from rlkit.evaluate import Evaluator
+from rlkit.evaluate import EvaluationError, Evaluator, longest
 from rlkit.policy import restore
 from rlkit.run import Record
-from rlkit.types import InputError
+from rlkit.types import InputError, RunError
 
 
 def run(options: EvaluateOptions, world: World) -> int:
@@ -31,8 +31,12 @@ def run(options: EvaluateOptions, world: World) -> int:
         functools.partial(world.make_env, record.evaluation.environment),
         episodes=options.episodes or record.evaluation.episodes,
         seed=record.evaluation.seed if options.seed is None else options.seed,
+        longest=longest(record.spec),
     )
-    returns = evaluator.run(state).returns
+    try:
+        returns = evaluator.run(state).returns
+    except EvaluationError as error:
+        raise RunError(f"{options.run}: {error}") from error
     evaluator.close()
     print(heading(record))
     report.show([data_row(record), score_row(record.agent, record, returns)])

@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",
     "evaluate": "Evaluate the last checkpoint of a run",
     "report": "Table and learning curves of runs, side by side",
+    "verify": "Check every file of a run against its SHA-256 sum",
     "data": "List, describe or check datasets",
 }
 HELP = ("-h", "--help")
@@ -64,6 +65,14 @@ class TrainOptions(Generic[C]):
     """Episodes of each evaluation; 0 trains without. Default: 10, and 100 in mazes."""
     log_every: int | None = None
     """Updates between lines of metrics. Default: a fifth of EVAL-EVERY."""
+    time_limit: float | None = None
+    """Seconds after which to stop with a checkpoint and exit code 75, to be continued with --resume auto."""
+    watchdog: float = 600.0
+    """Seconds without a sign of life, of the device in a chunk of training or of the environment in an evaluation,
+    after which an evaluation counts as failed, or the run ends with exit code 70; 0 waits for ever."""
+    q_limit: float | None = None
+    """Largest |Q| that is credible; a seed beyond it has diverged. Default: 100 times the largest |reward| times the
+    steps of the longest episode. inf checks for NaN and infinity alone."""
     dry_run: bool = False
     """Print what would be run, its size and the memory it takes, and stop."""
     wandb: bool = False
@@ -95,6 +104,15 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
+class VerifyOptions:
+    """Check every file of a run against what was written. Exit code 1 if something is damaged."""
+
+    command: ClassVar[str] = "verify"
+    run: Positional[Path]
+    """Run directory."""
+
+
+@dataclass(frozen=True)
 class DataList:
     """List the Minari datasets that can be named."""
 
@@ -121,7 +139,7 @@ class DataCheck(DataOptions):
     """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
 
 
-Asked = TrainOptions | EvaluateOptions | ReportOptions | DataList | DataShow | DataCheck
+Asked = TrainOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataList | DataShow | DataCheck
 
 
 def parse(argv: Sequence[str], world: World) -> Asked | str:
@@ -139,8 +157,8 @@ def parse(argv: Sequence[str], world: World) -> Asked | str:
     if command == "data":
         named = {"list": DataList, "show": DataShow, "check": DataCheck}
         return tyro.extras.subcommand_cli_from_dict(named, args=rest, prog="rlkit data", description=COMMANDS["data"])
-    kind = EvaluateOptions if command == "evaluate" else ReportOptions
-    return tyro.cli(kind, args=rest, prog=f"rlkit {command}")
+    kinds = {kind.command: kind for kind in (EvaluateOptions, ReportOptions, VerifyOptions)}
+    return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
 
 
 def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:

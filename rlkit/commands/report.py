@@ -16,20 +16,20 @@ from rlkit.evaluate import score
 from rlkit.report import Curve, Row
 from rlkit.run import Evaluated, Record, evaluations
 from rlkit.statistics import Estimate, estimate, last_fifth
-from rlkit.types import InputError
+from rlkit.types import InputError, RunError
 
 
 def run(options: ReportOptions, world: World) -> int:
     """Print one table of the runs, the data first; with ``--out`` write it and the learning curves there."""
     records = [Record.read(folder) for folder in options.runs]
-    found = [evaluations(folder) for folder in options.runs]
+    found = [_sound(evaluations(folder)) for folder in options.runs]
     for folder, evaluated in zip(options.runs, found, strict=True):
         if not evaluated:
             raise InputError(f"{folder} has no evaluations to report")
     labels = _labels(options.runs, records)
     data = {record.data.name: record for record in records}
     rows = [data_row(record, "data" if len(data) == 1 else f"data ({name})") for name, record in data.items()]
-    rows += map(_run_row, labels, records, found)
+    rows += [_run_row(label, record, one) for label, record, one in zip(labels, records, found, strict=True)]
     headings = [heading(record) for record in data.values()]
     print(*headings, sep="\n")
     report.show(rows)
@@ -42,23 +42,42 @@ def run(options: ReportOptions, world: World) -> int:
 
 def conclude(folder: Path) -> None:
     """Write result.json and curve.png from what the run in ``folder`` has logged, and print its table."""
-    record, found = Record.read(folder), evaluations(folder)
+    record, every = Record.read(folder), evaluations(folder)
+    found = _sound(every)
     data = data_row(record)
     result: dict[str, Any] = {"updates": sum(steps for _, steps in record.stages), "data": data._asdict()}
     rows = [data]
     if found:
         rows.append(_run_row(record.agent, record, found))
         late = estimate(_last_fifth(found))
-        seeds = found[-1].returns.mean(1)
+        seeds = every[-1].returns.mean(1)  # NaN where one diverged
         result |= {"run": {**rows[-1]._asdict(), "late_returns": late, "returns_by_seed": seeds}}
-    plain.write_json(folder / "result.json", result)
+    try:
+        plain.write_json(folder / "result.json", result)
+    except OSError as error:
+        raise RunError(
+            f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
+        ) from error
     print(heading(record))
     report.show(rows)
     if found:
         try:
             _draw(folder / "curve.png", [record.agent], [record], [found])
-        except (OSError, ValueError) as error:  # the run is done, with or without its picture
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # the run is done, with or without its picture
             print(f"rlkit: the learning curve could not be drawn: {error}", file=sys.stderr)
+
+
+def _sound(found: Sequence[Evaluated]) -> list[Evaluated]:
+    """The evaluations without the seeds that diverged before the last one; none if all have."""
+    if not found:
+        return []
+    sound = np.isfinite(found[-1].returns).all(1)
+    return [one._replace(returns=one.returns[sound], lengths=one.lengths[sound]) for one in found if sound.any()]
 
 
 def heading(record: Record) -> str:
@@ -84,6 +103,8 @@ def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray 
 
 
 def _run_row(label: str, record: Record, found: Sequence[Evaluated]) -> Row:
+    seeds, sound = len(record.seeds), len(found[-1].returns)
+    label = label if sound == seeds else f"{label} ({seeds - sound} of {seeds} seeds diverged)"
     return score_row(label, record, found[-1].returns, _last_fifth(found))
 
 

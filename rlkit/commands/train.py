@@ -1,11 +1,9 @@
-"""``rlkit train AGENT``: data in, a run directory out. The loop at the heart of it is `_train`."""
+"""``rlkit train AGENT``: data in, a run directory out. What happens while it trains is in rlkit.commands.training."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -15,22 +13,19 @@ from typing import NamedTuple
 
 import gymnasium
 import jax
-import numpy as np
 
 from rlkit import buffer, loggers, plain, statistics
 from rlkit.buffer import Buffer
-from rlkit.checkpoint import Checkpoints
 from rlkit.commands import World, dry_run
 from rlkit.commands.options import TrainOptions
 from rlkit.commands.report import conclude
+from rlkit.commands.training import train
 from rlkit.compilation import keep_compiled
 from rlkit.datasets import Episodes, Normaliser, check_env, load, spaces
 from rlkit.datasets import spec as spec_of
-from rlkit.evaluate import Evaluator, score
-from rlkit.loop import fit
-from rlkit.progress import Display
-from rlkit.run import DataRecord, EvaluationRecord, Place, Record, Reference, Run, claim, finished
-from rlkit.sharding import make_mesh
+from rlkit.interrupts import Guard
+from rlkit.lock import RunLock
+from rlkit.run import DataRecord, EvaluationRecord, Record, Reference, Run, claim, finished
 from rlkit.types import InputError, Stage, Stats
 
 PACKAGES = ("rlkit-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium", "mujoco")
@@ -48,58 +43,32 @@ class Job(NamedTuple):
 
 
 def run(options: TrainOptions, world: World) -> int:
-    """Train as ``options`` say. Returns the exit code; raises InputError for what the user can mend."""
+    """Train as ``options`` say. Returns the exit code, see docs/reliability.md.
+
+    Raises InputError for what the user can mend, RunError for a run that cannot go on, and Stop if it is asked to end.
+    """
     _intervals(options)  # impossible numbers are refused before anything is read
     folder = options.out or _default_folder(options)
-    if not options.dry_run:
-        claim(folder, options.resume)
     if options.wandb:
         loggers.import_wandb()
     keep_compiled()
-    job = _prepare(options, world)
     if options.dry_run:
-        print(dry_run.describe(job))
+        print(dry_run.describe(_prepare(options, world)))
         return 0
-    with Run(folder, job.record, wandb=options.wandb) as opened:
-        if finished(folder):
-            print(f"{folder}: already finished")
-        else:
-            _train(job, opened)
-    conclude(folder)
-    return 0
-
-
-def _train(job: Job, run: Run) -> None:
-    """Log, evaluate and save, from where the last checkpoint stands to the end of the last stage."""
-    record, stages = job.record, job.stages
-    before = list(itertools.accumulate((stage.steps for stage in stages), initial=0))
-    mesh, evaluator = make_mesh(len(record.seeds)), _evaluator(job)
-    with Checkpoints(run.folder / "checkpoints", keep=2) as checkpoints:
-        start = checkpoints.last(stages, job.stats, record.seeds, mesh)
-        done = before[start.stage] + start.step if start else 0
-        run.begin(Place(start.stage, start.step, done) if start else None)
-        with Display(before[-1], done) as display:
-            if start:
-                display.say(f"going on after {done} updates")
-            clock = time.monotonic()
-            for progress in fit(
-                stages, job.buffer, job.stats, record.seeds, log_every=record.log_every, mesh=mesh, resume=start
-            ):
-                number, step, state, metrics = progress
-                place = Place(number, step, before[number] + step)
-                due = step % record.eval_every == 0 or step == stages[number].steps
-                if metrics:
-                    rate = (place.updates - done) / (time.monotonic() - clock)
-                    run.metrics(place, metrics)
-                    run.timing({"updates": place.updates, "updates_per_second": rate, **_memory()})
-                    display.update(stages[number].name, place.updates, rate)
-                if due and evaluator and number == len(stages) - 1:
-                    evaluation = evaluator.run(state)
-                    run.evaluation(place, evaluation.returns, evaluation.lengths)
-                    display.say(f"after {step} updates: {_score(job, evaluation.returns)}")
-                if due and step:
-                    checkpoints.save(place.updates, progress)
-                done, clock = place.updates, time.monotonic()
+    claim(folder, options.resume)
+    with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
+        job = _prepare(options, world)
+        with Run(folder, job.record, wandb=options.wandb) as opened:
+            if finished(folder):
+                print(f"{folder}: already finished")
+                faults = []
+            else:
+                faults = train(job, opened, guard, options.q_limit)
+        guard.enter("reporting")
+        conclude(folder)
+    for fault in faults:
+        print(f"rlkit: {folder}: {fault}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def _prepare(options: TrainOptions, world: World) -> Job:
@@ -168,14 +137,6 @@ def _environment(
     return None, None
 
 
-def _evaluator(job: Job) -> Evaluator | None:
-    if job.make_env is None:
-        return None
-    evaluation = job.record.evaluation
-    agent = job.stages[-1].learner
-    return Evaluator(agent, job.normaliser, job.make_env, episodes=evaluation.episodes, seed=evaluation.seed)
-
-
 def _reference(episodes: Episodes, env: gymnasium.Env | None, world: World) -> Reference | None:
     """What scores are normalised with: the dataset's own numbers, else those of the environment."""
     if episodes.reference:
@@ -187,6 +148,7 @@ def _reference(episodes: Episodes, env: gymnasium.Env | None, world: World) -> R
 def _intervals(options: TrainOptions) -> tuple[int, int]:
     """(log_every, eval_every), where not given so that the one divides the other. InputError for impossible numbers."""
     least = {"steps": 1, "seeds": 1, "seed": 0, "eval_episodes": 0, "eval_every": 1, "log_every": 1}
+    least |= {"time_limit": 0, "watchdog": 0, "q_limit": 0}
     for name, low in least.items():
         value = getattr(options, name)
         if value is not None and value < low:
@@ -215,13 +177,6 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _memory() -> dict[str, int]:
-    """Largest memory so far: of the process, and of the device where it tells."""
-    device = jax.devices()[0].memory_stats() or {}
-    peak = {"device_peak_bytes": device["peak_bytes_in_use"]} if "peak_bytes_in_use" in device else {}
-    return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **peak}
-
-
 def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
     returns = episodes.returns()[None]
     return DataRecord(
@@ -235,10 +190,3 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         action_space=plain.encode(spaces.to_json(episodes.action_space)),
         options=plain.encode(options.data),
     )
-
-
-def _score(job: Job, returns: np.ndarray) -> str:
-    text = f"return {returns.mean():.1f}"
-    if reference := job.record.reference:
-        text += f", score {score(returns.mean(), (reference.random, reference.expert)):.1f}"
-    return text

@@ -1,0 +1,160 @@
+"""How a run is stopped from outside: by SIGTERM, SIGINT, a time limit, or because nothing moves any more.
+
+Python runs a signal's handler in the main thread between two of its instructions; compiling, waiting for a device and
+stepping a simulator are one instruction, however long. So a second thread reads the signals from a pipe as they come,
+says at once what will happen, and ends the process itself where the main thread does not get round to it. It may do so
+only in phases in which there is nothing to save; what is on disk is whole at every moment.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import FrameType, TracebackType
+from typing import Literal, NoReturn
+
+TIME_LIMIT = 75  # exit code: EX_TEMPFAIL, "run me again"
+STUCK = 70  # exit code: EX_SOFTWARE
+GRACE = 0.7  # seconds that the main thread has to stop by itself
+PULSE = 5.0  # seconds between pulses
+_TICK = 0.2  # seconds
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Phase = Literal["loading", "compilation", "training", "saving", "evaluation", "reporting"]
+_SAVES: tuple[Phase, ...] = ("training", "saving")  # where stopping takes a checkpoint first
+_WATCHED: tuple[Phase, ...] = ("training", "evaluation")
+
+
+class Stop(BaseException):
+    """The process was asked to end; ``code`` is its exit code. Not an Exception, which an environment might catch."""
+
+    def __init__(self, code: int):
+        super().__init__(code)
+        self.code = code
+
+
+class Guard(AbstractContextManager):
+    """Listens while it is entered. Handlers are those of the process: enter it in the main thread, one at a time.
+
+    time_limit: seconds from now after which the run is to stop. watchdog: seconds after which a chunk of training, or
+    an evaluation in which no environment has answered, counts as stuck; 0 is never. pulse: called every few seconds.
+    """
+
+    def __init__(self, time_limit: float | None, watchdog: float, pulse: Callable[[], None]):
+        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        self._watchdog, self._pulse = watchdog, pulse
+        self._phase: Phase = "loading"
+        self._entered = self._moved = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.code: int | None = None  # exit code, once the run is asked to stop
+        self._asked, self._stuck = 0.0, False
+
+    def __enter__(self) -> Guard:
+        self._read, write = os.pipe()
+        os.set_blocking(write, False)
+        self._wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._handlers = {number: signal.signal(number, self._handle) for number in (*_SIGNALS, signal.SIGALRM)}
+        self._write = write
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        self._over.set()
+        self._thread.join()
+        os.close(self._read)
+        os.close(self._write)
+
+    def enter(self, phase: Phase) -> None:
+        """Say what begins now. Raises Stop if the run was asked to stop and the new phase has nothing to save."""
+        self._phase, self._entered = phase, time.monotonic()
+        self.beat()
+
+    def beat(self) -> None:
+        """Say that something moves; raises Stop as `enter` does."""
+        self._moved, self._stuck = time.monotonic(), False
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self.code is not None and self._phase not in _SAVES:
+            raise Stop(self.code)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread: stop here, if there is nothing to save."""
+        if number in _SIGNALS:
+            self._ask(128 + number)
+        elif self._stuck and self._phase == "evaluation":
+            raise TimeoutError(f"no answer within {self._watchdog:g} seconds")
+        self._stop_if_asked()
+
+    def _ask(self, code: int) -> None:
+        if self.code is None:
+            self.code, self._asked = code, time.monotonic()
+
+    def _watch(self) -> None:
+        """In the second thread, to the end."""
+        signals, pulsed = 0, time.monotonic()
+        while True:
+            over = self._over.is_set()  # what came before that is read all the same
+            came = os.read(self._read, 64) if select.select([self._read], [], [], _TICK)[0] else b""
+            for number in came:
+                if number in _SIGNALS:
+                    signals += 1
+                    self._ask(128 + number)
+                    if signals > 1:
+                        self._end(self.code, f"{signal.Signals(number).name} again: stopping now")
+                    self._tell(signal.Signals(number).name)
+            if over:
+                return
+            now = time.monotonic()
+            if self._deadline is not None and now >= self._deadline and self.code is None:
+                self._ask(TIME_LIMIT)
+                self._tell("time limit")
+                self._nudge()
+            if self.code is not None and self._phase not in _SAVES and now - max(self._asked, self._entered) > GRACE:
+                self._end(self.code)
+            if self._watchdog and self._phase in _WATCHED and now - self._moved > self._watchdog:
+                self._wake_or_end(now)
+            if now - pulsed >= PULSE:
+                pulsed = now
+                self._pulse()
+
+    def _wake_or_end(self, now: float) -> None:
+        """An environment that sleeps can be woken and counts as failed; a device cannot."""
+        if self._phase == "evaluation" and not self._stuck:
+            self._stuck = True
+            self._nudge()
+        elif self._phase != "evaluation" or now - self._moved > self._watchdog + GRACE:
+            faulthandler.dump_traceback(sys.__stderr__)
+            what = "the environment" if self._phase == "evaluation" else "the device"
+            self._end(STUCK, f"{what} has not answered for {self._watchdog:g} seconds (--watchdog) in {self._phase}")
+
+    def _nudge(self) -> None:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+    def _tell(self, what: str) -> None:
+        if self._phase in _SAVES:
+            _say(f"{what}: stopping with a checkpoint when the updates that are running are done")
+        else:
+            _say(f"{what} during {self._phase}: there is nothing new to save; stopping")
+
+    def _end(self, code: int, why: str = "") -> NoReturn:
+        if why:
+            _say(why)
+        os._exit(code)
+
+
+def _say(text: str) -> None:
+    os.write(2, f"rlkit: {text}\n".encode())  # past any lock that the main thread may hold
