@@ -81,7 +81,7 @@ class IQL(Reactive):
         """Target critics start as copies of the critics."""
         actor_key, critic_key, value_key = jax.random.split(key, 3)
         obs = stats.obs_mean
-        critic = self._critic.init(critic_key, obs if self._discrete else jnp.concatenate([obs, stats.action_mean]))
+        critic = self._critic.init(critic_key, *((obs,) if self._discrete else (obs, stats.action_mean)))
         return IQLState(
             actor=optim.init(self._actor.init(actor_key, obs), self._actor_optimiser),
             critic=optim.init(critic, self._critic_optimiser),
@@ -146,7 +146,7 @@ class IQL(Reactive):
     def _q(self, params: Any, batch: Transitions) -> Array:
         """Q_i(s, a) [critics, B] of the recorded actions."""
         if not self._discrete:
-            return self._critic.apply(params, jnp.concatenate([batch.obs, batch.action], -1)).squeeze(-1)
+            return self._critic.apply(params, batch.obs, batch.action).squeeze(-1)
         q = self._critic.apply(params, batch.obs)
         return jnp.take_along_axis(q, batch.action[None, :, None], -1).squeeze(-1)
 

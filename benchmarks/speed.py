@@ -1,6 +1,6 @@
 """Measure training speed on this machine against the matrix products it could make in the same time.
 
-    python -m benchmarks.speed
+    python -m benchmarks.speed [--agents NAME ...]
 
 Data are synthetic, Hopper-shaped, a million rows. On a CPU the process is pinned to one core and timed by its own
 CPU-seconds, which other processes disturb less than the wall clock; on an accelerator by the wall clock. Each workload
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import importlib
 import math
 import os
 import platform
@@ -33,7 +34,12 @@ ROWS, OBS, ACTION = 1_000_000, 11, 3
 CHUNKS = 9
 REPEATS = 100  # products in one call
 # MFLOP of matrix products that the official code of SAC-RND makes per sample of a batch, traced in it at batch 1024
-OFFICIAL = {"sac": 6492 / 1024, "rnd": 1789 / 1024}
+OFFICIAL = {"sac-rnd:sac": 6492 / 1024, "sac-rnd:rnd": 1789 / 1024}
+# Agents measured if none is named, and what differs from their defaults
+WORKLOADS = (
+    ("bc", {}), ("iql", {}), ("td3-bc", {}), ("awac", {}),
+    ("sac-rnd", {"batch_size": 256}), ("sac-rnd", {"batch_size": 1024}), ("rebrac", {}),
+)  # fmt: skip
 COLUMNS = (
     "date", "commit", "device", "versions", "workload", "batch", "median_updates_s", "min_updates_s", "max_updates_s",
     "mflop_official", "mflop_executed", "ceiling_before_gflops", "ceiling_after_gflops", "share_official",
@@ -46,23 +52,24 @@ def main() -> None:
     """Pin, measure, print, append."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--core", type=int, default=None, help="CPU core to run on (default: the last one)")
+    parser.add_argument("--agents", nargs="+", default=None, help="agents to measure, with their defaults")
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "speed.csv")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):  # before jax counts the cores
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if options.core is None else options.core})
     print(" ".join(SHOWN))
     rows = []
-    for row in measure():
+    for row in measure(WORKLOADS if options.agents is None else [(name, {}) for name in options.agents]):
         rows.append(identity() | row)
         print(" ".join(f"{row[name]!s:>{len(name)}}" for name in SHOWN), flush=True)
     append(options.csv, rows)
 
 
-def measure() -> Iterable[dict[str, Any]]:
+def measure(workloads: Iterable[tuple[str, dict[str, Any]]]) -> Iterable[dict[str, Any]]:
     """One row per stage of each workload; the smallest first, since the peak of memory is the process's."""
     import jax
 
-    from agents import bc, sac_rnd
+    from agents import REGISTRY
     from rlkit.buffer import stats
     from rlkit.types import Box, Spec
 
@@ -74,11 +81,12 @@ def measure() -> Iterable[dict[str, Any]]:
 
     spec = Spec(box(OBS, math.inf), box(ACTION, 1.0), horizon=1000)
     clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
-    for config in (bc.Config(), sac_rnd.Config(batch_size=256), sac_rnd.Config(batch_size=1024)):
-        yield from workload(config, buffer, moments, spec, clock)
+    for name, changes in workloads:
+        config = importlib.import_module(REGISTRY[name].module).Config(**changes)
+        yield from workload(name, config, buffer, moments, spec, clock)
 
 
-def workload(config: Any, buffer: Any, moments: Any, spec: Any, clock: Clock) -> list[dict[str, Any]]:
+def workload(name: str, config: Any, buffer: Any, moments: Any, spec: Any, clock: Clock) -> list[dict[str, Any]]:
     """A row for every stage of one agent, trained by ``fit`` as ``rlkit train`` does."""
     import jax
 
@@ -86,6 +94,7 @@ def workload(config: Any, buffer: Any, moments: Any, spec: Any, clock: Clock) ->
     from rlkit.sharding import make_mesh
 
     stages = config.stages(spec, steps=1)
+    buffer = buffer._replace(extra={need: buffer.extra[need] for stage in stages for need in stage.learner.needs})
     flops = executed(stages, buffer, moments)
     before = ceiling(clock)
     chunk = max(1, round(0.7 * before / flops[-1]))  # a second or so
@@ -100,21 +109,26 @@ def workload(config: Any, buffer: Any, moments: Any, spec: Any, clock: Clock) ->
     last = {"actions_s": actions(stages[-1].learner, jax.tree.map(lambda x: x[0], progress.state), clock)}
     ceilings = (before, ceiling(clock))
     rows = [
-        figures(stage.name, config.batch_size, chunk, np.array(seconds), count, ceilings)
+        figures(label(name, stage.name), config.batch_size, chunk, np.array(seconds), count, ceilings)
         for stage, seconds, count in zip(stages, times, flops, strict=True)
     ]
     return [*rows[:-1], rows[-1] | last]
 
 
+def label(agent: str, stage: str) -> str:
+    """The agent's name, with the stage's where the agent has others."""
+    return agent if agent == stage else f"{agent}:{stage}"
+
+
 def figures(
-    stage: str, batch: int, chunk: int, seconds: np.ndarray, flops: float, ceilings: tuple[float, float]
+    workload: str, batch: int, chunk: int, seconds: np.ndarray, flops: float, ceilings: tuple[float, float]
 ) -> dict[str, Any]:
     """Rates and shares of one stage from the seconds of its chunks; the first one includes compilation."""
     steady = np.median(seconds[1:])
-    rates, official = chunk / seconds[1:], OFFICIAL[stage] * batch * 1e6 if stage in OFFICIAL else None
+    rates, official = chunk / seconds[1:], OFFICIAL[workload] * batch * 1e6 if workload in OFFICIAL else None
     peak = max(ceilings) * steady / chunk  # FLOPs that the ceiling makes in the time of one update
     return {
-        "workload": stage,
+        "workload": workload,
         "batch": batch,
         "median_updates_s": f"{np.median(rates):.4g}",
         "min_updates_s": f"{rates.min():.4g}",
@@ -151,7 +165,10 @@ def ceiling(clock: Clock) -> float:
 
 
 def executed(stages: Sequence[Any], buffer: Any, moments: Any) -> list[float]:
-    """FLOPs of the matrix products in one update of each stage, forward and backward, as they are traced."""
+    """FLOPs of the matrix products in one update of each stage, forward and backward, as they are traced.
+
+    The branches of a condition count by their mean: an actor that moves at every second update, by half.
+    """
     import jax
     from jax.extend.core import jaxprs_in_params
 
@@ -162,7 +179,8 @@ def executed(stages: Sequence[Any], buffer: Any, moments: Any) -> list[float]:
                 (contracted, _), _ = eqn.params["dimension_numbers"]
                 shape = eqn.invars[0].aval.shape
                 total += 2 * eqn.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
-            total += sum(count(inner) for inner in jaxprs_in_params(eqn.params))
+            inner = [count(jaxpr) for jaxpr in jaxprs_in_params(eqn.params)]
+            total += sum(inner) / (len(inner) if eqn.primitive.name == "cond" else 1)
         return total
 
     key, state, found = jax.random.key(0), None, []
@@ -194,25 +212,25 @@ def actions(agent: Any, state: Any, clock: Clock) -> int:
 
 
 def synthetic() -> Any:
-    """A buffer of a million rows with Hopper's shapes, one row in a thousand terminal."""
+    """A buffer of a million rows with Hopper's shapes, one row in a thousand terminal, and columns of next actions."""
     import jax
 
-    from rlkit.buffer import Buffer
+    from rlkit.buffer import COLUMNS, Buffer
     from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, TERMINAL
 
     rng = np.random.default_rng(0)
     terminal = rng.random(ROWS) < 1e-3
-    return jax.device_put(
-        Buffer(
-            obs=rng.standard_normal((ROWS, OBS), np.float32),
-            action=np.tanh(rng.standard_normal((ROWS, ACTION), np.float32)),
-            reward=rng.standard_normal(ROWS, np.float32),
-            t=np.arange(ROWS, dtype=np.int32) % 1000,
-            flags=np.where(terminal, HAS_ACTION | TERMINAL, HAS_ACTION | HAS_NEXT).astype(np.uint8),
-            index=np.arange(ROWS - 1, dtype=np.int32),
-            extra={},
-        )
+    rows = Buffer(
+        obs=rng.standard_normal((ROWS, OBS), np.float32),
+        action=np.tanh(rng.standard_normal((ROWS, ACTION), np.float32)),
+        reward=rng.standard_normal(ROWS, np.float32),
+        t=np.arange(ROWS, dtype=np.int32) % 1000,
+        flags=np.where(terminal, HAS_ACTION | TERMINAL, HAS_ACTION | HAS_NEXT).astype(np.uint8),
+        index=np.arange(ROWS - 1, dtype=np.int32),
+        extra={},
     )
+    extra = {name: COLUMNS[name](rows, 1.0) for name in ("next_action", "has_next_action")}
+    return jax.device_put(rows._replace(extra=extra))
 
 
 def peak_memory() -> int:

@@ -46,17 +46,16 @@ class Buffer(NamedTuple):
         if unknown := sorted({name for name in needs if name.partition("@")[0] not in COLUMNS}):
             raise InputError(f"unknown columns {unknown}; known: {sorted(COLUMNS)}")
         reward = np.where(flags & HAS_ACTION, normaliser.reward(np.asarray(episodes.reward)), 0).astype(np.float32)
-        return jax.device_put(
-            cls(
-                obs=normaliser.obs(episodes.obs),
-                action=normaliser.action(episodes.action),
-                reward=reward,
-                t=episodes.t,
-                flags=flags,
-                index=np.flatnonzero(drawable).astype(np.int32),
-                extra={name: _column(name, reward, episodes.starts) for name in needs},
-            )
+        rows = cls(
+            obs=normaliser.obs(episodes.obs),
+            action=normaliser.action(episodes.action),
+            reward=reward,
+            t=episodes.t,
+            flags=flags,
+            index=np.flatnonzero(drawable).astype(np.int32),
+            extra={},
         )
+        return jax.device_put(rows._replace(extra={name: _column(name, rows) for name in needs}))
 
     def transitions(self, key: Key, batch_size: int, gamma: float) -> Transitions:
         """``batch_size`` rows drawn uniformly from ``index`` with replacement."""
@@ -85,27 +84,45 @@ def stats(buffer: Buffer) -> Stats:
     return Stats(*moments(buffer.obs), *moments(buffer.action))
 
 
-def _column(need: str, reward: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _column(need: str, rows: Buffer) -> np.ndarray:
     """The column ``name`` or, discounted, ``name@gamma``: return_to_go@0.99."""
     name, _, gamma = need.partition("@")
-    return COLUMNS[name](reward, starts, float(gamma or 1))
+    return COLUMNS[name](rows, float(gamma or 1))
 
 
-def _return_to_go(reward: np.ndarray, starts: np.ndarray, gamma: float) -> np.ndarray:
+def _return_to_go(rows: Buffer, gamma: float) -> np.ndarray:
     """[N] discounted sum of the rewards from each row to the end of its episode.
 
     It stops at a time limit as at a terminal: what would have come after is not guessed. So it is below the value of a
     truncated step where rewards are positive and above it where they are negative.
     """
-    result = np.zeros(len(reward))
-    rows = np.append(starts[1:], len(reward)) - 1  # from the last row of every episode towards its first
-    tail = np.zeros(len(rows))
-    while rows.size:
-        tail = result[rows] = reward[rows] + gamma * tail
-        going = rows > starts
-        rows, starts, tail = rows[going] - 1, starts[going], tail[going]
+    starts, result = np.flatnonzero(np.asarray(rows.t) == 0), np.zeros(len(rows.reward))
+    row = np.append(starts[1:], len(result)) - 1  # from the last row of every episode towards its first
+    tail = np.zeros(len(row))
+    while row.size:
+        tail = result[row] = rows.reward[row] + gamma * tail
+        going = row > starts
+        row, starts, tail = row[going] - 1, starts[going], tail[going]
     return result.astype(np.float32)
 
 
-# name -> f(reward [N], starts [E], gamma) -> [N, ...]
-COLUMNS: Mapping = {"return_to_go": _return_to_go}
+def _has_next_action(rows: Buffer, gamma: float) -> np.ndarray:
+    """[N] 1 where the next row holds a step of the same episode, else 0: at the end of an episode, terminal or not."""
+    here = (rows.flags & HAS_ACTION) > 0
+    return (here & np.append(here[1:], False)).astype(np.float32)
+
+
+def _next_action(rows: Buffer, gamma: float) -> np.ndarray:
+    """[N, A] the action of the step after; 0 where there is none, see has_next_action."""
+    following = np.concatenate([rows.action[1:], np.zeros_like(rows.action[:1])])
+    there = _has_next_action(rows, gamma).astype(bool)
+    following[~there] = 0
+    return following
+
+
+# name -> f(rows with columns in NumPy, gamma) -> [N, ...]
+COLUMNS: Mapping = {
+    "return_to_go": _return_to_go,
+    "next_action": _next_action,
+    "has_next_action": _has_next_action,
+}

@@ -11,7 +11,7 @@ from rlkit.types import Box, Spec, Stats
 
 def test_rates_shares_and_compilation():
     seconds = np.array([5.0, 1.0, 2.0, 4.0])
-    row = figures("sac", 1024, 10, seconds, 3e9, (50e9, 100e9))
+    row = figures("sac-rnd:sac", 1024, 10, seconds, 3e9, (50e9, 100e9))
     assert (row["median_updates_s"], row["min_updates_s"], row["max_updates_s"]) == ("5", "2.5", "10")
     # 5 updates a second are 15 GFLOP/s of our own and 32.46 of the official code's 6.492 GFLOP, under 100
     assert (row["share_executed"], row["share_official"], row["compile_s"]) == ("0.150", "0.325", 3.0)

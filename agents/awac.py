@@ -1,0 +1,153 @@
+"""AWAC: an actor-critic whose actor clones the data's actions, weighted by exp of their advantage.
+
+Nair, Gupta, Dalal, Levine: AWAC: Accelerating Online Reinforcement Learning with Offline Datasets, 2020, arXiv
+2006.09359. The defaults and the policy, a Gaussian with one standard deviation for all observations whose samples are
+clipped to the bounds, are those of CORL (Tarasov et al. 2022, arXiv 2210.07105).
+
+Deviation from CORL's code: the advantage is that of the critics before their step, so that each network is evaluated
+once on each batch of inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlkit import losses, optim
+from rlkit.acting import Reactive
+from rlkit.buffer import Buffer
+from rlkit.networks import Ensemble, GaussianPolicy, normal_log_prob, normal_sample
+from rlkit.optim import Net
+from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of AWAC."""
+
+    temperature: float = 1 / 3
+    """Lambda: the policy's weights are exp(advantage / temperature). Large values clone the data."""
+    max_weight: float = 100.0
+    """Largest weight of one step."""
+    widths: tuple[int, ...] = (256, 256, 256)
+    """Hidden layers of the actor and of each critic."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.005
+    """Share of the online critics that the target critics take over at each update."""
+    learning_rate: float = 3e-4
+    """Adam's step size for the actor and the critics."""
+    batch_size: int = 256
+    """Steps in a batch."""
+
+    def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
+        """One stage."""
+        spec.require_bounded_action("awac")
+        return (Stage("awac", AWAC(self, spec), steps),)
+
+
+class AWACState(NamedTuple):
+    """Everything that acting and further training need."""
+
+    actor: Net
+    critic: Net
+    target: Any
+
+
+@dataclass(frozen=True)
+class AWAC(Reactive):
+    """The learner."""
+
+    config: Config
+    spec: Spec
+    needs: tuple[str, ...] = ()
+
+    def init(self, key: Key, prev: None, stats: Stats) -> AWACState:
+        """Target critics start as copies of the critics."""
+        actor_key, critic_key = jax.random.split(key)
+        critic = self._critic.init(critic_key, stats.obs_mean, stats.action_mean)
+        return AWACState(
+            actor=optim.init(self._actor.init(actor_key, stats.obs_mean), self._optimiser),
+            critic=optim.init(critic, self._optimiser),
+            target=jax.tree.map(jnp.copy, critic),  # a copy, since the state is donated
+        )
+
+    def sample(self, buffer: Buffer, key: Key) -> Transitions:
+        """Recorded steps."""
+        return buffer.transitions(key, self.config.batch_size, self.config.gamma)
+
+    def update(self, state: AWACState, batch: Transitions, key: Key, step: Array) -> tuple[AWACState, Metrics]:
+        """Critics and actor from the same parameters, then the targets."""
+        next_key, key = jax.random.split(key)
+        target = self.target_value(state, batch, next_key)
+        critic, q = optim.descend(lambda p: self.critic_loss(p, target, batch), state.critic, self._optimiser)
+        actor, metrics = optim.descend(
+            lambda p: self.actor_loss(p, state.critic.params, q.min(0), batch, key), state.actor, self._optimiser
+        )
+        metrics |= {"critic/loss": ((q - target[None]) ** 2).mean(1).sum(0), "critic/q": q.mean()}
+        return AWACState(actor, critic, optim.polyak(state.target, critic.params, self.config.tau)), metrics
+
+    def target_value(self, state: AWACState, batch: Transitions, key: Key) -> Array:
+        """y = r + discount min_i Q'_i(s', a'), a' ~ pi (paper, eq. 8)."""
+        action = normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
+        return batch.reward + batch.discount * self._q(state.target, batch.next_obs, action).min(0)
+
+    def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Array]:
+        """sum_i mean (Q_i(s, a) - y)^2, and the values [2, B] in it."""
+        q = self._q(params, batch.obs, batch.action)
+        return ((q - target[None]) ** 2).mean(1).sum(0), q
+
+    def actor_loss(self, params: Any, critic: Any, q: Array, batch: Transitions, key: Key) -> tuple[Array, Metrics]:
+        """-mean min(exp((min_i Q_i(s, a) - min_i Q_i(s, a_pi)) / temperature), max_weight) log pi(a|s), a_pi ~ pi
+        (paper, eq. 13, with one sample for the value)."""
+        c = self.config
+        mean, log_std = self._actor.apply(params, batch.obs)
+        own = normal_sample(jax.lax.stop_gradient(mean), jax.lax.stop_gradient(log_std), key)
+        advantage = q - self._q(critic, batch.obs, own).min(0)
+        weight = losses.advantage_weight(advantage, 1 / c.temperature, c.max_weight)
+        log_prob = normal_log_prob(mean, log_std, batch.action)
+        loss = -(weight * log_prob).mean()
+        return loss, {
+            "actor/loss": loss,
+            "actor/log_prob": log_prob.mean(),
+            "actor/advantage": advantage.mean(),
+            "actor/weight": weight.mean(),
+        }
+
+    def act(self, state: AWACState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
+        """One action: the mean if ``greedy``, else a sample; both clipped to the bounds."""
+        mean, log_std = self._actor.apply(state.actor.params, memory)
+        return (jnp.clip(mean, -1, 1) if greedy else normal_sample(mean, log_std, key))[None], memory
+
+    def _q(self, params: Any, obs: Array, action: Array) -> Array:
+        return self._critic.apply(params, obs, action).squeeze(-1)
+
+    @property
+    def _actor(self) -> GaussianPolicy:
+        return GaussianPolicy(self.config.widths, self.spec.action.shape[0], log_std_min=-20.0, std_head=False)
+
+    @property
+    def _critic(self) -> Ensemble:
+        return Ensemble(2, self.config.widths, 1, out_bound=3e-3)
+
+    @property
+    def _optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.learning_rate)
+
+
+_CORL = "CORL, configs/offline/awac: temperature {} there, observations standardised, 1M updates"
+_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute"
+
+PRESETS = {
+    "pendulum": Preset(Config(widths=(64, 64)), 5_000, _PENDULUM),
+    "gym": Preset(Config(), 1_000_000, _CORL.format("0.3333"), {"normalise": "standard"}),
+    "adroit": Preset(Config(temperature=0.1), 1_000_000, _CORL.format("0.1"), {"normalise": "standard"}),
+    "antmaze": Preset(
+        Config(temperature=0.1), 1_000_000, _CORL.format("0.1") + ", reward - 1",
+        {"normalise": "standard", "reward_shift": -1.0},
+    ),
+}  # fmt: skip
