@@ -17,6 +17,7 @@ import agents
 import envs
 import rlkit
 from rlkit import commands
+from rlkit.buffer import abstract
 from rlkit.checkpoint import Checkpoints
 from rlkit.policy import rebuild
 from rlkit.run import Record, evaluations
@@ -63,7 +64,8 @@ def _final_bits(folder):
     stages = rebuild(record)
     stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
     with Checkpoints(folder / "checkpoints", identity=record.identity()) as checkpoints:
-        last = checkpoints.last(stages, stats, record.seeds, make_mesh(len(record.seeds)))
+        rows = abstract(record.spec, record.data.rows, record.data.steps, ())
+        last = checkpoints.last(stages, rows, stats, record.seeds, make_mesh(len(record.seeds)))
     assert last.step == stages[-1].steps
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last.state)]
 

@@ -23,7 +23,7 @@ from rlkit.datasets.episodes import Episodes, Report
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
 
-FORMAT = 1  # raise it when the layout, or the meaning of a column, changes
+FORMAT = 2  # raise it when the layout, or the meaning of a column, changes
 COLUMNS = ("obs", "action", "reward", "t", "flags")
 log = logging.getLogger(__name__)
 
