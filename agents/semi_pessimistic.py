@@ -1,9 +1,9 @@
-"""Semi-pessimistic RL: where rewards are not known, a lower bound of them; then any method, without further pessimism.
+"""Semi-pessimistic RL: where rewards are not known, a lower bound of them; then any method, without more pessimism.
 
-Zhu, Zhou, Yao, Aminian, Rivasplata, Little, Li, Shi: Semi-pessimistic Reinforcement Learning, 2025, arXiv 2505.19002. No
-official code is known. The idea, r_lcb(s, a) = r(s, a) - c sigma(s, a) on unlabelled steps and an ordinary method on all
-of them, is the paper's; its estimator, networks and numbers are not known to us. What stands here for them (estimators,
-the choice of c, the clip, what is relabelled) is derived and unverified.
+Zhu, Zhou, Yao, Aminian, Rivasplata, Little, Li, Shi: Semi-pessimistic Reinforcement Learning, 2025, arXiv 2505.19002.
+No official code is known. The idea, r_lcb(s, a) = r(s, a) - c sigma(s, a) on unlabelled steps and an ordinary method on
+all of them, is the paper's; its estimator, networks and numbers are not known to us. What stands here for them
+(estimators, the choice of c, the clip, what is relabelled) is derived and unverified.
 
 Stage ``reward`` fits a model of the reward to the labels but a fifth of the labelled episodes; at its end all rows get
 their reward, [N] in the state of each seed; the stages of ``base`` follow, with that reward in their batches. The model
@@ -39,7 +39,7 @@ from rlkit.types import (
     Stats,
     Transitions,
 )
-from rlkit.uncertainty import Estimator, Labels
+from rlkit.uncertainty import Estimator, Labels, masked_mean
 
 BASES = (awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc)
 # what is named on the command line: config.base:NAME; no two have the same fields, which is how a record is read back
@@ -204,9 +204,9 @@ class Relabel:
         unlabelled = step & ~labelled
         diagnostics = {
             "label/c": c,
-            "label/spread": _mean(spread, unlabelled),
-            "label/coverage": _mean(buffer.reward >= bound, held),
-            "label/far": far(x, labelled & ~held, held, unlabelled, key),
+            "label/spread": masked_mean(spread, unlabelled),
+            "label/coverage": masked_mean(buffer.reward >= bound, held),
+            "label/far": uncertainty.far(x, labelled & ~held, held, unlabelled, key),
             **_against_truth(mean, bound, unlabelled, buffer.extra["hidden_reward"]),
         }
         return Rewards(reward, diagnostics)
@@ -272,49 +272,21 @@ def inputs(spec: Spec, state: ModelState, obs: Array, action: Array) -> Array:
 def label_moments(buffer: Buffer) -> tuple[Array, Array]:
     """Mean and standard deviation of the labelled rewards that are not held out."""
     mask = buffer.extra["labelled"] & ~buffer.extra["held_out"]
-    mean = _mean(buffer.reward, mask)
-    std = jnp.sqrt(_mean((buffer.reward - mean) ** 2, mask))
+    mean = masked_mean(buffer.reward, mask)
+    std = jnp.sqrt(masked_mean((buffer.reward - mean) ** 2, mask))
     return mean, jnp.where(std > 1e-6, std, 1.0)
-
-
-def far(x: Array, near: Array, held: Array, asked: Array, key: Key) -> Array:
-    """Share of the ``asked`` rows [N] that are further from all ``near`` ones than 95 % of the ``held`` ones are, by the
-    distance between inputs, estimated on 512, 2048 and 512 of them. 0 where none is held out."""
-    keys = jax.random.split(key, 3)
-    near_rows, near_there = _pick(near, 2048, keys[0])
-
-    def distance(mask: Array, key: Key) -> tuple[Array, Array]:
-        rows, there = _pick(mask, 512, key)
-        squared = uncertainty.squared_distance(x[rows], x[near_rows])
-        return jnp.where(near_there[None], squared, jnp.inf).min(1), there
-
-    own, own_there = distance(held, keys[1])
-    limit = jnp.nanquantile(jnp.where(own_there, own, jnp.nan), 0.95)
-    found, there = distance(asked, keys[2])
-    return _mean(found > limit, there)
-
-
-def _pick(mask: Array, count: int, key: Key) -> tuple[Array, Array]:
-    """At most ``count`` rows of ``mask``, drawn without replacement, and which of those are in it."""
-    rows = jax.lax.top_k(jnp.where(mask, jax.random.uniform(key, mask.shape), -1), min(count, len(mask)))[1]
-    return rows, mask[rows]
 
 
 def _against_truth(mean: Array, bound: Array, unlabelled: Array, truth: Array) -> Metrics:
     """On the rows whose reward was hidden: their share, coverage of the bound and correlation of the mean, or 0."""
     known = unlabelled & ~jnp.isnan(truth)
     truth = jnp.where(known, truth, 0)
-    a, b = (jnp.where(known, x - _mean(x, known), 0) for x in (mean, truth))
+    a, b = (jnp.where(known, x - masked_mean(x, known), 0) for x in (mean, truth))
     return {
-        "label/hidden": _mean(known, unlabelled),
-        "label/hidden_coverage": _mean(truth >= bound, known),
+        "label/hidden": masked_mean(known, unlabelled),
+        "label/hidden_coverage": masked_mean(truth >= bound, known),
         "label/hidden_correlation": (a * b).sum() / jnp.maximum(jnp.sqrt((a**2).sum() * (b**2).sum()), 1e-9),
     }
-
-
-def _mean(values: Array, mask: Array) -> Array:
-    """Over the rows of ``mask``; 0 where there is none."""
-    return jnp.where(mask, values, 0).sum() / jnp.maximum(mask.sum(), 1)
 
 
 _OWN = "this project; the paper's own settings are not known. "
@@ -326,9 +298,9 @@ PRESETS = {
         {"label_share": 0.2},
     ),
     "brain-stimulation": Preset(
-        Config(base=discrete_cql.Config(cql_alpha=0.0), model_steps=3_000),
+        Config(model_steps=3_000),
         20_000,
-        _OWN + "Data that cover the world, so a base without pessimism: double DQN; rewards on a tenth of the days",
+        _OWN + "Rewards on a tenth of the days",
         {"label_share": 0.1},
     ),
     "hopper/medium-replay": Preset(

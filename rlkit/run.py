@@ -159,6 +159,12 @@ def evaluations(folder: Path) -> list[Evaluated]:
     ]
 
 
+def final_metrics(folder: Path) -> dict[str, list[float]]:
+    """The metrics that the run in ``folder`` logged last, [S] each."""
+    logged = [line["metrics"] for line in lines(folder / "metrics.jsonl") if "metrics" in line]
+    return logged[-1] if logged else {}
+
+
 class Run:
     """A run directory that is open for writing; a context manager.
 
