@@ -58,8 +58,8 @@ class Config:
     base: Base = iql.Config()
     """The method that learns from the relabelled data, with its own hyper-parameters."""
     imputation: Literal["lower-bound", "mean", "zero", "minimum", "labelled-only"] = "lower-bound"
-    """Reward of unlabelled steps: the bound; the model's mean; 0 (UDS); the least labelled reward; or such steps are not
-    drawn."""
+    """Reward of unlabelled steps: the bound; the model's mean; 0 (UDS); the least labelled reward; or such steps are
+    not drawn."""
     relabel_labelled: bool = False
     """Give labelled steps the bound (or the mean) too, rather than their recorded reward."""
     c: float | None = None
@@ -67,8 +67,8 @@ class Config:
     delta: float = 0.05
     """Share of rewards that may be below the bound."""
     estimator: Literal["bootstrap", "gaussian", "quantile", "gp"] = "bootstrap"
-    """Reward model: an ensemble on bootstrap resamples; one with variance heads, for noisy rewards; quantiles, for skewed
-    ones; or a Gaussian process, for up to 2000 labels in few dimensions."""
+    """Reward model: an ensemble on bootstrap resamples; one with variance heads, for noisy rewards; quantiles, for
+    skewed ones; or a Gaussian process, for up to 2000 labels in few dimensions."""
     members: int = 10
     """Networks of an ensemble."""
     prior_scale: float = 1.0
@@ -95,8 +95,8 @@ class Config:
         columns = {name.partition("@")[0] for stage in stages for name in stage.learner.needs}
         if found := sorted(columns & FROM_REWARDS):
             raise InputError(
-                f"semi-pessimistic: the base needs {found[0]}, which is made of rewards that are not known yet when data "
-                "are loaded: choose another base, or its settings without"
+                f"semi-pessimistic: the base needs {found[0]}, which is made of rewards that are not known yet when "
+                "data are loaded: choose another base, or its settings without"
             )
         only = self.imputation == "labelled-only"
         model_steps = 1 if self.estimator == "gp" else self.model_steps

@@ -255,8 +255,8 @@ def squared_distance(a: Array, b: Array) -> Array:
 
 
 def far(x: Array, near: Array, held: Array, asked: Array, key: Key) -> Array:
-    """Share of the ``asked`` rows [N] that are further from all ``near`` ones than 95 % of the ``held`` ones are, by the
-    distance between inputs, estimated on 512, 2048 and 512 of them. 0 where none is held out."""
+    """Share of the ``asked`` rows [N] that are further from all ``near`` ones than 95 % of the ``held`` ones are, by
+    the distance between inputs, estimated on at most 512, 2048 and 512 of them. 0 where none is held out."""
     keys = jax.random.split(key, 3)
     near_rows, near_there = _pick(near, 2048, keys[0])
 

@@ -131,6 +131,7 @@ def test_with_every_reward_known_the_base_is_itself(mesh):
     assert bits(found.rewards.reward) == bits(buffer.reward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["gaussian", "quantile", "gp"])
 def test_every_estimator_makes_finite_rewards(estimator, mesh, discrete):
     config = dataclasses.replace(SMALL, estimator=estimator)
@@ -141,6 +142,7 @@ def test_every_estimator_makes_finite_rewards(estimator, mesh, discrete):
     assert len(np.unique(found.rewards.reward)) > 100
 
 
+@pytest.mark.slow
 def test_a_base_of_several_stages_is_wrapped_whole(mesh):
     wide = dict(widths=(8,), batch_size=8, rnd_width=8, rnd_steps=4)
     config = dataclasses.replace(SMALL, base=sac_rnd.Config(beta=1.0, **wide))
@@ -163,6 +165,7 @@ def test_a_record_tells_which_base_it_had():
         assert plain.decode(Config, json.loads(plain.dumps(config)), "x") == config
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_base_with_its_settings_resumes_and_loads(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RLKIT_CACHE_DIR", str(tmp_path / "cache"))
     known = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)

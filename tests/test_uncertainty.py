@@ -127,7 +127,7 @@ MOVES = np.clip(np.arange(STATES)[:, None] + np.array([-1, 0, 1]), 0, STATES - 1
 
 
 def achieved(reward):
-    """True discounted return from the start of the policy that is best for ``reward``: fitted Q iteration in a table."""
+    """True discounted return from the start of the best policy for ``reward``: fitted Q iteration in a table."""
     q = np.zeros((STATES, 3))
     for _ in range(600):
         q = reward[:, None] + GAMMA * q.max(1)[MOVES]
