@@ -8,9 +8,9 @@ descendants in CORL and nakamotoo/Cal-QL; the defaults are CORL's for Gym-MuJoCo
 The policy is evaluated once on each of s and s', not once for each candidate, and the critics' first layer multiplies
 each state once, however many candidates it is valued with.
 
-Deviations: initialisation and log standard deviation are SAC's here (CORL: orthogonal, with a learned offset); the critics
-see the new actor and the old temperature. Cal-QL's returns stop at a time limit and bootstrap nothing, and a trajectory
-that fails throughout is not given r / (1 - gamma), as the official code does in AntMaze.
+Deviations: initialisation and log standard deviation are SAC's here (CORL: orthogonal, with a learned offset); the
+critics see the new actor and the old temperature. Cal-QL's returns stop at a time limit and bootstrap nothing, and a
+trajectory that fails throughout is not given r / (1 - gamma), as the official code does in AntMaze.
 """
 
 from __future__ import annotations
@@ -113,12 +113,14 @@ class CQL(SAC):
         """One step of the critics and their targets, and of the multiplier if there is one."""
         c, params = self.config, state.actor.params
         here, there = self._actor.apply(params, batch.obs), self._actor.apply(params, batch.next_obs)
-        target = self.target_value(state, alpha, batch, there, key)
+        target = self.backup(state, alpha, batch, there, key)
         candidates = self.draw_candidates(here, there, batch, key)
         weight = jnp.float32(c.cql_alpha)
         if c.lagrange_gap is not None:
             weight *= jnp.exp(state.log_multiplier.params)
-        state, metrics = self.descend_critics(state, lambda p: self.critic_loss(p, target, batch, candidates, weight))
+        state, metrics = self.descend_critics(
+            state, lambda p: self.conservative_loss(p, target, batch, candidates, weight)
+        )
         if c.lagrange_gap is None:
             return state, metrics
         log_multiplier, multiplier_metrics = optim.descend(
@@ -128,9 +130,7 @@ class CQL(SAC):
         )
         return state._replace(log_multiplier=log_multiplier), metrics | multiplier_metrics
 
-    def target_value(
-        self, state: CQLState, alpha: Array, batch: Transitions, there: tuple[Array, Array], key: Key
-    ) -> Array:
+    def backup(self, state: CQLState, alpha: Array, batch: Transitions, there: tuple[Array, Array], key: Key) -> Array:
         """y = r + discount max_a' min_i Q'_i(s', a') over one or more a' ~ pi(s') = ``there``, less the entropy's
         alpha log pi(a'|s') where it is backed up."""
         c = self.config
@@ -153,7 +153,7 @@ class CQL(SAC):
             floor = jnp.concatenate([jnp.full_like(density, -jnp.inf), returns])
         return Candidates(*(jnp.concatenate(parts) for parts in zip(*drawn, strict=True)), floor)
 
-    def critic_loss(
+    def conservative_loss(
         self, params: Any, target: Array, batch: Transitions, candidates: Candidates, weight: Array
     ) -> tuple[Array, Metrics]:
         """sum_i mean (Q_i(s, a) - y)^2 + weight sum_i mean [log sum_k exp(Q_i(s, a_k)) / p(a_k) - Q_i(s, a)] (CQL eq. 4
@@ -188,7 +188,7 @@ def _draw(policy: tuple[Array, Array], n: int, key: Key) -> tuple[Array, Array]:
 
 
 _CORL = "CORL, algorithms/offline/cql.py and configs/offline/cql: 1M updates of 256"
-_PENDULUM = "this project, for the embedded dataset: small networks that train in a minute or two on two cores"
+_PENDULUM = "this project, for the embedded dataset: small networks, few updates; cql_alpha is not tuned"
 _NORMALISED = {"normalise": "standard"}
 _ANTMAZE = Config(
     cql_alpha=5.0,

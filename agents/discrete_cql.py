@@ -116,6 +116,6 @@ PRESETS = {
     "cartpole": Preset(
         Config(learning_rate=1e-3),
         5_000,
-        "this project, for small sets of CartPole: a few episodes and a minute of training",
+        "this project, for small sets of CartPole: few updates; not tuned",
     ),
 }

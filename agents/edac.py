@@ -4,8 +4,8 @@ An, Moon, Kim, Song: Uncertainty-Based Offline Reinforcement Learning with Diver
 arXiv 2110.01548. Official code: snu-mllab/EDAC (PyTorch). eta = 0 is SAC-N, which needs critics by the hundred where
 data are narrow; EDAC keeps the critics' action gradients apart, so that ten disagree as many would.
 
-Deviations from the official code: the order of the updates is SAC's here (the temperature after the actor); rewards of
-Adroit are not standardised; no max-backup for pen/cloned.
+Deviations from the official code: the order of the updates is SAC's here (the temperature after the actor); no
+max-backup for pen/cloned.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def diversity(gradients: Array) -> Array:
 
 _GYM = "the paper's appendix, as in CORL, algorithms/offline/edac.py and configs: 3M updates of 256, Adam 3e-4"
 _ADROIT = (
-    "snu-mllab/EDAC for Adroit: 200k updates, policy learning rate 3e-5; its standardised rewards and its max-backup for "
-    "cloned are not taken over, so these are not the published runs"
+    "snu-mllab/EDAC for Adroit: 200k updates, policy learning rate 3e-5, standardised rewards; its max-backup for "
+    "pen/cloned is not taken over"
 )
-# (critics, eta) for data -> the kinds that have a set of their own; the first is for all others
+# (critics, eta)
 _GYM_SETS = {"halfcheetah": (10, 1.0), "walker2d": (10, 1.0), "hopper": (50, 1.0)}
 _KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
 
@@ -101,7 +101,7 @@ PRESETS = {
             widths=(64, 64), actor_learning_rate=1e-3, critic_learning_rate=1e-3, alpha_learning_rate=1e-3, critics=5
         ),
         6_000,
-        "this project, for the embedded dataset: five small critics",
+        "this project, for the embedded dataset: five small critics, few updates; not tuned",
     ),
     "antmaze": Preset(Config(), 3_000_000, f"{_GYM}. It scores 0 there", {"reward_shift": -1.0}),
     "maze2d": Preset(Config(eta=0.1), 3_000_000, _GYM),
@@ -114,4 +114,4 @@ for _world in ("pen", "door", "hammer", "relocate"):
     for _kind in ("human", "cloned", "expert"):
         _critics, _eta = ((20, 1000.0) if _kind == "human" else (20, 10.0)) if _world == "pen" else (50, 200.0)
         _set = Config(critics=_critics, eta=_eta, actor_learning_rate=3e-5)
-        PRESETS[f"{_world}/{_kind}"] = Preset(_set, 200_000, _ADROIT)
+        PRESETS[f"{_world}/{_kind}"] = Preset(_set, 200_000, _ADROIT, {"reward": "standard"})

@@ -64,8 +64,19 @@ def test_return_to_go_stops_at_the_end_of_the_episode():
     assert np.asarray(buffer.extra["return_to_go"])[steps].tolist() == [3, 3, 2, 0, 6, 6, 5, 3]
     batch = buffer.transitions(jax.random.key(0), 64, 1.0)
     assert set(batch.extra) == {"return_to_go"}
-    with pytest.raises(InputError, match="surprise"):
-        build(numbered([3], [True]), needs=("surprise",))
+    for unknown in ("surprise", "surprise@0.9"):
+        with pytest.raises(InputError, match=unknown):
+            build(numbered([3], [True]), needs=(unknown,))
+
+
+def test_return_to_go_is_discounted_and_bootstraps_nothing_at_a_time_limit():
+    data, buffer = build(numbered([3, 1, 4], [True, False, False]), needs=("return_to_go@0.5", "return_to_go"))
+    steps = np.asarray(data.flags & 1, bool)
+    expected = [0 + 0.5 + 0.5, 1 + 1, 2, 0, 0 + 0.5 + 0.5 + 3 / 8, 1 + 1 + 3 / 4, 2 + 1.5, 3]
+    assert np.asarray(buffer.extra["return_to_go@0.5"])[steps].tolist() == expected
+    assert np.asarray(buffer.extra["return_to_go"])[steps].tolist() == [3, 3, 2, 0, 6, 6, 5, 3]
+    _, scaled = build(numbered([3], [True]), needs=("return_to_go@0.5",), reward_scale=10.0, reward_shift=-5.0)
+    assert np.asarray(scaled.extra["return_to_go@0.5"])[:3].tolist() == [-5 + 2.5 + 3.75, 5 + 7.5, 15]
 
 
 def test_memory_is_at_most_a_tenth_more_than_the_bare_columns():

@@ -79,6 +79,28 @@ def test_mlp_equals_the_textbook_values_and_gradients(layer_norm):
     assert_same_function(module.apply, lambda p, x: reference_mlp(p, x, 2, layer_norm), params, x)
 
 
+def test_parts_of_an_input_are_the_whole_but_repeat_nothing():
+    module, state, actions = MLP((16, 8), 3, 0.1), normal(1, 1, 5, 4), normal(2, 7, 5, 2)
+    params = perturbed(init(module, state, actions))
+
+    def whole(params, state, actions):
+        return module.apply(params, jnp.concatenate([jnp.broadcast_to(state, (7, 5, 4)), actions], -1))
+
+    assert_same_function(module.apply, whole, params, state, actions)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, init(module, normal(3, 5, 6)))
+    first = MLP((), 8, 0.1)  # one layer: 5 states once and 35 actions, where the whole would be 35 times 6
+    text = str(jax.make_jaxpr(first.apply)(init(first, state, actions), state, actions))
+    assert text.count("dot_general") == 2 and "7,5,6" not in text
+
+
+def test_members_with_inputs_of_their_own():
+    module, x = Ensemble(3, (8,), 2, 0.1, shared=False), normal(1, 3, 5, 4)
+    params = perturbed(init(module, x))
+    together = module.clone(shared=True)
+    expected = jnp.stack([together.apply(params, x[i])[i] for i in range(3)])
+    np.testing.assert_allclose(module.apply(params, x), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_an_ensemble_is_its_members():
     module, x = Ensemble(3, (8, 8), 2, 0.1, layer_norm=True), normal(1, 5, 4)
     params = perturbed(init(module, x))
