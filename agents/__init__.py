@@ -20,5 +20,8 @@ REGISTRY = {
     "rebrac": AgentEntry("agents.rebrac", "TD3+BC with a penalty in the critics' target too (Tarasov et al. 2023)"),
     "sac": AgentEntry("agents.sac", "Soft actor-critic without pessimism (Haarnoja et al. 2018)"),
     "sac-rnd": AgentEntry("agents.sac_rnd", "SAC with a random-network-distillation penalty (Nikulin et al. 2023)"),
+    "semi-pessimistic": AgentEntry(
+        "agents.semi_pessimistic", "A lower bound where rewards are not known, then any method (Zhu et al. 2025)"
+    ),
     "td3-bc": AgentEntry("agents.td3_bc", "TD3 whose actor also imitates the data (Fujimoto and Gu 2021)"),
 }

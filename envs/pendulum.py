@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
 import numpy as np
+
+from envs.recording import store
 
 Policy = Callable[[np.ndarray], float]  # observation [3] -> torque
 
@@ -90,31 +91,16 @@ def references(episodes: int = 100) -> tuple[float, float]:
 
 def write(out: Path, episodes: int = EPISODES) -> None:
     """Record the dataset and store it under the Minari root ``out``. Minari refuses to overwrite one that is there."""
-    import minari
-    from minari.data_collector import EpisodeBuffer
-
-    env, (low, high) = gymnasium.make(ENV), references()
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # the only way to tell minari where to write
-    try:
-        minari.create_dataset_from_buffers(
-            DATASET,
-            [EpisodeBuffer(id=i, seed=SEED + i, **rows) for i, rows in enumerate(record(episodes))],
-            env=env,
-            eval_env=env,
-            algorithm_name="scripted",
-            author="rlkit-jax",
-            author_email="",
-            code_permalink="python -m envs.pendulum",
-            description="A weak swing-up controller, a brake and slow random torques in turn, all with noise.",
-            ref_min_score=low,
-            ref_max_score=high,
-            data_format="hdf5",
-        )
-    finally:
-        os.environ.pop("MINARI_DATASETS_PATH")
-        if before is not None:
-            os.environ["MINARI_DATASETS_PATH"] = before
+    store(
+        out,
+        DATASET,
+        gymnasium.make(ENV),
+        record(episodes),
+        seed=SEED,
+        references=references(),
+        command="python -m envs.pendulum",
+        description="A weak swing-up controller, a brake and slow random torques in turn, all with noise.",
+    )
 
 
 def _clip(torque: float, limit: float) -> float:

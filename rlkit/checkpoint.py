@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from rlkit import integrity, plain
+from rlkit.buffer import Buffer
 from rlkit.integrity import Damaged
 from rlkit.loop import Progress, abstract_state
 from rlkit.sharding import per_seed
@@ -88,11 +89,13 @@ class Checkpoints:
             (self.folder / str(number)).rename(old)
             shutil.rmtree(old)
 
-    def last(self, stages: Sequence[Stage], stats: Stats, seeds: Sequence[int], mesh: Mesh) -> Progress | None:
+    def last(
+        self, stages: Sequence[Stage], buffer: Buffer, stats: Stats, seeds: Sequence[int], mesh: Mesh
+    ) -> Progress | None:
         """Where the last sound checkpoint stands, laid out over ``mesh``; None if there is no checkpoint.
 
         A damaged one is named on stderr, and a writer sets it aside as NUMBER.damaged. Raises InputError where all are
-        damaged, or where it is of another run: the keys or arrays that differ are listed.
+        damaged, or where it is of another run: the keys or arrays that differ are listed. ``buffer`` may be abstract.
         """
         found = numbers(self.folder)
         for updates in reversed(found):
@@ -101,7 +104,7 @@ class Checkpoints:
                 meta = plain.decode(_Meta, integrity.check(folder), str(folder / integrity.MANIFEST))
                 self._check_beside(meta)
                 self._check_identity(updates, meta)
-                state = self._restore(updates, meta, abstract_state(stages, meta.stage, stats, seeds), mesh)
+                state = self._restore(updates, meta, abstract_state(stages, meta.stage, buffer, stats, seeds), mesh)
             except Damaged as error:
                 print(f"rlkit: {error}; going back to the checkpoint before it", file=sys.stderr)
                 if self._keep is not None:

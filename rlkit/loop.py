@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -97,6 +97,9 @@ def fit(
                 means = {name: total / interval for name, total in jax.device_get(sums).items()}
                 found = means, jax.device_get(finite(state, sums))
             yield Progress(number, step, state, sums, *found)
+        if stage.after is not None and number + 1 < len(stages):
+            # the key of the update that would come next: no other use is made of it
+            state = _after(stage.after, mesh, state, buffer, _next_keys(step_keys, stage.steps))
 
 
 class _Pace:
@@ -115,12 +118,15 @@ class _Pace:
         self._updates = max(1, int(min(_GROWTH * self._updates, fitting)))
 
 
-def abstract_state(stages: Sequence[Stage], number: int, stats: Stats, seeds: Sequence[int]) -> State:
-    """Shapes and dtypes of the state of stage ``number``, as a checkpoint of it must have."""
+def abstract_state(stages: Sequence[Stage], number: int, buffer: Buffer, stats: Stats, seeds: Sequence[int]) -> State:
+    """Shapes and dtypes of the state of stage ``number``, as a checkpoint of it must have. ``buffer`` may be abstract
+    itself."""
     keys = jax.eval_shape(lambda: _stage_keys(np.asarray(seeds, np.uint32), 0)[0])
     state = None
-    for stage in stages[: number + 1]:
+    for place, stage in enumerate(stages[: number + 1]):
         state = jax.eval_shape(functools.partial(_vmap_init, stage.learner), keys, state, stats)
+        if stage.after is not None and place < number:
+            state = jax.eval_shape(jax.vmap(stage.after, in_axes=(0, None, 0)), state, buffer, keys)
     return state
 
 
@@ -142,6 +148,18 @@ def _vmap_init(learner: Learner, keys: Key, prev: State | None, stats: Stats) ->
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _init(learner: Learner, mesh: Mesh, keys: Key, prev: State | None, stats: Stats) -> State:
     return jax.lax.with_sharding_constraint(_vmap_init(learner, keys, prev, stats), per_seed(mesh))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _next_keys(keys: Key, step: int) -> Key:
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _after(after: Callable[[State, Buffer, Key], State], mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> State:
+    """What a stage hands to the next. Seeds take turns: it may look at every row of the data."""
+    found = jax.lax.map(lambda seed: after(seed[0], buffer, seed[1]), (state, keys))
+    return jax.lax.with_sharding_constraint(found, per_seed(mesh))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))

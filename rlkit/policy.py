@@ -13,7 +13,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from rlkit import plain
+from rlkit import buffer, plain
 from rlkit.checkpoint import Checkpoints
 from rlkit.datasets import Normaliser, spaces
 from rlkit.run import Record
@@ -43,9 +43,10 @@ def restore(folder: Path, record: Record) -> tuple[Agent, State]:
     if set(record.stats) != set(Stats._fields):
         raise InputError(f"{folder}/run.json: stats are {sorted(record.stats)}, expected {sorted(Stats._fields)}")
     stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
+    rows = buffer.abstract(record.spec, record.data.rows, record.data.steps, buffer.needs(stages))
     mesh = make_mesh(len(record.seeds), jax.devices()[:1])
     with Checkpoints(folder / "checkpoints", identity=record.identity()) as checkpoints:
-        progress = checkpoints.last(stages, stats, record.seeds, mesh)
+        progress = checkpoints.last(stages, rows, stats, record.seeds, mesh)
     if progress is None or progress.stage != len(stages) - 1:
         raise InputError(f"{folder} has no checkpoint of its last stage yet: continue it with train --resume auto")
     return stages[-1].learner, progress.state

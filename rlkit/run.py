@@ -48,6 +48,7 @@ class DataRecord:
     fingerprint: str
     episodes: int
     steps: int  # that can be drawn
+    rows: int  # of the buffer, final observations included
     mean_return: Estimate
     iqm: Estimate  # of the returns
     observation_space: dict[str, Any]  # as stored, in Minari's JSON form
@@ -111,6 +112,7 @@ class Record:
         # not the places where data were found, nor what follows from the rest
         same = ("agent", "module", "config", "steps", "seeds", "log_every", "eval_every", "evaluation", "spec")
         options = ("repair", "normalise", "reward", "reward_scale", "reward_shift")
+        options += ("label_share", "label_from", "label_seed")
         identity = {name: plain.encode(getattr(self, name)) for name in same}
         identity["data"] = {name: plain.encode(self.data.options.get(name)) for name in options}
         return identity | {"dataset fingerprint": self.data.fingerprint}
@@ -155,6 +157,12 @@ def evaluations(folder: Path) -> list[Evaluated]:
         for line in lines(folder / "metrics.jsonl")
         if "returns" in line
     ]
+
+
+def final_metrics(folder: Path) -> dict[str, list[float]]:
+    """The metrics that the run in ``folder`` logged last, [S] each."""
+    logged = [line["metrics"] for line in lines(folder / "metrics.jsonl") if "metrics" in line]
+    return logged[-1] if logged else {}
 
 
 class Run:

@@ -9,7 +9,7 @@ This module does not import jax, so that a command line can be answered before j
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -115,7 +115,8 @@ class Learner(Protocol):
     def needs(self) -> tuple[str, ...]: ...
 
     def init(self, key: Key, prev: State | None, stats: Stats) -> State:
-        """The state at step 0. ``prev`` is the final state of the stage before, None in the first stage."""
+        """The state at step 0. ``prev`` is the final state of the stage before, or what its ``after`` made of it;
+        None in the first stage."""
 
     def sample(self, buffer: Any, key: Key) -> Any:
         """Draw one batch from a rlkit.buffer.Buffer."""
@@ -140,11 +141,16 @@ class Agent(Learner, Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """``steps`` updates of one learner. An agent is a tuple of stages; the last one's learner is the Agent."""
+    """``steps`` updates of one learner. An agent is a tuple of stages; the last one's learner is the Agent.
+
+    ``after(state, buffer, key)`` runs once when the stage ends, a pure function of one seed like the learner's own; the
+    stage after this one is initialised with its result. It is hashable, and equal where it does the same.
+    """
 
     name: str
     learner: Learner
     steps: int
+    after: Callable[[State, Any, Key], State] | None = None
 
 
 class Config(Protocol):

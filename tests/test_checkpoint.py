@@ -47,34 +47,34 @@ def _bits(tree):
 
 
 def test_restores_the_bits_that_were_saved_though_the_state_was_donated_since(tmp_path, world):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for progress in _train(world):
             if progress.step == 20:
                 checkpoints.save(20, progress)
                 saved = _bits(progress.state)
         assert _bits(progress.state) != saved
-        last = checkpoints.last(stages, moments, SEEDS, mesh)
+        last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
     assert (last.stage, last.step) == (0, 20)
     assert _bits(last.state) == saved
     assert jax.tree.structure(last.state) == jax.tree.structure(progress.state)
 
 
 def test_training_from_a_checkpoint_ends_at_the_same_bits(tmp_path, world):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for progress in _train(world):
             if progress.step == 10:
                 checkpoints.save(10, progress)
     straight = _bits(progress.state)
     with Checkpoints(tmp_path) as checkpoints:
-        resumed = list(_train(world, checkpoints.last(stages, moments, SEEDS, mesh)))
+        resumed = list(_train(world, checkpoints.last(stages, buffer, moments, SEEDS, mesh)))
     assert [progress.step for progress in resumed] == [20, 30, 40]
     assert _bits(resumed[-1].state) == straight
 
 
 def test_keeps_the_last_ones_and_clears_the_debris_of_a_killed_save(tmp_path, world):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     debris, old = tmp_path / ".15.part", tmp_path / ".10.old"
     strange = tmp_path / "15.orbax-checkpoint-tmp"
     for folder in (debris, old, strange):
@@ -87,29 +87,29 @@ def test_keeps_the_last_ones_and_clears_the_debris_of_a_killed_save(tmp_path, wo
     assert sorted(path.name for path in tmp_path.iterdir()) == [strange.name, "30", "40"], "what is not ours is left"
     debris.mkdir()
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.last(stages, moments, SEEDS, mesh).step == 40
+        assert checkpoints.last(stages, buffer, moments, SEEDS, mesh).step == 40
     assert debris.exists(), "a reader changes nothing"
 
 
 def test_a_reader_of_no_checkpoints_finds_none_and_makes_no_folder(tmp_path, world):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     with Checkpoints(tmp_path / "none") as checkpoints:
-        assert checkpoints.last(stages, moments, SEEDS, mesh) is None
+        assert checkpoints.last(stages, buffer, moments, SEEDS, mesh) is None
     assert not (tmp_path / "none").exists()
 
 
 def test_refuses_other_shapes_and_dtypes_by_name(tmp_path, world):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     progress = next(_train(world))
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(10, progress._replace(step=10))
         halved = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, progress.state)
         wide = Config(widths=(9,)).stages(stages[0].learner.spec, steps=40)
         with pytest.raises(InputError, match=r"9 of 13 .*Dense_0/bias: saved float32\[2, 8\], wanted float32\[2, 9\]"):
-            checkpoints.last(wide, moments, SEEDS, mesh)
+            checkpoints.last(wide, buffer, moments, SEEDS, mesh)
         checkpoints.save(20, progress._replace(step=20, state=halved))
         with pytest.raises(InputError, match="saved bfloat16.* wanted float32"):
-            checkpoints.last(stages, moments, SEEDS, mesh)
+            checkpoints.last(stages, buffer, moments, SEEDS, mesh)
 
 
 def _save_twice(folder, world, identity=None):
@@ -137,7 +137,7 @@ def saved(tmp_path_factory, world):
 
 
 def test_a_flipped_bit_in_any_file_is_named_and_the_checkpoint_before_is_used(tmp_path, world, saved, capsys):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     source, bits = saved
     files = [path.relative_to(source) for path in sorted((source / "20").rglob("*")) if path.is_file()]
     assert len(files) > 3
@@ -148,7 +148,7 @@ def test_a_flipped_bit_in_any_file_is_named_and_the_checkpoint_before_is_used(tm
         else:
             _flip(folder / name)
         with Checkpoints(folder) as checkpoints:
-            last = checkpoints.last(stages, moments, SEEDS, mesh)
+            last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
         assert (last.step, _bits(last.state)) == (10, bits), name
         told = capsys.readouterr().err
         assert str(folder / name) in told and told.count("\n") == 1
@@ -157,11 +157,11 @@ def test_a_flipped_bit_in_any_file_is_named_and_the_checkpoint_before_is_used(tm
 
 @pytest.mark.parametrize("loss", ["manifest.json", "state/_METADATA"])
 def test_what_is_missing_is_named_and_a_writer_sets_the_damaged_one_aside(tmp_path, world, saved, loss, capsys):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     folder = shutil.copytree(saved[0], tmp_path / "run")
     (folder / "20" / loss).unlink()
     with Checkpoints(folder, keep=2) as checkpoints:
-        last = checkpoints.last(stages, moments, SEEDS, mesh)
+        last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
         assert last.step == 10 and loss.split("/")[-1] in capsys.readouterr().err
         for progress in _train(world, last):
             checkpoints.save(progress.step, progress)
@@ -169,36 +169,36 @@ def test_what_is_missing_is_named_and_a_writer_sets_the_damaged_one_aside(tmp_pa
 
 
 def test_where_all_are_damaged_nothing_is_overwritten(tmp_path, world, saved):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     folder = shutil.copytree(saved[0], tmp_path / "run")
     for number in ("10", "20"):
         (folder / number / "manifest.json").unlink()
     with Checkpoints(folder) as checkpoints, pytest.raises(InputError, match="no checkpoint is sound"):
-        checkpoints.last(stages, moments, SEEDS, mesh)
+        checkpoints.last(stages, buffer, moments, SEEDS, mesh)
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_the_keys_that_differ(tmp_path, world):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     _save_twice(tmp_path, world, {"agent": "bc", "config": {"beta": 1.0, "gamma": 0.9}})
     other = {"agent": "bc", "config": {"beta": 2.0, "gamma": 0.9}}
     with Checkpoints(tmp_path, identity=other) as checkpoints:
         with pytest.raises(InputError, match=r"20 is of another run \(config.beta: 1.0 -> 2.0\)"):
-            checkpoints.last(stages, moments, SEEDS, mesh)
+            checkpoints.last(stages, buffer, moments, SEEDS, mesh)
 
 
 def test_the_record_beside_a_checkpoint_is_sealed_and_the_metrics_may_only_grow(tmp_path, world):
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     record, metrics = tmp_path / "run.json", tmp_path / "metrics.jsonl"
     record.write_text("{}")
     metrics.write_text("one\n")
     _save_twice(tmp_path / "checkpoints", world)
     metrics.write_text("one\ntwo\n")
     with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
-        assert checkpoints.last(stages, moments, SEEDS, mesh).step == 20
+        assert checkpoints.last(stages, buffer, moments, SEEDS, mesh).step == 20
         for path, content in ((metrics, "ome\ntwo\n"), (record, "{ }")):
             path.write_text(content)
             with pytest.raises(InputError, match=f"{path.name} is damaged"):
-                checkpoints.last(stages, moments, SEEDS, mesh)
+                checkpoints.last(stages, buffer, moments, SEEDS, mesh)
 
 
 def test_the_sums_of_an_interval_survive_to_the_bit(tmp_path, world):
@@ -209,14 +209,14 @@ def test_the_sums_of_an_interval_survive_to_the_bit(tmp_path, world):
     sums = {"a/b": np.array([1 / 3, np.nan], np.float32), "c/d": np.array([np.inf, -1e-42], np.float32)}
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(7, progress._replace(sums=sums))
-        last = checkpoints.last(stages, moments, SEEDS, mesh)
+        last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
     assert {name: value.tobytes() for name, value in last.sums.items()} == {n: v.tobytes() for n, v in sums.items()}
     assert all(value.dtype == np.float32 for value in last.sums.values())
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint_and_tells_the_bytes_needed(tmp_path, world, small_disk):
     """16 KiB are left when the second one is written; it goes well again once there is room."""
-    stages, _, moments, mesh = world
+    stages, buffer, moments, mesh = world
     with Checkpoints(small_disk / "checkpoints", keep=2) as checkpoints:
         filler = small_disk / "filler"
         for progress in _train(world):
@@ -230,11 +230,11 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_tells_the_bytes_needed(t
                 ):
                     checkpoints.save(20, progress)
                 assert [path.name for path in checkpoints.folder.iterdir()] == ["10"]
-                last = checkpoints.last(stages, moments, SEEDS, mesh)
+                last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
                 assert (last.step, _bits(last.state)) == (10, bits)
                 filler.unlink()
                 checkpoints.save(20, progress)
-        assert checkpoints.last(stages, moments, SEEDS, mesh).step == 20
+        assert checkpoints.last(stages, buffer, moments, SEEDS, mesh).step == 20
 
 
 def test_a_write_error_is_a_run_error(tmp_path, world):

@@ -67,7 +67,7 @@ assert not heavy, heavy
     ("argv", "message"),
     [
         (["trian"], "unknown command 'trian'; did you mean train?"),
-        (["train", "sac-rdn"], "unknown agent 'sac-rdn'; did you mean sac-rnd?"),
+        (["train", "sac-rdn"], "unknown agent 'sac-rdn'; did you mean sac-rnd"),
         (["train", "bc", "--preset", "d4r"], "unknown preset 'd4r'; did you mean d4rl?"),
         (["train", "bc", "--steps", "0"], "--steps 0: must be at least 1"),
         (["train", "bc", "--eval-every", "7", "--log-every", "5"], "--eval-every 7 is not a multiple of --log-every 5"),

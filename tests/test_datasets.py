@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlkit.datasets import check_env, from_episodes, rows, summary
-from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, TERMINAL
+from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 UNIT = spaces.Box(-1, 1, (1,), np.float32)
-STEP = HAS_ACTION | HAS_NEXT
+STEP = HAS_ACTION | HAS_NEXT | LABELLED
 
 
 def episode(steps: int, terminal: bool = True, start: float = 0.0) -> dict:
@@ -84,7 +84,7 @@ def test_terminal_wins_where_both_flags_are_set():
 def test_a_step_without_recorded_successor_is_kept_but_not_drawn_unless_terminal():
     data = rows.assemble(recording([2, 2], [False, True], [False, False]))
     assert data.obs.tolist() == [[0, 0], [0, 1], [0, 1], [1, 0], [1, 1], [1, 1]]
-    assert data.flags.tolist() == [STEP, HAS_ACTION, 0, STEP, HAS_ACTION | TERMINAL, 0]
+    assert data.flags.tolist() == [STEP, STEP - HAS_NEXT, 0, STEP, STEP - HAS_NEXT + TERMINAL, 0]
     assert (data.report.steps, data.report.used, data.report.no_successor) == (4, 3, 1)
 
 

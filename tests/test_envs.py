@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs import pendulum
+from envs import brain_stimulation, pendulum
 from rlkit.types import InputError
 
 
@@ -164,6 +164,35 @@ def test_the_command_writes_a_minari_dataset(tmp_path):
     pendulum.write(tmp_path, episodes=3)
     data = tmp_path / pendulum.DATASET / "data"
     assert json.loads((data / "metadata.json").read_text())["total_steps"] == 600
+
+
+def test_brain_stimulation_follows_its_equations_and_is_made_by_its_id():
+    env = envs.make(brain_stimulation.ENV)
+    day = brain_stimulation.rollout(env, lambda obs: 3, seed=5)
+    obs, level = day["observations"].astype(float), day["actions"]
+    assert obs.shape == (101, 4) and day["truncations"].tolist() == [False] * 99 + [True]
+    assert not day["terminations"].any()
+    np.testing.assert_array_equal(obs[1:, [1, 3]], obs[:-1, [0, 2]])
+    beta = obs[1:, 0] - (0.4 + 1.2 * obs[:-1, 0] - 0.4 * obs[:-1, 1] - 0.15 * level)
+    reward = day["rewards"] + obs[:-1, 0] ** 2 + 0.1 * level
+    for noise, size in ((beta, 0.25), (reward, 0.2)):
+        assert abs(noise.mean()) < 0.08 and abs(noise.std() - size) < 0.06
+    again = brain_stimulation.rollout(env, lambda obs: 3, seed=5)
+    assert all(np.array_equal(day[name], again[name]) for name in day)
+
+
+def test_brain_stimulation_rewards_adapting_to_the_patient(tmp_path):
+    low, high = brain_stimulation.references(20)
+    assert low == pytest.approx(envs.REFERENCES[brain_stimulation.ENV].random, abs=10)
+    env = envs.make(brain_stimulation.ENV)
+    fixed = [
+        np.mean([brain_stimulation.rollout(env, lambda obs, n=n: n, s)["rewards"].sum() for s in range(10_000, 10_010)])
+        for n in range(5)
+    ]
+    assert high > max(fixed) + 15 > low + 15
+    brain_stimulation.write(tmp_path, days=5)
+    data = tmp_path / brain_stimulation.DATASET / "data"
+    assert json.loads((data / "metadata.json").read_text())["total_steps"] == 500
 
 
 def test_evaluations_in_mazes_take_more_episodes():

@@ -1,16 +1,19 @@
 """The loop: how a run is cut into chunks changes no bit of it."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from conftest import random_episodes
 
-from agents.bc import Config
+from agents.bc import BC, Config
 from rlkit import loop
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.loop import fit
 from rlkit.sharding import make_mesh
+from rlkit.types import Stage
 
 SEEDS = (3, 4)
 STEPS = 40
@@ -85,3 +88,51 @@ def test_a_seed_that_is_not_finite_is_told_from_the_others(world):
     broken = progress._replace(state=progress.state._replace(params=spoilt))
     assert [p.finite.tolist() for p in _fit(world, resume=broken)] == [[True, False]] * 3
     assert [p.finite.tolist() for p in _fit(world)] == [[], *[[True, True]] * 3]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewards:
+    """A stage's ``after``: the rewards of all rows plus noise, and the bias of the stage's last layer."""
+
+    scale: float
+
+    def __call__(self, state, buffer, key):
+        return buffer.reward + self.scale * jax.random.normal(key, buffer.reward.shape), state.params["params"]
+
+
+class Second(BC):
+    """A learner whose state holds what the stage before was made into."""
+
+    def init(self, key, prev, stats):
+        return super().init(key, None, stats), prev
+
+    def update(self, state, batch, key, step):
+        net, metrics = super().update(state[0], batch, key, step)
+        return (net, state[1]), metrics
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_a_stage_is_made_into_is_handed_on_and_a_resumed_run_has_the_same_bits(world, devices):
+    (first,), buffer, moments = world
+    second = Stage("second", Second(first.learner.config, first.learner.spec), 5)
+    stages = (dataclasses.replace(first, steps=10, after=Rewards(0.5)), second)
+    two = (stages, buffer, moments)
+    ends, saved = {}, {}
+    for progress in _fit(two, devices):
+        ends[progress.stage] = saved[progress.stage, progress.step] = jax.device_get(progress)
+    (_, (reward, kept)), before = ends[1].state, ends[0].state.params["params"]
+    noise = (np.asarray(reward) - np.asarray(buffer.reward)) / 0.5
+    assert reward.shape == (len(SEEDS), len(buffer.reward)) and abs(noise.std() - 1) < 0.15
+    assert not np.array_equal(noise[0], noise[1]), "a key for each seed"
+    assert _bits(kept) == _bits(before)
+    expected = loop.abstract_state(stages, 1, buffer, moments, SEEDS)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), expected) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), ends[1].state
+    )
+    for stop in ((0, 0), (0, 10), (1, 0), (1, 5)):
+        *_, last = [saved[stop], *_fit(two, devices, resume=saved[stop])]
+        assert _bits(last.state) == _bits(ends[1].state)
+
+
+def _bits(tree):
+    return [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tree)]

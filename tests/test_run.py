@@ -91,7 +91,7 @@ def record():
         seeds=(0, 1),
         log_every=10,
         eval_every=20,
-        data=DataRecord("x-v0", "ab12", 3, 60, MEAN, MEAN, {}, {}, {"normalise": "none", "data_root": "/here"}),
+        data=DataRecord("x-v0", "ab12", 3, 60, 63, MEAN, MEAN, {}, {}, {"normalise": "none", "data_root": "/here"}),
         spec=Spec(Box((1,), (-np.inf,), (np.inf,)), Discrete(2), 20),
         normaliser={"obs_mean": [0.0]},
         stats={"obs_mean": (0.5,), "obs_std": (float(np.float32(1 / 3)),), "action_mean": (), "action_std": ()},

@@ -27,7 +27,7 @@ def describe(job: Job) -> str:
     lines = [plain.pretty(settings)]
     held = []
     for number, stage in enumerate(job.stages):
-        state = abstract_state(job.stages, number, job.stats, record.seeds[:1])
+        state = abstract_state(job.stages, number, job.buffer, job.stats, record.seeds[:1])
         held.append(size(state))
         lines += ["", f"stage {stage.name}: {stage.steps} updates", *_batch(stage, job), *_networks(state)]
     rows, states = size(job.buffer), max(held) * len(record.seeds)

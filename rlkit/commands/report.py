@@ -14,7 +14,7 @@ from rlkit.commands import World
 from rlkit.commands.options import ReportOptions
 from rlkit.evaluate import score
 from rlkit.report import Curve, Row
-from rlkit.run import Evaluated, Record, evaluations
+from rlkit.run import Evaluated, Record, evaluations, final_metrics
 from rlkit.statistics import Estimate, estimate, last_fifth
 from rlkit.types import InputError, RunError
 
@@ -46,6 +46,7 @@ def conclude(folder: Path) -> None:
     found = _sound(every)
     data = data_row(record)
     result: dict[str, Any] = {"updates": sum(steps for _, steps in record.stages), "data": data._asdict()}
+    result["metrics"] = final_metrics(folder)
     rows = [data]
     if found:
         rows.append(_run_row(record.agent, record, found))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import gymnasium
 import jax
+import numpy as np
 
 from rlkit import buffer, loggers, plain, statistics
 from rlkit.buffer import Buffer
@@ -21,7 +22,7 @@ from rlkit.commands.options import TrainOptions
 from rlkit.commands.report import conclude
 from rlkit.commands.training import train
 from rlkit.compilation import keep_compiled
-from rlkit.datasets import Episodes, Normaliser, check_env, load, spaces
+from rlkit.datasets import Episodes, Normaliser, check_env, labels, load, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.interrupts import Guard
 from rlkit.lock import RunLock
@@ -82,8 +83,9 @@ def _prepare(options: TrainOptions, world: World) -> Job:
     horizon = env.spec.max_episode_steps if env and env.spec else None
     spec = spec_of(episodes, horizon)
     stages = options.config.stages(spec, options.steps)
-    needs = sorted({column for stage in stages for column in stage.learner.needs})
-    rows = Buffer.from_episodes(episodes, normaliser, needs)
+    rows = Buffer.from_episodes(episodes, normaliser, buffer.needs(stages))
+    for sentence in labels.advice(episodes):
+        print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
     stats = buffer.stats(rows)
     evaluation = None
     if env:
@@ -178,12 +180,13 @@ def _version(package: str) -> str:
 
 
 def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
-    returns = episodes.returns()[None]
+    returns = (episodes.returns() if len(episodes.returns()) else np.array([np.nan]))[None]  # unknown throughout
     return DataRecord(
         name=episodes.name,
         fingerprint=episodes.fingerprint,
         episodes=episodes.report.episodes,
         steps=episodes.report.used,
+        rows=len(episodes.flags),
         mean_return=statistics.estimate(returns),
         iqm=statistics.estimate(returns, statistics.iqm),
         observation_space=plain.encode(spaces.to_json(episodes.observation_space)),

@@ -37,7 +37,7 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
     """
     record, mesh = job.record, make_mesh(len(job.record.seeds))
     with Checkpoints(run.folder / "checkpoints", KEEP, record.identity()) as checkpoints:
-        start = checkpoints.last(job.stages, job.stats, record.seeds, mesh)
+        start = checkpoints.last(job.stages, job.buffer, job.stats, record.seeds, mesh)
         trainer = _Trainer(job, run, guard, checkpoints, q_limit)
         _check_room(job, run)
         place = trainer.place(start) if start else None
@@ -191,7 +191,8 @@ class _Rate:
 
 def _check_room(job: Job, run: Run) -> None:
     """InputError if the checkpoints to come have no room: a new one is written before the oldest is removed."""
-    states = [abstract_state(job.stages, number, job.stats, job.record.seeds) for number in range(len(job.stages))]
+    seeds = job.record.seeds
+    states = [abstract_state(job.stages, n, job.buffer, job.stats, seeds) for n in range(len(job.stages))]
     saved = len(checkpoint.numbers(run.folder / "checkpoints"))
     need = max(map(checkpoint.size, states)) * max(KEEP + 1 - saved, 1) + LOGS
     free = shutil.disk_usage(run.folder).free

@@ -44,19 +44,20 @@ def __getattr__(name: str) -> Any:
 
 
 def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = False, anew: bool = False) -> Episodes:
-    """The data that ``options`` name, checked, from the cache if they have been read before. Needs no environment.
+    """The data that ``options`` name, checked, from the cache if they have been read before, less the rewards that the
+    options hide. Needs no environment.
 
     ``roots`` are further folders of Minari datasets. ``infos`` asks for what else the source recorded at each step;
     ``anew`` passes the cache by.
     Raises InputError, one line that names the place and the cure.
     """
-    from rlkit.datasets import cache, rows, sources
+    from rlkit.datasets import cache, labels, rows, sources
 
     try:
         source = sources.find(options, roots)
         entry = cache.entry(options, source, infos)
         if not anew and (episodes := cache.read(entry)) is not None:
-            return episodes
+            return labels.hide(episodes, options)
         recording = source.read(env=options.env, infos=infos)
         changed = cache.entry(options, source, infos) != entry
     except OSError as error:
@@ -68,7 +69,7 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     episodes = rows.assemble(recording, repair=options.repair)
     if not anew:
         cache.write(entry, episodes)
-    return episodes
+    return labels.hide(episodes, options)
 
 
 def from_episodes(
@@ -83,9 +84,10 @@ def from_episodes(
     """Episodes in memory, through the same checks as any source.
 
     Each is a mapping or an object with observations [T+1, ...] (for a Dict space a mapping of such), actions [T, ...],
-    rewards [T] and, both optional, terminations and truncations [T]; where neither is set at the end, the episode
-    counts as truncated. A space that is not given is derived from the data. ``env`` is an environment id or an
-    EnvSpec as JSON. Raises InputError, one line that names episode, index and field.
+    rewards [T] and, all optional, terminations, truncations and labelled [T]; where neither of the former is set at the
+    end, the episode counts as truncated; a reward that is not labelled is not known and may be NaN. A space that is not
+    given is derived from the data. ``env`` is an environment id or an EnvSpec as JSON. Raises InputError, one line that
+    names episode, index and field.
     """
     from rlkit.datasets import episode_list, rows
 

@@ -21,7 +21,8 @@ def read(
 
     Each episode is a mapping or an object with observations [T+1, ...] (a mapping of such for a Dict space), actions
     [T, ...], rewards [T] and, both optional, terminations and truncations [T]; infos maps names to [T+1, ...] or
-    [T, ...]. Raises InputError for lengths or widths that disagree, naming dataset, episode and field.
+    [T, ...]; labelled [T], optional too, says which rewards are known. Raises InputError for lengths or widths that
+    disagree, naming dataset, episode and field.
     """
     spaces.check_supported(name, observation_space, action_space)
     columns: dict[str, list] = {"observations": [], "finals": [], **{field: [] for field in FIELDS}}
@@ -33,6 +34,8 @@ def read(
         for flag in ("terminations", "truncations"):
             given = get(flag)
             parts[flag] = np.zeros(steps, bool) if given is None else _array(name, number, flag, given)
+        given = get("labelled")
+        parts["labelled"] = np.ones(steps, bool) if given is None else _array(name, number, "labelled", given)
         for field, part in parts.items():
             if len(part) != steps:
                 raise InputError(f"{name}: episode {number}, {field}: {len(part)} rows, but actions has {steps}")
@@ -58,7 +61,7 @@ def read(
     )
 
 
-FIELDS = ("actions", "rewards", "terminations", "truncations")
+FIELDS = ("actions", "rewards", "terminations", "truncations", "labelled")
 
 
 def _array(name: str, episode: int, field: str, values: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 HAS_ACTION = 1  # the row holds a step; a row without it is the final observation of an episode
 HAS_NEXT = 2  # the next row holds the observation that this step led to
 TERMINAL = 4  # the step ended in a terminal state: bootstrap with zero
+LABELLED = 8  # the step's reward is known; that of a step without is stored as 0 and never used
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class Episodes:
     reference: tuple[float, float] | None  # (random, expert) mean returns named by the dataset itself
     report: Report
     infos: Mapping[str, np.ndarray] = field(default_factory=dict)  # [N, ...] each, only when asked for
+    # [R] float32: the rewards that --label-share hid (see labels.py), NaN elsewhere; None where it hid none. They are
+    # for diagnostics and for the returns of the data: no agent learns from them
+    hidden: np.ndarray | None = None
 
     @property
     def starts(self) -> np.ndarray:
@@ -63,5 +67,11 @@ class Episodes:
         return np.flatnonzero(self.t == 0)
 
     def returns(self) -> np.ndarray:
-        """[E] float64 undiscounted return of each episode."""
-        return np.add.reduceat(self.reward.astype(np.float64), self.starts)
+        """[E'] float64 undiscounted return of each episode of which every reward was recorded, hidden or not."""
+        reward = self.reward.astype(np.float64)
+        known = (np.asarray(self.flags) & (HAS_ACTION | LABELLED)) != HAS_ACTION
+        if self.hidden is not None:
+            hid = ~np.isnan(self.hidden)
+            reward, known = np.where(hid, self.hidden, reward), known | hid
+        whole = np.logical_and.reduceat(known, self.starts)
+        return np.add.reduceat(reward, self.starts)[whole]

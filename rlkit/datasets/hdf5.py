@@ -6,6 +6,7 @@ All fields lie at the root and have N rows, one per step, episodes end to end:
     timeouts [N]             D4RL v1 and v2: the step hit the time limit
     next_observations [N]    D4RL v2 (Gym-MuJoCo): the observation that the step led to
     episode_terminals [N]    flat layout: the episode ends here, for whatever reason
+    labelled [N]             of our own: the reward is known; where it is not, it may be NaN
     discrete_action []       flat layout: actions number choices
     infos/... [N, ...]       D4RL: read only when asked for
     metadata/...             D4RL: never read
@@ -39,7 +40,8 @@ from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
-_OPTIONAL = ("timeouts", "next_observations", "episode_terminals")
+_ENDS = ("timeouts", "next_observations", "episode_terminals")
+_OPTIONAL = (*_ENDS, "labelled")
 _SILENT = {"discrete_action", "version", "infos", "metadata"}  # known, and nothing is lost by leaving them
 
 
@@ -81,6 +83,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         env_spec=known.env,
         infos=file.infos,
         notes=[*notes, *known.notes],
+        labelled=fields.flags(path, "labelled", arrays["labelled"]) if "labelled" in arrays else None,
     )
 
 
@@ -186,7 +189,7 @@ def _limited(path: Path, terminals: np.ndarray, limit: int | None, told: bool, n
     """Ends at terminals, and at every ``limit`` steps since the last one (D4RL v0)."""
     if limit is None and not told:
         raise InputError(
-            f"{path.name}: has none of {', '.join(_OPTIONAL)}, and its name tells no time limit, so that its episodes "
+            f"{path.name}: has none of {', '.join(_ENDS)}, and its name tells no time limit, so that its episodes "
             "cannot be told apart; name the environment with --env, or add a field timeouts"
         )
     if limit is None:

@@ -15,7 +15,7 @@ from gymnasium.spaces import Discrete
 
 from rlkit import types
 from rlkit.datasets import spaces
-from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, TERMINAL, Episodes
+from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes
 from rlkit.datasets.options import DataOptions
 from rlkit.types import Array, InputError
 
@@ -159,12 +159,18 @@ def _action_fields(space: gymnasium.Space) -> dict[str, Any]:
 def _reward_fields(episodes: Episodes, drawable: np.ndarray, options: DataOptions) -> dict[str, float]:
     mean, std, scale = 0.0, 1.0, options.reward_scale
     if options.reward == "standard":
-        reward = episodes.reward[drawable]
+        reward = episodes.reward[drawable & ((np.asarray(episodes.flags) & LABELLED) > 0)]
+        if not reward.size:
+            raise InputError(
+                f"{episodes.name}: no step that can be drawn has a reward label, as --reward standard needs"
+            )
         mean, std = float(reward.mean(dtype=np.float64)), float(reward.std(dtype=np.float64))
         if std == 0:
             raise InputError(f"{episodes.name}: every reward is {mean}, so --reward standard would divide by zero")
     if options.reward == "return-range":
-        returns = episodes.returns()
+        returns = dataclasses.replace(episodes, hidden=None).returns()
+        if not returns.size:
+            raise InputError(f"{episodes.name}: no episode is labelled throughout; --reward return-range needs one")
         span = float(returns.max() - returns.min())
         if span == 0:
             raise InputError(f"{episodes.name}: all returns are equal, so --reward return-range would divide by zero")

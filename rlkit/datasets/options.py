@@ -40,3 +40,13 @@ class DataOptions:
 
     reward_shift: float = 0.0
     """Added to the reward last."""
+
+    label_share: float = 1.0
+    """Share of the episodes that keep their rewards; those of the others are hidden from the agent."""
+
+    label_from: Literal["random", "top-half", "early"] = "random"
+    """Which episodes keep them: any, drawn at random; some of the half with the higher returns, drawn at random; the
+    first in the order of recording."""
+
+    label_seed: int = 0
+    """Seed of that draw."""

@@ -33,3 +33,4 @@ class Recording:
     reference: tuple[float, float] | None = None
     infos: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    labelled: np.ndarray | None = None  # [N] the reward is known; None: all are. Where it is not, it may be NaN

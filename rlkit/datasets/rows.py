@@ -13,7 +13,7 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete
 
 from rlkit.datasets import spaces
-from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, TERMINAL, Episodes, Report
+from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes, Report
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
@@ -36,9 +36,11 @@ def assemble(recording: Recording, *, repair: Sequence[str] = ()) -> Episodes:
     action_space = recording.action_space or _action_space(recording, notes)
     obs, finals = _observations(recording, observation_space)
     action, on_bounds = _actions(recording, action_space, notes)
-    reward = _rewards(recording)
+    labelled = _labelled(recording, notes)
+    reward = _rewards(recording, labelled)
     terminal, counts = _ends(recording, repair)
     rows = _lay_out(recording, obs, finals, action, reward, terminal)
+    rows["flags"][(rows["flags"] & HAS_ACTION) > 0] |= labelled * np.uint8(LABELLED)
     no_successor = int((~recording.has_final & ~terminal[np.cumsum(recording.lengths) - 1]).sum())
     report = Report(
         episodes=len(recording.lengths),
@@ -139,9 +141,24 @@ def _by_column(extreme: Callable[[np.ndarray], Any], values: np.ndarray) -> np.n
     return np.array([extreme(column) for column in values.T])
 
 
-def _rewards(recording: Recording) -> np.ndarray:
-    """Rewards [N] float32."""
-    return spaces.wide(Box(-np.inf, np.inf, ()), recording.rewards, "rewards", fail_at(recording))[:, 0]
+def _labelled(recording: Recording, notes: list[str]) -> np.ndarray:
+    """[N] bool: the reward is known."""
+    if recording.labelled is None:
+        return np.ones(len(recording.rewards), bool)
+    labelled = _flags(recording, "labelled")
+    if not labelled.any():
+        raise InputError(f"{recording.name}: labelled: no step is; at least some rewards must be known")
+    if not labelled.all():
+        notes.append(f"{int((~labelled).sum()):,} steps have no reward label")
+    return labelled
+
+
+def _rewards(recording: Recording, labelled: np.ndarray) -> np.ndarray:
+    """Rewards [N] float32, 0 where they are not ``labelled``, whatever the source holds there."""
+    rewards = spaces.numeric(recording.rewards, "rewards", fail_at(recording))
+    if not labelled.all():
+        rewards = np.where(labelled.reshape(-1, *(1,) * (rewards.ndim - 1)), rewards, 0)
+    return spaces.wide(Box(-np.inf, np.inf, ()), rewards, "rewards", fail_at(recording))[:, 0]
 
 
 def _flags(recording: Recording, field: str) -> np.ndarray:

@@ -7,6 +7,7 @@
     reward             a number
     terminated         true/false or 1/0: the step led to a terminal state
     truncated          the same: a time limit cut the episode (optional)
+    labelled           the same: the reward is known (optional); where it is not, it may be missing or NaN
 
 Lists are Parquet lists; in CSV they are text such as "[0.1, 0.2]". Rows may come in any order: they are sorted by
 episode and step. A last row of an episode whose action and reward are null (empty in CSV) is its final observation, and
@@ -29,7 +30,8 @@ from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
-_SINGLE = ("episode", "step", "reward", "terminated", "truncated")
+_SINGLE = ("episode", "step", "reward", "terminated", "truncated", "labelled")
+_OPTIONAL = ("truncated", "labelled")
 _KNOWN = {*_SINGLE, "observation", "action"}
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
@@ -58,7 +60,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         raise InputError(f"{table.at(int(seen.argmin()))}: observation is missing; every row needs one")
     values, acted = columns.matrix(table, "action")
     rewards, rewarded = columns.numbers(table, "reward")
-    final = _finals(table, order, acted, rewarded)
+    labelled = _flags(table, "labelled", ~acted) if "labelled" in table.columns else None
+    final = _finals(table, order, acted, rewarded if labelled is None else rewarded | (acted & ~labelled))
     terminations, truncations = (_flags(table, name, final) for name in ("terminated", "truncated"))
     steps, finals = order.rows[~final[order.rows]], order.rows[final[order.rows]]
     lengths = np.bincount(order.episode[~final[order.rows]], minlength=len(order.names))
@@ -88,6 +91,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         env_spec=env,
         infos={name: columns.numbers(table, name)[0][steps] for name in numeric},
         notes=notes,
+        labelled=None if labelled is None else labelled[steps],
     )
 
 
@@ -131,7 +135,7 @@ def _check_columns(table: Table, skipped: list[str]) -> list[str]:
     """The columns that this layout does not know, besides those that were ``skipped``. Raises InputError for those that
     it needs and lacks."""
     there = set(table.columns)
-    missing = [name for name in _SINGLE if name not in there and name != "truncated"]
+    missing = [name for name in _SINGLE if name not in there and name not in _OPTIONAL]
     missing += [base for base in ("observation", "action") if not {base, f"{base}_0"} & there]
     if missing:
         raise InputError(

@@ -1,0 +1,48 @@
+"""Recorded episodes into a Minari dataset on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+
+def store(
+    out: Path,
+    dataset: str,
+    env: gymnasium.Env,
+    episodes: Sequence[Mapping[str, np.ndarray]],
+    *,
+    seed: int,
+    references: tuple[float, float],
+    command: str,
+    description: str,
+) -> None:
+    """Store ``episodes``, the i-th of seed ``seed`` + i, under the Minari root ``out``. Minari refuses to overwrite."""
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # the only way to tell minari where to write
+    try:
+        minari.create_dataset_from_buffers(
+            dataset,
+            [EpisodeBuffer(id=i, seed=seed + i, **rows) for i, rows in enumerate(episodes)],
+            env=env,
+            eval_env=env,
+            algorithm_name="scripted",
+            author="rlkit-jax",
+            author_email="",
+            code_permalink=command,
+            description=description,
+            ref_min_score=references[0],
+            ref_max_score=references[1],
+            data_format="hdf5",
+        )
+    finally:
+        os.environ.pop("MINARI_DATASETS_PATH")
+        if before is not None:
+            os.environ["MINARI_DATASETS_PATH"] = before

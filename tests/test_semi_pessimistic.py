@@ -1,0 +1,189 @@
+"""Semi-pessimistic RL: what is imputed, that nothing hidden leaks, and that the base is otherwise itself."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_episodes
+
+import agents
+import envs
+import rlkit
+from agents import cql, iql, sac, sac_rnd
+from agents.semi_pessimistic import BASES, Config, Relabel, Rewards
+from rlkit import commands, plain
+from rlkit.buffer import Buffer, needs, stats
+from rlkit.datasets import DataOptions, Normaliser, from_episodes, labels, spec
+from rlkit.loop import fit
+from rlkit.types import InputError
+
+BASE = iql.Config(widths=(8,), batch_size=8)
+SMALL = Config(base=BASE, members=3, model_widths=(16,), model_steps=20, model_batch_size=16)
+HIDING = DataOptions("test", label_share=0.5, label_from="early")
+
+
+def smooth(spoil=0.0):
+    """20 episodes whose reward is a function of (s, a); ``spoil`` is added to the later half, which HIDING hides."""
+    found = random_episodes(20)
+    for number, episode in enumerate(found):
+        reward = episode["observations"][:-1, 0] + episode["actions"][:, 0]
+        episode["rewards"] = (reward + spoil * (number >= 10)).astype(np.float32)
+    return found
+
+
+def world(config, episodes, options=HIDING):
+    """(stages, buffer, stats)"""
+    data = labels.hide(from_episodes(episodes), options)
+    stages = config.stages(spec(data, None), 4)
+    buffer = Buffer.from_episodes(data, Normaliser.fit(data, options), needs(stages))
+    return stages, buffer, stats(buffer)
+
+
+def ends(parts, mesh):
+    """The state at the end of each stage, of one seed."""
+    found = {}
+    for progress in fit(*parts, (0,), log_every=4, mesh=mesh):
+        found[progress.stage] = jax.tree.map(lambda leaf: leaf[0], jax.device_get(progress.state))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A reward model after its stage, and (stages, buffer, stats)."""
+    from rlkit.sharding import make_mesh
+
+    parts = world(dataclasses.replace(SMALL, model_steps=300), smooth())
+    return ends(parts, make_mesh(1, jax.devices()[:1]))[0], parts
+
+
+def relabelled(trained, **options) -> Rewards:
+    state, ((model, *_), buffer, _) = trained
+    relabel = Relabel(dataclasses.replace(model.learner.config, **options), model.learner.spec)
+    return jax.device_get(jax.jit(relabel)(state, buffer, jax.random.key(0)))
+
+
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def test_hidden_rewards_change_no_bit_of_what_is_learnt(mesh):
+    one, other = (ends(world(SMALL, smooth(spoil)), mesh) for spoil in (0.0, 50.0))
+    assert bits(one[0]) == bits(other[0])
+    assert bits(one[1].base) == bits(other[1].base)
+    assert bits(one[1].rewards.reward) == bits(other[1].rewards.reward)
+    hidden = [state[1].rewards.diagnostics["label/hidden_coverage"] for state in (one, other)]
+    assert hidden[0] != hidden[1], "the diagnostics do see them"
+
+
+def test_known_rewards_are_kept_and_the_others_are_bounds_that_cover(trained):
+    found, (_, buffer, _) = relabelled(trained), trained[1]
+    known, step = np.asarray(buffer.extra["labelled"]), np.asarray(buffer.flags) & 1 > 0
+    np.testing.assert_array_equal(found.reward[known], np.asarray(buffer.reward)[known])
+    assert not found.reward[~step].any() and found.reward.min() >= np.asarray(buffer.reward)[known].min()
+    seen = found.diagnostics
+    assert seen["label/hidden"] == 1 and seen["label/coverage"] >= 0.95 and seen["label/hidden_coverage"] > 0.85
+    assert seen["label/hidden_correlation"] > 0.8 and 0 <= seen["label/far"] < 0.5
+    hid = step & ~known
+    truth = np.asarray(buffer.extra["hidden_reward"])[hid]
+    assert seen["label/hidden_coverage"] == pytest.approx((truth >= found.reward[hid]).mean(), abs=1e-6)
+    again = relabelled(trained, relabel_labelled=True)
+    np.testing.assert_array_equal(again.reward[hid], found.reward[hid])
+    assert (again.reward[known] != found.reward[known]).mean() > 0.5
+
+
+def test_no_spread_below_the_mean_is_mean_imputation(trained):
+    zero, mean, two = relabelled(trained, c=0.0), relabelled(trained, imputation="mean"), relabelled(trained, c=2.0)
+    assert bits(zero.reward) == bits(mean.reward)
+    assert (two.reward <= zero.reward).all() and (two.reward < zero.reward).any()
+    assert two.diagnostics["label/coverage"] >= zero.diagnostics["label/coverage"]
+
+
+def test_the_imputations_without_a_model(trained):
+    _, buffer, _ = trained[1]
+    known, step = np.asarray(buffer.extra["labelled"]), np.asarray(buffer.flags) & 1 > 0
+    least = np.asarray(buffer.reward)[known].min()
+    for imputation, value in (("zero", 0), ("minimum", least), ("labelled-only", 0)):
+        reward = relabelled(trained, imputation=imputation).reward
+        assert set(reward[step & ~known].tolist()) == {value}
+        np.testing.assert_array_equal(reward[known], np.asarray(buffer.reward)[known])
+
+
+def test_labelled_only_draws_labelled_steps_only():
+    (_, stage), buffer, _ = world(dataclasses.replace(SMALL, imputation="labelled-only"), smooth())
+    batches = [stage.learner.sample(buffer, jax.random.key(i)).extra["labelled"] for i in range(20)]
+    assert np.asarray(batches).all()
+
+
+def test_with_every_reward_known_the_base_is_itself(mesh):
+    (_, stage), buffer, moments = world(SMALL, smooth(), DataOptions("test"))
+    rewards = Rewards(buffer.reward, {})
+    base = BASE.stages(stage.learner.base.spec, 4)[0].learner
+    assert base == stage.learner.base
+    state, mine = base.init(jax.random.key(0), None, moments), stage.learner.init(jax.random.key(0), rewards, moments)
+    batch, seen = base.sample(buffer, jax.random.key(1)), stage.learner.sample(buffer, jax.random.key(1))
+    state, metrics = jax.jit(base.update)(state, batch, jax.random.key(2), jnp.int32(0))
+    mine, told = jax.jit(stage.learner.update)(mine, seen, jax.random.key(2), jnp.int32(0))
+    assert bits(mine.base) == bits(state) and bits(told) == bits(metrics)
+    found = ends(world(SMALL, smooth(), DataOptions("test")), mesh)[1]
+    assert bits(found.rewards.reward) == bits(buffer.reward)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["gaussian", "quantile", "gp"])
+def test_every_estimator_makes_finite_rewards(estimator, mesh, discrete):
+    config = dataclasses.replace(SMALL, estimator=estimator)
+    parts = world(config, random_episodes(20, discrete=discrete))
+    assert parts[0][0].steps == (1 if estimator == "gp" else 20)
+    found = ends(parts, mesh)[1]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    assert len(np.unique(found.rewards.reward)) > 100
+
+
+@pytest.mark.slow
+def test_a_base_of_several_stages_is_wrapped_whole(mesh):
+    wide = dict(widths=(8,), batch_size=8, rnd_width=8, rnd_steps=4)
+    config = dataclasses.replace(SMALL, base=sac_rnd.Config(beta=1.0, **wide))
+    stages, *_ = parts = world(config, smooth())
+    assert [stage.name for stage in stages][0] == "reward" and len(stages) == 3
+    assert bits(ends(parts, mesh)[1].rewards) == bits(ends(parts, mesh)[2].rewards)
+
+
+def test_a_base_that_needs_returns_is_refused_in_one_line():
+    with pytest.raises(InputError, match="semi-pessimistic: the base needs return_to_go") as refusal:
+        world(Config(base=cql.Config(calibrate=True)), smooth())
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_record_tells_which_base_it_had():
+    names = [frozenset(field.name for field in dataclasses.fields(base.Config)) for base in BASES]
+    assert len(set(names)) == len(BASES), "two bases with the same fields could not be told apart"
+    for base in BASES:
+        config = Config(base=base.Config())
+        assert plain.decode(Config, json.loads(plain.dumps(config)), "x") == config
+
+
+@pytest.mark.slow
+def test_the_command_takes_a_base_with_its_settings_resumes_and_loads(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RLKIT_CACHE_DIR", str(tmp_path / "cache"))
+    known = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+    line = ["train", "semi-pessimistic", "--out", str(tmp_path / "run"), "--steps", "4", "--eval-every", "2"]
+    line += ["--label-share", "0.3", "--eval-episodes", "0", "--resume", "auto", "--config.members", "2"]
+    line += ["--config.model-widths", "8", "--config.model-steps", "4", "--config.model-batch-size", "8"]
+    line += ["config.base:sac", "--config.base.widths", "8", "--config.base.batch-size", "8"]
+    assert commands.main([*line[:2], "--dry-run", *line[2:]], known) == 0
+    told = capsys.readouterr().out
+    assert "stage reward: 4 updates" in told and "stage sac: 4 updates" in told and '"label_share": 0.3' in told
+    assert commands.main(line, known) == 0
+    record = rlkit.run.Record.read(tmp_path / "run")
+    assert plain.decode(Config, record.config, "x").base == sac.Config(widths=(8,), batch_size=8)
+    assert rlkit.load(tmp_path / "run").act(np.zeros(3, np.float32)).shape == (1,)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert 0 < result["metrics"]["label/hidden_coverage"][0] <= 1
+    assert commands.main([*line, "--config.base.gamma", "0.5"], known) == 2
+    assert "config.base.gamma" in capsys.readouterr().err
+    more = [word if word != "0.3" else "0.4" for word in line]
+    assert commands.main(more, known) == 2
+    assert "label_share: 0.3 -> 0.4" in capsys.readouterr().err

@@ -1,0 +1,160 @@
+"""Models that know how sure they are: the bound by hand, disagreement where there are no labels, and the chain toy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlkit.uncertainty import UNBOUNDED, Ensemble, GaussianProcess, Labels, Quantile, conformal, far, pinball
+
+STATES, START, GAMMA = 21, 10, 0.95
+
+
+def fitted(model, x, y, steps=1, seed=0):
+    """The state after ``steps`` updates on batches of the labels."""
+    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+
+    @jax.jit
+    def train(state, key):
+        def body(step, state):
+            number, there = model.draw(jax.random.fold_in(key, step), jnp.int32(len(x)))
+            labels = Labels(x[number], y[number], there.astype(jnp.float32), number.astype(jnp.int32))
+            return model.update(state, labels)[0]
+
+        return jax.lax.fori_loop(0, steps, body, state)
+
+    return train(model.init(jax.random.key(seed), x.shape[1]), jax.random.key(seed + 1))
+
+
+def test_the_conformal_factor_by_hand():
+    scores = jnp.array([0.5, 9.0, 0.1, 0.4, 0.2, 0.3])
+    held = jnp.array([True, False, True, True, True, True])
+    # 5 scores: ceil(6 * 0.8) = 5, the largest of 0.1 ... 0.5; ceil(6 * 0.5) = 3; ceil(6 * 0.9) = 6 is beyond them
+    assert conformal(scores, held, 0.2) == np.float32(0.5)
+    assert conformal(scores, held, 0.5) == np.float32(0.3)
+    assert conformal(scores, held, 0.1) == UNBOUNDED
+    assert conformal(scores, jnp.zeros(6, bool), 0.5) == UNBOUNDED
+    nineteen = jnp.arange(19.0)
+    assert conformal(nineteen, jnp.ones(19, bool), 0.05) == 18, "20 * 0.95 is 19, whatever float32 makes of it"
+
+
+def test_a_conformal_bound_covers_as_often_as_promised():
+    scores = jax.random.gumbel(jax.random.key(0), (2000, 60))
+    held = jnp.arange(60) < 59
+    covered = jax.vmap(lambda row: row[59] <= conformal(row, held, 0.1))(scores)
+    assert abs(covered.mean() - 0.9) < 0.03
+
+
+def test_pinball_by_hand():
+    assert pinball(jnp.array([2.0, -2.0]), 0.1).tolist() == pytest.approx([0.2, 1.8])
+
+
+def test_members_disagree_where_there_are_no_labels_and_without_priors_they_do_not():
+    x = np.random.default_rng(0).uniform(-1, 1, (200, 2))
+    queries = jnp.concatenate([x, x * 0.5 + np.array([6.0, -6.0])]).astype(jnp.float32)
+    spreads = {}
+    for scale in (0.0, 1.0):
+        model = Ensemble(5, (32, 32), scale, bootstrap=True, gaussian=False, learning_rate=3e-3, batch_size=64)
+        spread = model.predict(fitted(model, x, np.zeros(200), 1000), queries)[1]
+        spreads[scale] = float(spread[:200].mean()), float(spread[200:].mean())
+    assert spreads[0.0][1] < 0.02, "all members know no better than 0"
+    assert spreads[1.0][1] > 0.5 and spreads[1.0][0] < 0.1
+
+
+def test_each_member_has_a_resample_of_its_own_that_does_not_change():
+    model = Ensemble(4, (8,), 1.0, bootstrap=True, gaussian=False, learning_rate=1e-3, batch_size=8)
+    state = model.init(jax.random.key(0), 1)
+    rows = jnp.arange(5000)
+    weight = np.asarray(jax.jit(model._resample)(state, rows))
+    np.testing.assert_array_equal(weight[:, 17], np.asarray(jax.jit(model._resample)(state, rows[17:18]))[:, 0])
+    assert abs(weight.mean() - 1) < 0.03 and abs((weight == 0).mean() - np.exp(-1)) < 0.02
+    assert abs(np.corrcoef(weight[0], weight[1])[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_an_ensemble_learns_the_mean_and_held_out_labels_do_not_count(gaussian):
+    x = np.random.default_rng(0).uniform(-2, 2, (400, 1))
+    y = np.sin(2 * x[:, 0])
+    model = Ensemble(3, (32, 32), 1.0, bootstrap=not gaussian, gaussian=gaussian, learning_rate=3e-3, batch_size=64)
+    mean, _ = model.predict(fitted(model, x, y, 1500), jnp.asarray(x, jnp.float32))
+    assert np.abs(mean - y).mean() < 0.1
+    state = model.init(jax.random.key(0), 1)
+    one, other = (
+        Labels(jnp.ones((2, 1)), jnp.array([1.0, v]), jnp.array([1.0, 0.0]), jnp.arange(2)) for v in (5.0, -5.0)
+    )
+    jax.tree.map(np.testing.assert_array_equal, model.update(state, one), model.update(state, other))
+
+
+def test_quantiles_follow_skewed_noise():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (4000, 1))
+    y = 1 - rng.exponential(1 + x[:, 0] * 0.5)
+    model = Quantile(0.1, (32, 32), 3e-3, 256)
+    median, gap = model.predict(fitted(model, x, y, 1500), jnp.asarray(x, jnp.float32))
+    assert abs((y < median).mean() - 0.5) < 0.04 and abs((y < median - gap).mean() - 0.1) < 0.03
+    right = x[:, 0] > 0.5
+    assert gap[right].mean() > 1.5 * gap[x[:, 0] < -0.5].mean()
+
+
+def test_the_process_is_the_posterior_by_hand():
+    model = GaussianProcess(length=1.0, noise=0.5, limit=4)
+    mean, std = model.predict(fitted(model, [[0.0]], [2.0]), jnp.array([[0.0], [1.0], [9.0]]))
+    k = np.exp(-0.5)
+    np.testing.assert_allclose(mean, [2 / 1.25, 2 * k / 1.25, 0], atol=1e-5)
+    np.testing.assert_allclose(std, np.sqrt([1 - 1 / 1.25, 1 - k**2 / 1.25, 1]), atol=1e-5)
+    number, there = model.draw(jax.random.key(0), jnp.int32(3))
+    assert number.tolist() == [0, 1, 2, 2] and there.tolist() == [True] * 3 + [False]
+    assert model.draw(jax.random.key(0), jnp.int32(10))[0].tolist() == [0, 2, 5, 7]
+
+
+def test_far_rows_are_those_beyond_the_held_out_ones():
+    x = jnp.concatenate([jnp.linspace(0, 1, 100), jnp.linspace(0, 1, 50), jnp.linspace(5, 6, 50)])[:, None]
+    near, held, asked = (
+        jnp.arange(200) < 90,
+        (jnp.arange(200) >= 90) & (jnp.arange(200) < 100),
+        jnp.arange(200) >= 100,
+    )
+    assert abs(far(x, near, held, asked, jax.random.key(0)) - 0.5) < 0.02
+    assert far(x, near, jnp.zeros(200, bool), asked, jax.random.key(0)) == 0
+
+
+# ---- the chain: 21 states, labels from states 12 to 20 alone, start at 10
+
+
+TRUTH = np.select([np.arange(STATES) < 5, np.arange(STATES) < 15], [-1.0, -0.5], -0.1)
+TRUTH[18] = 0
+MOVES = np.clip(np.arange(STATES)[:, None] + np.array([-1, 0, 1]), 0, STATES - 1)
+
+
+def achieved(reward):
+    """True discounted return from the start of the best policy for ``reward``: fitted Q iteration in a table."""
+    q = np.zeros((STATES, 3))
+    for _ in range(600):
+        q = reward[:, None] + GAMMA * q.max(1)[MOVES]
+    total, state = 0.0, START
+    for step in range(600):
+        total += GAMMA**step * TRUTH[state]
+        state = MOVES[state, q[state].argmax()]
+    return total
+
+
+def test_on_the_chain_the_lower_bound_is_as_good_as_true_rewards_and_mean_imputation_is_not():
+    assert achieved(TRUTH) == pytest.approx(-2.48, abs=0.01)
+    model = GaussianProcess(length=1.5, noise=0.05, limit=60)
+    states = jnp.arange(STATES, dtype=jnp.float32)[:, None]
+    found, covered = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        at = rng.integers(12, STATES, 60)
+        label = TRUTH[at] + 0.05 * rng.normal(size=60)
+        mean, std = map(np.asarray, model.predict(fitted(model, at[:, None], label), states))
+        zero = np.where(np.isin(np.arange(STATES), at), mean, 0)
+        clipped = [np.maximum(mean - c * std, label.min()) for c in (1, 2)]
+        found.append([achieved(r) for r in (mean, zero, mean - std, mean - 2 * std, *clipped)])
+        covered.append((TRUTH >= mean - 2 * std).mean())
+    mean, zero, one, two, one_clipped, two_clipped = np.mean(found, 0)
+    print(f"mean {mean:.2f} zero {zero:.2f} c=1 {one:.2f} c=2 {two:.2f} clipped {one_clipped:.2f} {two_clipped:.2f}")
+    print(f"coverage at c=2 {np.mean(covered):.3f}")
+    assert mean < -10 and zero < -10
+    assert all(abs(value + 2.48) < 0.2 for value in (one, two, one_clipped, two_clipped))
+    assert np.mean(covered) > 0.95
