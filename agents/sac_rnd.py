@@ -23,9 +23,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import optim
+from rlkit import networks, optim
 from rlkit.buffer import Buffer
-from rlkit.networks import ConditionedMLP, Ensemble, GaussianPolicy, tanh_normal_sample
 from rlkit.optim import Net
 from rlkit.types import Array, Box, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Transitions
 
@@ -153,8 +152,8 @@ class RND:
         action = (action - stats.action_mean[None]) / (stats.action_std[None] + 1e-8)
         return (action, obs) if self.config.action_is_feature else (obs, action)
 
-    def _network(self, conditioning: str) -> ConditionedMLP:
-        return ConditionedMLP(conditioning, self.config.rnd_width, self.config.rnd_embedding)
+    def _network(self, conditioning: str) -> networks.ConditionedMLP:
+        return networks.ConditionedMLP(conditioning, self.config.rnd_width, self.config.rnd_embedding)
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:
@@ -221,7 +220,7 @@ class SACRND:
         self, params: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key
     ) -> tuple[Array, Metrics]:
         """mean[alpha log pi(a|s) + beta b(s, a) - min_i Q_i(s, a)], a ~ pi (paper, eq. 7)."""
-        action, log_prob = tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
+        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
         bonus = self.rnd.bonus(state.rnd, batch.obs, action)
         q = self._q(state.critic.params, batch.obs, action).min(0)
         loss = (alpha * log_prob + self.config.beta * bonus - q).mean()
@@ -243,7 +242,7 @@ class SACRND:
     def target_value(self, actor: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s') - beta b(s', a')], a' ~ pi (paper, eq. 8)."""
         c = self.config
-        action, log_prob = tanh_normal_sample(*self._actor.apply(actor, batch.next_obs), key)
+        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(actor, batch.next_obs), key)
         beta = c.beta if c.critic_beta is None else c.critic_beta
         q = self._q(state.target, batch.next_obs, action).min(0)
         value = q - alpha * log_prob - beta * self.rnd.bonus(state.rnd, batch.next_obs, action)
@@ -266,20 +265,20 @@ class SACRND:
     def act(self, state: SACRNDState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action: the squashed mean if ``greedy``, else a sample."""
         mean, log_std = self._actor.apply(state.actor.params, memory)
-        action = jnp.tanh(mean) if greedy else tanh_normal_sample(mean, log_std, key)[0]
+        action = jnp.tanh(mean) if greedy else networks.tanh_normal_sample(mean, log_std, key)[0]
         return action[None], memory
 
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
         return self._critic.apply(params, jnp.concatenate([obs, action], -1)).squeeze(-1)
 
     @property
-    def _actor(self) -> GaussianPolicy:
-        return GaussianPolicy(self.config.widths, self.spec.action.shape[0])
+    def _actor(self) -> networks.GaussianPolicy:
+        return networks.GaussianPolicy(self.config.widths, self.spec.action.shape[0])
 
     @property
-    def _critic(self) -> Ensemble:
+    def _critic(self) -> networks.Ensemble:
         c = self.config
-        return Ensemble(c.critics, c.widths, 1, out_bound=3e-3, layer_norm=c.critic_layer_norm)
+        return networks.Ensemble(c.critics, c.widths, 1, out_bound=3e-3, layer_norm=c.critic_layer_norm)
 
 
 _GYM = (
