@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import optim
+from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
-from rlkit.networks import MLP
 from rlkit.optim import Net
 from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
@@ -77,9 +76,11 @@ class BC(Reactive):
         return action.astype(jnp.int32)[None], memory
 
     @property
-    def _policy(self) -> MLP:
+    def _policy(self) -> networks.MLP:
         action = self.spec.action
-        return MLP(self.config.widths, action.n if isinstance(action, Discrete) else action.shape[0], out_bound=1e-3)
+        return networks.MLP(
+            self.config.widths, action.n if isinstance(action, Discrete) else action.shape[0], out_bound=1e-3
+        )
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:

@@ -25,9 +25,8 @@ import jax.numpy as jnp
 import optax
 
 from agents.sac import SAC, require_bounded
-from rlkit import optim
+from rlkit import networks, optim
 from rlkit.buffer import Buffer
-from rlkit.networks import ConditionedMLP, tanh_normal_sample
 from rlkit.optim import Net
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
@@ -159,8 +158,8 @@ class RND:
         action = (action - stats.action_mean[None]) / (stats.action_std[None] + 1e-8)
         return (action, obs) if self.config.action_is_feature else (obs, action)
 
-    def _network(self, conditioning: str) -> ConditionedMLP:
-        return ConditionedMLP(conditioning, self.config.rnd_width, self.config.rnd_embedding)
+    def _network(self, conditioning: str) -> networks.ConditionedMLP:
+        return networks.ConditionedMLP(conditioning, self.config.rnd_width, self.config.rnd_embedding)
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:
@@ -191,7 +190,7 @@ class SACRND(SAC):
         self, params: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key
     ) -> tuple[Array, Metrics]:
         """mean[alpha log pi(a|s) + beta b(s, a) - min_i Q_i(s, a)], a ~ pi (paper, eq. 7)."""
-        action, log_prob = tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
+        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
         bonus = self.rnd.bonus(state.rnd, batch.obs, action)
         q = self._q(state.critic.params, batch.obs, action).min(0)
         loss = (alpha * log_prob + self.config.beta * bonus - q).mean()
@@ -206,7 +205,7 @@ class SACRND(SAC):
     def target_value(self, state: SACRNDState, alpha: Array, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s') - beta b(s', a')], a' ~ pi (paper, eq. 8)."""
         c = self.config
-        action, log_prob = tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
+        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
         beta = c.beta if c.critic_beta is None else c.critic_beta
         q = self._q(state.target, batch.next_obs, action).min(0)
         value = q - alpha * log_prob - beta * self.rnd.bonus(state.rnd, batch.next_obs, action)

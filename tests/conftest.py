@@ -18,6 +18,7 @@ import pytest
 import agents
 import envs
 from rlkit import commands
+from rlkit.buffer import abstract
 from rlkit.checkpoint import Checkpoints
 from rlkit.policy import rebuild
 from rlkit.run import Record
@@ -125,6 +126,7 @@ def final_bits(folder):
     stages = rebuild(record)
     stats = Stats(**{name: np.array(value, np.float32) for name, value in record.stats.items()})
     with Checkpoints(folder / "checkpoints", identity=record.identity()) as checkpoints:
-        last = checkpoints.last(stages, stats, record.seeds, make_mesh(len(record.seeds)))
+        rows = abstract(record.spec, record.data.rows, record.data.steps, ())
+        last = checkpoints.last(stages, rows, stats, record.seeds, make_mesh(len(record.seeds)))
     assert last.step == stages[-1].steps
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last.state)]

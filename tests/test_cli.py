@@ -50,7 +50,7 @@ try:
     train.main()
 except SystemExit as end:
     assert end.code == 0
-heavy = {"gymnasium", "minari", "orbax.checkpoint", "matplotlib", "h5py", "tensorboardX", "optax.contrib"}
+heavy = {"gymnasium", "minari", "orbax.checkpoint", "matplotlib", "h5py", "tensorboardX", "optax.contrib", "flax"}
 heavy &= set(sys.modules)
 assert not heavy, heavy
 """

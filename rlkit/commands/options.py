@@ -169,7 +169,8 @@ def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
         return _listing("rlkit train AGENT [OPTIONS]", summaries, "rlkit train AGENT --help lists an agent's options.")
     name, rest = _known("agent", argv[0], world.agents), argv[1:]
     if set(HELP) & set(rest):
-        sys.modules.setdefault("optax", _Deferred("optax"))
+        for slow in ("optax", "rlkit.networks"):
+            sys.modules.setdefault(slow, _Deferred(slow))
     module = importlib.import_module(world.agents[name].module)
     default = TrainOptions(
         config=module.Config(), data=DataOptions(_default_dataset(world)), agent=name, module=module.__name__
@@ -189,7 +190,8 @@ def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
 
 
 class _Deferred(ModuleType):
-    """Stands for a module until something of it is used. Of optax, slow to import, a list of options uses nothing."""
+    """Stands for a module until something of it is used. A list of options uses nothing of optimisers and networks,
+    which take as long to import as half of jax."""
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:
