@@ -4,6 +4,7 @@ EXTRAS ?= dev,mujoco
 OUT ?= runs/default
 SEEDS ?= 3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 RLKIT := $(BIN)/python train.py
 
 .PHONY: install train test test-fast soak lint clean
@@ -22,10 +23,10 @@ train: install
 	$(RLKIT) report $(OUT)/bc $(OUT)/sac-rnd --out $(OUT)
 
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 soak: install
 	$(BIN)/python -m tests.soak --rounds 50

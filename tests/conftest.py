@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 # Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations.
@@ -31,13 +32,22 @@ SMALL = ["--config.widths", "8", "--config.batch-size", "8", "--steps", "40", "-
 PACE = ["--eval-every", "10", "--log-every", "5"]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """One compilation of each program in a session, shared by the tests' subprocesses."""
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("xla"))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    jax.config.update("jax_compilation_cache_dir", folder)
+def pytest_configure(config):
+    """One compilation of each program in a session, shared by its workers and by the tests' subprocesses."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.compiled = tempfile.TemporaryDirectory(prefix="xla-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled.name
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that share a fixture go to one worker: those of a file, or of an agent in the conformance suite."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        group = params["case"][0] if "case" in item.fixturenames and "case" in params else item.module.__name__
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture
