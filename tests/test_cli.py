@@ -198,6 +198,7 @@ def test_without_its_last_evaluation_a_run_is_not_finished_and_makes_it_when_it_
         assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path, cache):
     run = tmp_path / "run"
     argv = ["train", "bc", *SMALL, *PACE, "--resume", "auto", "--out", str(run)]

@@ -1,4 +1,7 @@
-"""What every agent of the registry must satisfy, whatever its method. Sizes are shrunk by type, never by name."""
+"""What every agent of the registry must satisfy, whatever its method. Sizes are shrunk by type, never by name.
+
+What needs further compilations of every agent is slow.
+"""
 
 import dataclasses
 import importlib
@@ -136,6 +139,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(case, mesh):
     assert not same_bits(first, other)
 
 
+@pytest.mark.slow
 def test_a_set_of_seeds_equals_single_seeds(case, mesh):
     together = states(case, mesh, (3, 4))[-1]
     for row, seed in enumerate((3, 4)):
@@ -157,6 +161,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(case, mesh):
         assert same_bits(straight, jax.device_get(resumed))
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one(case, mesh):
     seeds = (0, 1)
     wide = make_mesh(len(seeds))
@@ -175,6 +180,7 @@ def test_nothing_is_compiled_or_transferred_in_silence_once_training_runs(case, 
     assert (loop._chunk._cache_size(), loop._init._cache_size()) == compiled
 
 
+@pytest.mark.slow
 def test_some_loss_falls_when_one_batch_is_repeated(case):
     """By a tenth at least, over the last quarter of the repetitions on average."""
     state = None

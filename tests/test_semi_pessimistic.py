@@ -69,6 +69,7 @@ def bits(tree):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
+@pytest.mark.slow
 def test_hidden_rewards_change_no_bit_of_what_is_learnt(mesh):
     one, other = (ends(world(SMALL, smooth(spoil)), mesh) for spoil in (0.0, 50.0))
     assert bits(one[0]) == bits(other[0])
@@ -117,6 +118,7 @@ def test_labelled_only_draws_labelled_steps_only():
     assert np.asarray(batches).all()
 
 
+@pytest.mark.slow
 def test_with_every_reward_known_the_base_is_itself(mesh):
     (_, stage), buffer, moments = world(SMALL, smooth(), DataOptions("test"))
     rewards = Rewards(buffer.reward, {})

@@ -71,6 +71,7 @@ def test_each_member_has_a_resample_of_its_own_that_does_not_change():
     assert abs(np.corrcoef(weight[0], weight[1])[0, 1]) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gaussian", [False, True])
 def test_an_ensemble_learns_the_mean_and_held_out_labels_do_not_count(gaussian):
     x = np.random.default_rng(0).uniform(-2, 2, (400, 1))
