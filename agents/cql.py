@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agents.sac import SAC, require_bounded
+from agents.sac import SAC
 from rlkit import optim
 from rlkit.networks import Ensemble, tanh_normal_sample
 from rlkit.optim import Net
@@ -73,7 +73,7 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage."""
-        require_bounded("cql", spec)
+        spec.require_bounded_action("cql")
         return (Stage("cql", CQL(self, spec, (self.returns,) if self.calibrate else ()), steps),)
 
     @property

@@ -23,7 +23,7 @@ from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.networks import Ensemble, GaussianPolicy, tanh_normal_sample
 from rlkit.optim import Net
-from rlkit.types import Array, Box, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
+from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,8 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage."""
-        require_bounded("sac", spec)
+        spec.require_bounded_action("sac")
         return (Stage("sac", SAC(self, spec), steps),)
-
-
-def require_bounded(name: str, spec: Spec) -> None:
-    """Raise InputError unless actions fill [-1, 1] in every dimension, as a squashed policy's do."""
-    action = spec.action
-    if not isinstance(action, Box) or set(action.low) != {-1.0} or set(action.high) != {1.0}:
-        raise InputError(f"{name} needs continuous, bounded actions; this dataset's are not: choose another agent")
 
 
 class SACState(NamedTuple):
