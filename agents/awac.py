@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import losses, optim
+from rlkit import losses, networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
-from rlkit.networks import Ensemble, GaussianPolicy, normal_log_prob, normal_sample
 from rlkit.optim import Net
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
@@ -93,7 +92,7 @@ class AWAC(Reactive):
 
     def target_value(self, state: AWACState, batch: Transitions, key: Key) -> Array:
         """y = r + discount min_i Q'_i(s', a'), a' ~ pi (paper, eq. 8)."""
-        action = normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
+        action = networks.normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
         return batch.reward + batch.discount * self._q(state.target, batch.next_obs, action).min(0)
 
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Array]:
@@ -106,10 +105,10 @@ class AWAC(Reactive):
         (paper, eq. 13, with one sample for the value)."""
         c = self.config
         mean, log_std = self._actor.apply(params, batch.obs)
-        own = normal_sample(jax.lax.stop_gradient(mean), jax.lax.stop_gradient(log_std), key)
+        own = networks.normal_sample(jax.lax.stop_gradient(mean), jax.lax.stop_gradient(log_std), key)
         advantage = q - self._q(critic, batch.obs, own).min(0)
         weight = losses.advantage_weight(advantage, 1 / c.temperature, c.max_weight)
-        log_prob = normal_log_prob(mean, log_std, batch.action)
+        log_prob = networks.normal_log_prob(mean, log_std, batch.action)
         loss = -(weight * log_prob).mean()
         return loss, {
             "actor/loss": loss,
@@ -121,18 +120,18 @@ class AWAC(Reactive):
     def act(self, state: AWACState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action: the mean if ``greedy``, else a sample; both clipped to the bounds."""
         mean, log_std = self._actor.apply(state.actor.params, memory)
-        return (jnp.clip(mean, -1, 1) if greedy else normal_sample(mean, log_std, key))[None], memory
+        return (jnp.clip(mean, -1, 1) if greedy else networks.normal_sample(mean, log_std, key))[None], memory
 
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
         return self._critic.apply(params, obs, action).squeeze(-1)
 
     @property
-    def _actor(self) -> GaussianPolicy:
-        return GaussianPolicy(self.config.widths, self.spec.action.shape[0], log_std_min=-20.0, std_head=False)
+    def _actor(self) -> networks.GaussianPolicy:
+        return networks.GaussianPolicy(self.config.widths, self.spec.action.shape[0], log_std_min=-20.0, std_head=False)
 
     @property
-    def _critic(self) -> Ensemble:
-        return Ensemble(2, self.config.widths, 1, out_bound=3e-3)
+    def _critic(self) -> networks.Ensemble:
+        return networks.Ensemble(2, self.config.widths, 1, out_bound=3e-3)
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:

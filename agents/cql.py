@@ -23,9 +23,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agents.sac import SAC, require_bounded
-from rlkit import optim
-from rlkit.networks import Ensemble, tanh_normal_sample
+from agents.sac import SAC
+from rlkit import networks, optim
 from rlkit.optim import Net
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
@@ -73,7 +72,7 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage."""
-        require_bounded("cql", spec)
+        spec.require_bounded_action("cql")
         return (Stage("cql", CQL(self, spec, (self.returns,) if self.calibrate else ()), steps),)
 
     @property
@@ -176,15 +175,15 @@ class CQL(SAC):
         return loss, {"multiplier/value": multiplier}
 
     @property
-    def _critic(self) -> Ensemble:
+    def _critic(self) -> networks.Ensemble:
         c = self.config
-        return Ensemble(c.critics, c.critic_widths, 1, out_bound=3e-3)
+        return networks.Ensemble(c.critics, c.critic_widths, 1, out_bound=3e-3)
 
 
 def _draw(policy: tuple[Array, Array], n: int, key: Key) -> tuple[Array, Array]:
     """``n`` actions [n, B, A] for each row of (mean, log_std), and their log-densities [n, B]."""
     mean, log_std = (jnp.broadcast_to(x, (n, *x.shape)) for x in policy)
-    return tanh_normal_sample(mean, log_std, key)
+    return networks.tanh_normal_sample(mean, log_std, key)
 
 
 _CORL = "CORL, algorithms/offline/cql.py and configs/offline/cql: 1M updates of 256"

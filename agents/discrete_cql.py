@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import optim
+from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
-from rlkit.networks import MLP
 from rlkit.optim import Net
 from rlkit.types import Array, Discrete, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
@@ -99,8 +98,8 @@ class DiscreteCQL(Reactive):
         return self._critic.apply(state.critic.params, memory).argmax(-1).astype(jnp.int32)[None], memory
 
     @property
-    def _critic(self) -> MLP:
-        return MLP(self.config.widths, self.spec.action.n, out_bound=3e-3)
+    def _critic(self) -> networks.MLP:
+        return networks.MLP(self.config.widths, self.spec.action.n, out_bound=3e-3)
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from agents.sac import SAC, require_bounded
+from agents.sac import SAC
 from rlkit.types import Array, InputError, Metrics, Preset, Spec, Stage, Transitions
 
 
@@ -51,7 +51,7 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage."""
-        require_bounded("edac", spec)
+        spec.require_bounded_action("edac")
         if self.eta and self.critics < 2:
             raise InputError("edac: one critic has none to differ from; give --config.critics 2 or --config.eta 0")
         return (Stage("edac", EDAC(self, spec), steps),)

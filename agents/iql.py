@@ -21,10 +21,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import losses, optim
+from rlkit import losses, networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
-from rlkit.networks import MLP, Ensemble, GaussianPolicy, normal_log_prob, normal_sample
 from rlkit.optim import Net
 from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
@@ -129,7 +128,7 @@ class IQL(Reactive):
             log_prob = -optax.softmax_cross_entropy_with_integer_labels(output, batch.action)
         else:
             mean, log_std = output
-            log_prob = normal_log_prob(jnp.tanh(mean), log_std, batch.action)
+            log_prob = networks.normal_log_prob(jnp.tanh(mean), log_std, batch.action)
         weight = losses.advantage_weight(advantage, c.beta, c.max_weight)
         loss = -(weight * log_prob).mean()
         return loss, {"actor/loss": loss, "actor/log_prob": log_prob.mean(), "actor/weight": weight.mean()}
@@ -141,7 +140,7 @@ class IQL(Reactive):
             action = jnp.argmax(output) if greedy else jax.random.categorical(key, output)
             return action.astype(jnp.int32)[None], memory
         mean, log_std = jnp.tanh(output[0]), output[1]
-        return (mean if greedy else normal_sample(mean, log_std, key))[None], memory
+        return (mean if greedy else networks.normal_sample(mean, log_std, key))[None], memory
 
     def _q(self, params: Any, batch: Transitions) -> Array:
         """Q_i(s, a) [critics, B] of the recorded actions."""
@@ -158,18 +157,18 @@ class IQL(Reactive):
         return isinstance(self.spec.action, Discrete)
 
     @property
-    def _actor(self) -> MLP | GaussianPolicy:
+    def _actor(self) -> networks.MLP | networks.GaussianPolicy:
         if self._discrete:
-            return MLP(self.config.widths, self.spec.action.n, out_bound=1e-3)
-        return GaussianPolicy(self.config.widths, self.spec.action.shape[0], std_head=False)
+            return networks.MLP(self.config.widths, self.spec.action.n, out_bound=1e-3)
+        return networks.GaussianPolicy(self.config.widths, self.spec.action.shape[0], std_head=False)
 
     @property
-    def _critic(self) -> Ensemble:
-        return Ensemble(2, self.config.widths, self.spec.action.n if self._discrete else 1, out_bound=3e-3)
+    def _critic(self) -> networks.Ensemble:
+        return networks.Ensemble(2, self.config.widths, self.spec.action.n if self._discrete else 1, out_bound=3e-3)
 
     @property
-    def _value(self) -> MLP:
-        return MLP(self.config.widths, 1, out_bound=3e-3)
+    def _value(self) -> networks.MLP:
+        return networks.MLP(self.config.widths, 1, out_bound=3e-3)
 
     @property
     def _actor_optimiser(self) -> optax.GradientTransformation:

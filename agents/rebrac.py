@@ -5,7 +5,11 @@ Tarasov, Kurenkov, Nikulin, Kolesnikov: Revisiting the Minimalist Approach to Of
 
 Deviations from the official code: the last step of an episode that a time limit cut is trained on, without the critics'
 penalty, since the data hold no action after it (the official loader drops the step); the target actor follows the actor
-after its step, not before.
+after its step, not before. From equal parameters and one batch, losses and the step are the official ones.
+
+On the tests' point mass (actor_beta 0.1, critic_beta 0.01, two layers of 128, 6000 updates, two seeds) the return is -82 and
+-79, and -79 and -80 with the official code, where the data's is -30. Probably because the critics start at 0, which
+promises much for unseen actions where every reward is negative and the anchor is weak.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.td3_bc import TD3BC, TD3State
-from rlkit.networks import Ensemble
+from rlkit import networks
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Transitions
 
 
@@ -80,8 +84,8 @@ class ReBRAC(TD3BC):
         return loss, {"actor/loss": loss, "actor/q": q.mean(), "actor/distance": distance}
 
     @property
-    def _critic(self) -> Ensemble:
-        return Ensemble(2, self.config.widths, 1, out_bound=3e-3, layer_norm=self.config.critic_layer_norm)
+    def _critic(self) -> networks.Ensemble:
+        return networks.Ensemble(2, self.config.widths, 1, out_bound=3e-3, layer_norm=self.config.critic_layer_norm)
 
 
 _PAPER = "ReBRAC (Tarasov et al. 2023, arXiv 2305.09836), betas of its appendix; 1M updates; "

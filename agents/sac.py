@@ -18,12 +18,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import optim
+from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
-from rlkit.networks import Ensemble, GaussianPolicy, tanh_normal_sample
 from rlkit.optim import Net
-from rlkit.types import Array, Box, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
+from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,8 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage."""
-        require_bounded("sac", spec)
+        spec.require_bounded_action("sac")
         return (Stage("sac", SAC(self, spec), steps),)
-
-
-def require_bounded(name: str, spec: Spec) -> None:
-    """Raise InputError unless actions fill [-1, 1] in every dimension, as a squashed policy's do."""
-    action = spec.action
-    if not isinstance(action, Box) or set(action.low) != {-1.0} or set(action.high) != {1.0}:
-        raise InputError(f"{name} needs continuous, bounded actions; this dataset's are not: choose another agent")
 
 
 class SACState(NamedTuple):
@@ -132,7 +124,7 @@ class SAC(Reactive):
         self, params: Any, state: SACState, alpha: Array, batch: Transitions, key: Key
     ) -> tuple[Array, Metrics]:
         """mean[alpha log pi(a|s) - min_i Q_i(s, a)], a ~ pi (eq. 7)."""
-        action, log_prob = tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
+        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
         q = self._q(state.critic.params, batch.obs, action).min(0)
         loss = (alpha * log_prob - q).mean()
         return loss, {
@@ -151,7 +143,7 @@ class SAC(Reactive):
 
     def target_value(self, state: SACState, alpha: Array, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s')], a' ~ pi (eqs. 2 and 3)."""
-        action, log_prob = tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
+        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
         value = self._q(state.target, batch.next_obs, action).min(0) - alpha * log_prob
         return batch.reward + batch.discount * value
 
@@ -164,7 +156,7 @@ class SAC(Reactive):
     def act(self, state: SACState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action: the squashed mean if ``greedy``, else a sample."""
         mean, log_std = self._actor.apply(state.actor.params, memory)
-        action = jnp.tanh(mean) if greedy else tanh_normal_sample(mean, log_std, key)[0]
+        action = jnp.tanh(mean) if greedy else networks.tanh_normal_sample(mean, log_std, key)[0]
         return action[None], memory
 
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
@@ -172,13 +164,13 @@ class SAC(Reactive):
         return self._critic.apply(params, obs, action).squeeze(-1)
 
     @property
-    def _actor(self) -> GaussianPolicy:
-        return GaussianPolicy(self.config.widths, self.spec.action.shape[0])
+    def _actor(self) -> networks.GaussianPolicy:
+        return networks.GaussianPolicy(self.config.widths, self.spec.action.shape[0])
 
     @property
-    def _critic(self) -> Ensemble:
+    def _critic(self) -> networks.Ensemble:
         c = self.config
-        return Ensemble(c.critics, c.widths, 1, out_bound=3e-3, layer_norm=c.critic_layer_norm)
+        return networks.Ensemble(c.critics, c.widths, 1, out_bound=3e-3, layer_norm=c.critic_layer_norm)
 
 
 PRESETS = {

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agents.sac import SAC, require_bounded
+from agents.sac import SAC
 from rlkit import networks, optim
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
@@ -88,7 +88,7 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """RND pre-training, then SAC."""
-        require_bounded("sac-rnd", spec)
+        spec.require_bounded_action("sac-rnd")
         rnd = RND(self)
         return (Stage("rnd", rnd, self.rnd_steps), Stage("sac", SACRND(self, spec, rnd=rnd), steps))
 

@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import optim
+from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
-from rlkit.networks import MLP, Ensemble
 from rlkit.optim import Net
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
@@ -149,12 +148,12 @@ class TD3BC(Reactive):
         return self._critic.apply(state.target_critic, batch.next_obs, action).squeeze(-1).min(0)
 
     @property
-    def _actor(self) -> MLP:
-        return MLP(self.config.widths, self.spec.action.shape[0], out_bound=1e-3)
+    def _actor(self) -> networks.MLP:
+        return networks.MLP(self.config.widths, self.spec.action.shape[0], out_bound=1e-3)
 
     @property
-    def _critic(self) -> Ensemble:
-        return Ensemble(2, self.config.widths, 1, out_bound=3e-3)
+    def _critic(self) -> networks.Ensemble:
+        return networks.Ensemble(2, self.config.widths, 1, out_bound=3e-3)
 
     @property
     def _actor_optimiser(self) -> optax.GradientTransformation:

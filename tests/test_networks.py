@@ -96,6 +96,18 @@ def test_parts_of_an_input_are_the_whole_but_repeat_nothing():
     assert text.count("dot_general") == 2 and "7,5,6" not in text
 
 
+def test_parts_with_the_same_leading_axes_are_concatenated():
+    module, x, y, z = MLP((16, 8), 3, 0.1), normal(1, 5, 4), normal(2, 5, 2), normal(3, 5, 1)
+    params = perturbed(init(module, x, y, z))
+
+    def split(params, x, y, z):  # broadcast, hence apart
+        return module.apply(params, x[None], jnp.stack([y, y]), z[None])[0]
+
+    assert_same_function(module.apply, split, params, x, y, z)
+    text = str(jax.make_jaxpr(MLP((), 8, 0.1).apply)(init(MLP((), 8, 0.1), x, y, z), x, y, z))
+    assert text.count("dot_general") == 1  # two or more small products are slower than one
+
+
 def test_members_with_inputs_of_their_own():
     module, x = Ensemble(3, (8,), 2, 0.1, shared=False), normal(1, 3, 5, 4)
     params = perturbed(init(module, x))

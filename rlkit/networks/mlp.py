@@ -29,8 +29,9 @@ _BIAS = nn.initializers.constant(0.1)
 class Joined(nn.Module):
     """A dense layer on an input that comes in ``parts``, [..., I_k] each, whose leading axes are broadcast.
 
-    Each part meets its own rows of the kernel before anything is repeated, and the gradient of one costs nothing for
-    the others: a state that is valued with 30 actions takes one product, not 30.
+    Parts with the same leading axes are concatenated. Else each meets its own rows of the kernel before anything is
+    repeated, and the gradient of one costs nothing for the others: a state that is valued with 30 actions takes one
+    product, not 30.
     """
 
     width: int
@@ -42,7 +43,10 @@ class Joined(nn.Module):
         ends = list(itertools.accumulate(part.shape[-1] for part in parts))
         kernel = self.param("kernel", self.kernel_init, (ends[-1], self.width), parts[0].dtype)
         bias = self.param("bias", self.bias_init, (self.width,), parts[0].dtype)
-        y = sum(part @ rows for part, rows in zip(parts, jnp.split(kernel, ends[:-1]), strict=True))
+        if len({part.shape[:-1] for part in parts}) == 1:
+            y = jnp.concatenate(parts, -1) @ kernel
+        else:
+            y = sum(part @ rows for part, rows in zip(parts, jnp.split(kernel, ends[:-1]), strict=True))
         return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
