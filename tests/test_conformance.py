@@ -148,6 +148,7 @@ def test_a_set_of_seeds_equals_single_seeds(case, mesh):
             np.testing.assert_allclose(a[row], b[0], rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bits(case, mesh):
     straight = jax.device_get(final(case.fit(mesh)).state)
     for stop in [(number, 6) for number in range(len(case.stages))] + [(0, case.stages[0].steps)]:

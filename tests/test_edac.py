@@ -80,6 +80,7 @@ def test_the_loss_and_its_gradient_against_finite_differences(trained):
         assert float(slope) == pytest.approx((by_hand(ends[0]) - by_hand(ends[1])) / 2e-4, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_term_drives_the_gradients_apart():
     def cosine(eta):
         agent = learner(Config(critics=4, eta=eta, **SIZES, **RATES | {"critic_learning_rate": 1e-2}))

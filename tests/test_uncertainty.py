@@ -49,6 +49,7 @@ def test_pinball_by_hand():
     assert pinball(jnp.array([2.0, -2.0]), 0.1).tolist() == pytest.approx([0.2, 1.8])
 
 
+@pytest.mark.slow
 def test_members_disagree_where_there_are_no_labels_and_without_priors_they_do_not():
     x = np.random.default_rng(0).uniform(-1, 1, (200, 2))
     queries = jnp.concatenate([x, x * 0.5 + np.array([6.0, -6.0])]).astype(jnp.float32)
@@ -86,6 +87,7 @@ def test_an_ensemble_learns_the_mean_and_held_out_labels_do_not_count(gaussian):
     jax.tree.map(np.testing.assert_array_equal, model.update(state, one), model.update(state, other))
 
 
+@pytest.mark.slow
 def test_quantiles_follow_skewed_noise():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (4000, 1))
@@ -139,6 +141,7 @@ def achieved(reward):
     return total
 
 
+@pytest.mark.slow
 def test_on_the_chain_the_lower_bound_is_as_good_as_true_rewards_and_mean_imputation_is_not():
     assert achieved(TRUTH) == pytest.approx(-2.48, abs=0.01)
     model = GaussianProcess(length=1.5, noise=0.05, limit=60)
