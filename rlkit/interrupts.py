@@ -63,6 +63,7 @@ class Guard(AbstractContextManager):
         self._wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         self._handlers = {number: signal.signal(number, self._handle) for number in (*_SIGNALS, signal.SIGALRM)}
         self._write = write
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._swallowed
         self._thread.start()
         return self
 
@@ -72,6 +73,7 @@ class Guard(AbstractContextManager):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
+        sys.unraisablehook = self._unraisable
         self._over.set()
         self._thread.join()
         os.close(self._read)
@@ -98,6 +100,12 @@ class Guard(AbstractContextManager):
         elif self._stuck and self._phase == "evaluation":
             raise TimeoutError(f"no answer within {self._watchdog:g} seconds")
         self._stop_if_asked()
+
+    def _swallowed(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised within a finaliser or a callback of its garbage collector, and reports it with a
+        traceback. A Stop is raised again at the next phase, or the second thread ends the process."""
+        if not issubclass(unraisable.exc_type, Stop):
+            self._unraisable(unraisable)
 
     def _ask(self, code: int) -> None:
         if self.code is None:

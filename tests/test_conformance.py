@@ -169,7 +169,8 @@ def test_eight_devices_equal_one(case, mesh):
     assert dict(wide.shape) == {"seed": 2, "batch": 4}
     one, eight = states(case, mesh, seeds)[-1], states(case, wide, seeds)[-1]
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+        # a sum is as exact as its largest terms: where gradients are in the tens, 2e-4 of the whole array's size
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4 * max(1, np.abs(a).max()))
 
 
 def test_nothing_is_compiled_or_transferred_in_silence_once_training_runs(case, mesh):

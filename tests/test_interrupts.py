@@ -68,6 +68,19 @@ def test_a_signal_is_kept_while_training_and_stops_where_nothing_is_to_be_saved(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_stop_that_a_finaliser_swallows_is_raised_again_and_not_reported(capfd):
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stop) as stop, _guard() as guard:
+        guard.enter("evaluation")
+        Finalised()
+        guard.beat()
+    assert stop.value.code == 143
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_signal_ends_what_sleeps_at_once(capfd):
     began = time.monotonic()
     with pytest.raises(Stop) as stop, _guard() as guard:
