@@ -68,7 +68,9 @@ def test_a_signal_is_kept_while_training_and_stops_where_nothing_is_to_be_saved(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_stop_that_a_finaliser_swallows_is_raised_again_and_not_reported(capfd):
+def test_a_stop_that_a_finaliser_swallows_is_raised_again_and_not_reported(capfd, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # not that of pytest, which keeps reports back
+
     class Finalised:
         def __del__(self):
             signal.raise_signal(signal.SIGTERM)
