@@ -1,4 +1,5 @@
-"""Hours of trouble in minutes: kill a training at random moments, and watch memory and files over a long evaluation.
+"""Hours of trouble in minutes: kill a training at random moments, stop it at others and time its answer, and watch
+memory and files over a long evaluation.
 
     python -m tests.soak --rounds 50
 
@@ -13,6 +14,8 @@ import os
 import platform
 import random
 import resource
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -73,6 +76,26 @@ def kill(folder: Path, rounds: int, seed: int = 0) -> Killed:
     return Killed(kills, goings_on, refusals, finished, equal)
 
 
+def stop(folder: Path, rounds: int, seed: int = 0) -> tuple[list[float], bool]:
+    """Stop trainings ``rounds`` times with SIGTERM, from their loading to their last evaluation: the seconds until each
+    one ended, and whether all ended as a stopped or a finished run does. Call after ``kill``: it has compiled."""
+    rng, seconds, sound = random.Random(seed), [], True
+    began = time.monotonic()
+    _launch(folder / "timed", folder).wait()
+    length = time.monotonic() - began
+    for number in range(rounds):
+        child = _launch(folder / f"stopped-{number}", folder)
+        time.sleep(rng.uniform(0, 0.9 * length))
+        began = time.monotonic()
+        child.send_signal(signal.SIGTERM)
+        code = child.wait()
+        if code == 0:
+            continue  # it had finished, or was about to
+        seconds.append(time.monotonic() - began)
+        sound &= code in (143, -signal.SIGTERM)  # the second one before Python has set its handler
+    return seconds, sound
+
+
 def outcome(run: Path) -> list[bytes]:
     """The bytes of the metrics, of the result and of the final state."""
     last = max((path for path in (run / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
@@ -115,19 +138,24 @@ def _files() -> int:
 
 
 def main() -> int:
-    """Run both and print their figures."""
+    """Run all three and print their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=50, help="kills")
+    parser.add_argument("--rounds", type=int, default=50, help="kills, and stops")
     parser.add_argument("--evaluations", type=int, default=100, help="of 2 seeds x 10 episodes x 200 steps")
     options = parser.parse_args()
     print(f"{datetime.date.today()}, {jax.devices()[0].device_kind}, python {platform.python_version()}, "
           f"jax {jax.__version__}, orbax {orbax.checkpoint.__version__}")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         killed = kill(Path(folder), options.rounds)
-    print(" ".join(f"{name} {value}" for name, value in killed._asdict().items()), flush=True)
+        print(" ".join(f"{name} {value}" for name, value in killed._asdict().items()), flush=True)
+        seconds, stopped = stop(Path(folder), options.rounds)
+    middle, longest = statistics.median(seconds), max(seconds)
+    print(
+        f"{len(seconds)} stops with SIGTERM: ended after {middle:.2f} s (median), {longest:.2f} s at most", flush=True
+    )
     steps, memory, files = leak(options.evaluations)
     print(f"{steps:,} environment steps: resident memory {memory:+,} KiB, open files {files:+}")
-    sound = killed.refusals == 0 and killed.equal == killed.finished and files <= 0 and memory < 20_000
+    sound = killed.refusals == 0 and killed.equal == killed.finished and stopped and files <= 0 and memory < 20_000
     return 0 if sound else 1
 
 

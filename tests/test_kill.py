@@ -17,3 +17,10 @@ def test_a_long_evaluation_keeps_its_files_and_its_memory(tmp_path, monkeypatch)
     steps, memory, files = soak.leak(20)
     assert steps == 20 * 2 * 10 * 200
     assert files <= 0 and memory < 20_000
+
+
+@pytest.mark.slow
+def test_stopped_at_random_moments_a_run_ends_soon(tmp_path):
+    seconds, sound = soak.stop(tmp_path, rounds=3)
+    assert sound and seconds
+    assert max(seconds) < 10  # a second on a machine that does nothing else; a busy one is given more
