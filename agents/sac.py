@@ -111,13 +111,10 @@ class SAC(Reactive):
 
     def evaluate(self, state: SACState, alpha: Array, batch: Transitions, key: Key) -> tuple[SACState, Metrics]:
         """One step of the critics towards ``target_value``, and of the targets towards the critics."""
-        target = self.target_value(state, alpha, batch, key)
-        return self.descend_critics(state, lambda p: self.critic_loss(p, target, batch))
-
-    def descend_critics(self, state: SACState, loss: Any) -> tuple[SACState, Metrics]:
-        """One step of the critics down ``loss(params)``, and of the targets after them."""
-        c = self.config
-        critic, metrics = optim.descend(loss, state.critic, optax.adam(c.critic_learning_rate))
+        c, target = self.config, self.target_value(state, alpha, batch, key)
+        critic, metrics = optim.descend(
+            lambda p: self.critic_loss(p, target, batch), state.critic, optax.adam(c.critic_learning_rate)
+        )
         return state._replace(critic=critic, target=optim.polyak(state.target, critic.params, c.tau)), metrics
 
     def actor_loss(

@@ -39,6 +39,7 @@ OFFICIAL = {"sac-rnd:sac": 6492 / 1024, "sac-rnd:rnd": 1789 / 1024}
 WORKLOADS = (
     ("bc", {}), ("iql", {}), ("td3-bc", {}), ("awac", {}),
     ("sac-rnd", {"batch_size": 256}), ("sac-rnd", {"batch_size": 1024}), ("rebrac", {}),
+    ("cql", {"chunk": 16}), ("cql", {}),
 )  # fmt: skip
 COLUMNS = (
     "date", "commit", "device", "versions", "workload", "batch", "median_updates_s", "min_updates_s", "max_updates_s",
@@ -167,7 +168,8 @@ def ceiling(clock: Clock) -> float:
 def executed(stages: Sequence[Any], buffer: Any, moments: Any) -> list[float]:
     """FLOPs of the matrix products in one update of each stage, forward and backward, as they are traced.
 
-    The branches of a condition count by their mean: an actor that moves at every second update, by half.
+    The branches of a condition count by their mean: an actor that moves at every second update, by half. The body of a
+    scan counts as often as it runs.
     """
     import jax
     from jax.extend.core import jaxprs_in_params
@@ -180,7 +182,8 @@ def executed(stages: Sequence[Any], buffer: Any, moments: Any) -> list[float]:
                 shape = eqn.invars[0].aval.shape
                 total += 2 * eqn.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
             inner = [count(jaxpr) for jaxpr in jaxprs_in_params(eqn.params)]
-            total += sum(inner) / (len(inner) if eqn.primitive.name == "cond" else 1)
+            times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+            total += times * sum(inner) / (len(inner) if eqn.primitive.name == "cond" else 1)
         return total
 
     key, state, found = jax.random.key(0), None, []

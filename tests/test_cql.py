@@ -13,9 +13,26 @@ from agents import sac
 from agents.cql import CQL, Candidates, Config
 from rlkit import loop
 from rlkit.networks import tanh_normal_sample
-from rlkit.types import Transitions
+from rlkit.types import InputError, Transitions
 
 SMALL = SIZES | {"critic_widths": (8, 8)} | RATES
+
+
+def test_a_step_in_chunks_is_the_step():
+    def after(chunk):
+        agent = learner(Config(chunk=chunk, candidates=2, min_gap=0.5, **SMALL))
+        state = agent.init(jax.random.key(0), None, STATS)
+        return jax.jit(agent.evaluate)(state, jnp.float32(0.1), BATCH, jax.random.key(1))
+
+    (whole, metrics), (chunked, same) = after(None), after(1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole.critic, chunked.critic)
+    np.testing.assert_allclose(metrics["critic/gap"], same["critic/gap"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["critic/loss"], same["critic/loss"], rtol=1e-5)
+
+
+def test_a_chunk_that_leaves_a_rest_is_refused():
+    with pytest.raises(InputError, match="a chunk of 3 does not divide a batch of 8"):
+        Config(chunk=3, batch_size=8).stages(SPEC, 1)
 
 
 class Table(CQL):

@@ -1,12 +1,13 @@
 """What the speed benchmark computes from its clock, and the FLOPs that it counts."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from agents import bc
 from benchmarks.speed import COLUMNS, executed, figures
 from rlkit.buffer import Buffer
-from rlkit.types import Box, Spec, Stats
+from rlkit.types import Box, Spec, Stage, Stats
 
 
 def test_rates_shares_and_compilation():
@@ -31,3 +32,20 @@ def test_executed_counts_the_forward_and_both_backward_products():
     weights = 4 * 16 + 16 * 8 + 8 * 3
     # forward, gradients of the weights, and of the inputs of all layers but the first
     assert executed(stages, buffer, stats) == [2 * 32 * (2 * weights + 16 * 8 + 8 * 3)]
+
+
+def test_a_scan_counts_as_often_as_it_runs():
+    class Learner:
+        def init(self, key, prev, stats):
+            return jnp.zeros((4, 4))
+
+        def sample(self, buffer, key):
+            return jnp.zeros((8, 4))
+
+        def update(self, state, batch, key, step):
+            return state, jax.lax.scan(lambda total, x: (total + (x @ state).sum(), None), 0.0, batch.reshape(4, 2, 4))[
+                0
+            ]
+
+    stage = Stage("one", Learner(), 1)
+    assert executed([stage], None, None) == [4 * 2 * 2 * 4 * 4]
