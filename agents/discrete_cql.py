@@ -117,4 +117,10 @@ PRESETS = {
         5_000,
         "this project, for small sets of CartPole: few updates; not tuned",
     ),
+    "icu-sepsis": Preset(
+        Config(cql_alpha=0.1, widths=(64,), gamma=1.0, learning_rate=1e-3),
+        5_000,
+        "this project, for one-hot observations: one narrow layer, few updates, no discount since the world has none; "
+        "cql_alpha, of 0.02, 0.1 and 1, which made no difference on seed 100 after 2,000 updates, for returns up to 1",
+    ),
 }
