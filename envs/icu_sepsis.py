@@ -128,14 +128,14 @@ def load() -> MDP:
 def read(path: Path) -> MDP:
     """The MDP in the file ``path`` (.npz of plain arrays). Raises InputError if it is not as version 2 has it."""
     states, actions = AFTER + 1, 25
-    shapes = {"tx_mat": (states, actions, states), "d_0": (states,), "expert_policy": (states, actions)}
+    shapes = {"d_0": (states,), "expert_policy": (states, actions), "tx_mat": (states, actions, states)}
     try:
         with np.load(path, allow_pickle=False) as file:
-            transition, start, clinician = (file[name] for name in shapes)
+            start, clinician, transition = (file[name] for name in shapes)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read as ICU-Sepsis ({reason}): install icu-sepsis 2 again") from error
-    for (name, shape), array in zip(shapes.items(), (transition, start, clinician), strict=True):
+    for (name, shape), array in zip(shapes.items(), (start, clinician, transition), strict=True):
         if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
             raise InputError(f"{path}: {name} is not {list(shape)} finite numbers: install icu-sepsis 2 again")
     number = np.arange(states)
