@@ -113,9 +113,9 @@ def _at(values: Array, action: Array) -> Array:
 
 PRESETS = {
     "cartpole": Preset(
-        Config(learning_rate=1e-3),
+        Config(widths=(64, 64), learning_rate=1e-3),
         5_000,
-        "this project, for small sets of CartPole: few updates; not tuned",
+        "this project, for small sets of CartPole: small networks, few updates; not tuned",
     ),
     "icu-sepsis": Preset(
         Config(cql_alpha=0.1, widths=(64,), gamma=1.0, learning_rate=1e-3),
