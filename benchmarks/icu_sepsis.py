@@ -6,7 +6,7 @@
 A value is the share of patients who survive (envs/icu_sepsis.py). "Greedy" asks the policy once in each of the 716
 states; "sampled" is the policy as it acts without ``greedy``, its probabilities estimated from draws in each state.
 The rows "counts" are what the data alone can give an exact method: an optimal policy of the MDP that the dataset's
-transitions were counted into, in which an action that was tried less often than said is not there to choose.
+transitions were counted into, in which an action that was tried less often than said earns nothing.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def show(folders: Sequence[Path], options: DataOptions) -> str:
         policy = counted(mdp, state[rows], np.asarray(data.action)[rows], state[rows + 1], least)
         lines.append(f"| counts, tried {least} times or more | {mdp.value(policy):.4f} | |")
     for folder in folders:
-        agent = Record.read(folder).agent
+        record = Record.read(folder)
         cells = [estimate(np.array(kind)[:, None]) for kind in values(folder, mdp)]
         told = (f"{x.value:.4f} [{x.low:.4f}, {x.high:.4f}]" for x in cells)
-        lines.append(f"| `{agent}` | {' | '.join(told)} |")
+        lines.append(f"| `{record.agent}`, {record.steps:,} updates | {' | '.join(told)} |")
     return "\n".join(lines)
 
 
