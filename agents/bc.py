@@ -89,8 +89,12 @@ class BC(Reactive):
 
 _CORL = "CORL, algorithms/offline/any_percent_bc.py: 2 x 256, Adam 3e-4, batch 256, 1M updates, for every dataset"
 _PENDULUM = "this project, for the embedded dataset: CORL's sizes, few updates"
+_CARTPOLE = "this project, for small sets of CartPole: small networks, few updates; not tuned"
+_SEPSIS = "this project, for one-hot observations: one narrow layer, few updates; not tuned"
 
 PRESETS = {
     "pendulum": Preset(Config(), 3_000, _PENDULUM),
+    "cartpole": Preset(Config(widths=(64, 64), learning_rate=1e-3), 5_000, _CARTPOLE),
+    "icu-sepsis": Preset(Config(widths=(64,), learning_rate=1e-3), 5_000, _SEPSIS),
     "d4rl": Preset(Config(), 1_000_000, _CORL, {"normalise": "standard"}),
 }

@@ -113,8 +113,15 @@ def _at(values: Array, action: Array) -> Array:
 
 PRESETS = {
     "cartpole": Preset(
-        Config(learning_rate=1e-3),
+        Config(widths=(64, 64), learning_rate=1e-3),
         5_000,
-        "this project, for small sets of CartPole: few updates; not tuned",
+        "this project, for small sets of CartPole: small networks, few updates; not tuned",
+    ),
+    "icu-sepsis": Preset(
+        Config(cql_alpha=0.1, widths=(64,), gamma=1.0, learning_rate=1e-3),
+        2_000,
+        "this project, for one-hot observations: one narrow layer, few updates, no discount since the world has none; "
+        "cql_alpha is one of 0.02, 0.1 and 1, which were alike by true value on seed 100 after 2,000 updates and "
+        "worse after 4,000",
     ),
 }

@@ -7,6 +7,10 @@ A cell is one agent on one dataset with one seed: a resumable run of ``train.py`
 is appended to the tracked CSV beside the TOML file, with its command, versions and device; a cell that is there is not
 run again. ``show`` prints the table in Markdown, with the mean over seeds and its 95 % interval, and the commands.
 
+Datasets that are files are named in the folder ``--files``, so that no path of a machine gets into the table:
+
+    python -m benchmarks.table run benchmarks/tables/discrete.toml --files ../shared/hdf5
+
 The TOML file: ``args`` for every cell, then [[cells]] with ``agent``, ``datasets``, ``seeds`` and ``args`` (as on the
 command line), and ``label`` to tell two settings of one agent apart.
 """
@@ -108,20 +112,21 @@ def measure(cell: Cell, folder: Path) -> dict[str, object]:
     }
 
 
-def run(path: Path, out: Path, cores: list[int], only: str | None) -> int:
-    """Run the cells that the CSV lacks, one process per core at a time; returns how many failed."""
+def run(path: Path, out: Path, cores: list[int], only: str | None, files: Path | None = None) -> int:
+    """Run the cells that the CSV lacks, one process per core at a time, in the folder ``files``; returns how many
+    failed."""
     results, lock, free = path.with_suffix(".csv"), threading.Lock(), Queue()
     have = {(r["label"], r["dataset"], r["seed"]) for r in rows(results)}
     for core in cores:
         free.put(core)
 
     def one(cell: Cell) -> bool:
-        core, folder = free.get(), out / cell.label / cell.dataset / str(cell.seed)
+        core, folder = free.get(), out.resolve() / cell.label / cell.dataset / str(cell.seed)
         try:
             command = [sys.executable, str(ROOT / "train.py"), *cell.command(str(folder))]
             folder.parent.mkdir(parents=True, exist_ok=True)
             with folder.with_suffix(".log").open("a") as log:
-                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=files)
                 os.sched_setaffinity(process.pid, {core})
                 code = process.wait()
         finally:
@@ -174,13 +179,14 @@ def main() -> int:
     parser.add_argument("action", choices=("run", "show"))
     parser.add_argument("table", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/table"), help="folder of the runs")
+    parser.add_argument("--files", type=Path, help="folder of datasets that are files; default: this one")
     parser.add_argument("--cores", type=int, nargs="+", default=[0], help="CPU cores, one run on each at a time")
     parser.add_argument("--only", metavar="LABEL", help="run the cells of this label alone")
     options = parser.parse_args()
     if options.action == "show":
         print(show(options.table))
         return 0
-    return min(run(options.table, options.out, options.cores, options.only), 1)
+    return min(run(options.table, options.out, options.cores, options.only, options.files), 1)
 
 
 if __name__ == "__main__":

@@ -91,11 +91,13 @@ def _plain_id(env_id: Any) -> str:
 
 
 def _register(env_id: str) -> None:
-    """Let our own world, or gymnasium-robotics, register its environments if ``env_id`` may be one of them."""
+    """Let our own worlds, or gymnasium-robotics, register its environments if ``env_id`` may be one of them."""
     import gymnasium
 
     if env_id.startswith("BrainStimulation"):
         import envs.brain_stimulation  # noqa: F401  (registers on import)
+    if env_id.startswith("ICUSepsis"):
+        import envs.icu_sepsis  # noqa: F401  (registers on import)
     if env_id in gymnasium.registry or not env_id.startswith(_ROBOTICS):
         return
     with warnings.catch_warnings():

@@ -18,7 +18,6 @@ which are dear: --label-share 0.1 hides those of nine days in ten. Day i follows
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.recording import store
-
-Policy = Callable[[np.ndarray], int]  # observation [4] -> level
+from envs.recording import Policy, rollout, store
 
 ENV = "BrainStimulation-v0"
 DATASET = "brain-stimulation/mixed-v0"
@@ -78,20 +75,6 @@ def behaviour(kind: str, rng: np.random.Generator) -> Policy:
         return (4 if obs[1] > 1 else 0) if kind == "late" else int(level)
 
     return policy
-
-
-def rollout(env: gymnasium.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
-    """One day of T steps: observations [T + 1, 4], actions, rewards, terminations, truncations [T]."""
-    obs, _ = env.reset(seed=seed)
-    rows: dict[str, list] = {"observations": [obs], "actions": [], "rewards": [], "terminations": [], "truncations": []}
-    done = False
-    while not done:
-        action = policy(obs)
-        obs, reward, terminated, truncated, _ = env.step(action)
-        done = terminated or truncated
-        for column, value in zip(rows.values(), (obs, action, reward, terminated, truncated), strict=True):
-            column.append(value)
-    return {name: np.asarray(column) for name, column in rows.items()}
 
 
 def record(days: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:

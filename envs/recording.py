@@ -1,13 +1,30 @@
-"""Recorded episodes into a Minari dataset on disk."""
+"""Episodes of a scripted policy, and recorded episodes into a Minari dataset on disk."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
+
+Policy = Callable[[Any], Any]  # an observation of the environment -> an action
+
+
+def rollout(env: gymnasium.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
+    """One episode of T steps: observations [T + 1, ...], actions [T, ...], rewards, terminations, truncations [T]."""
+    obs, _ = env.reset(seed=seed)
+    rows: dict[str, list] = {"observations": [obs], "actions": [], "rewards": [], "terminations": [], "truncations": []}
+    done = False
+    while not done:
+        action = policy(obs)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        done = terminated or truncated
+        for column, value in zip(rows.values(), (obs, action, reward, terminated, truncated), strict=True):
+            column.append(value)
+    return {name: np.asarray(column) for name, column in rows.items()}
 
 
 def store(

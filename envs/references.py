@@ -23,6 +23,7 @@ _ADROIT = f"{_D4RL}, measured before Gymnasium-Robotics 1.2.1 changed the dense 
 _KITCHEN = f"{_D4RL}: the number of tasks completed, of four"
 _PENDULUM = "envs.pendulum.references(): uniform actions, and a scripted swing-up at full torque; 100 seeded episodes"
 _STIMULATION = "envs.brain_stimulation.references(): uniform levels, and a controller that knows it; 100 seeded days"
+_SEPSIS = "envs.icu_sepsis.references(): uniform actions, and an optimal policy; exact values"
 _CARTPOLE = "100 episodes of uniform actions (env seeds 0 to 99, actions from numpy's default_rng(0)); the time limit"
 
 REFERENCES: dict[str, Reference] = {
@@ -37,5 +38,6 @@ REFERENCES: dict[str, Reference] = {
     "FrankaKitchen-v1": Reference(0.0, 4.0, _KITCHEN),
     "Pendulum-v1": Reference(-1166.440794190852, -138.26908571493766, _PENDULUM),
     "BrainStimulation-v0": Reference(-103.63303451962344, -42.92937443299103, _STIMULATION),
+    "ICUSepsis-v0": Reference(0.7800709046121405, 0.875141699609933, _SEPSIS),
     "CartPole-v1": Reference(23.68, 500.0, _CARTPOLE),
 }
