@@ -26,7 +26,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.recording import store
+from envs.recording import rollout, store
 
 Policy = Callable[[np.ndarray], int]  # observation [4] -> level
 
@@ -78,20 +78,6 @@ def behaviour(kind: str, rng: np.random.Generator) -> Policy:
         return (4 if obs[1] > 1 else 0) if kind == "late" else int(level)
 
     return policy
-
-
-def rollout(env: gymnasium.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
-    """One day of T steps: observations [T + 1, 4], actions, rewards, terminations, truncations [T]."""
-    obs, _ = env.reset(seed=seed)
-    rows: dict[str, list] = {"observations": [obs], "actions": [], "rewards": [], "terminations": [], "truncations": []}
-    done = False
-    while not done:
-        action = policy(obs)
-        obs, reward, terminated, truncated, _ = env.step(action)
-        done = terminated or truncated
-        for column, value in zip(rows.values(), (obs, action, reward, terminated, truncated), strict=True):
-            column.append(value)
-    return {name: np.asarray(column) for name, column in rows.items()}
 
 
 def record(days: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
+
+
+def rollout(env: gymnasium.Env, policy: Callable[[np.ndarray], Any], seed: int) -> dict[str, np.ndarray]:
+    """One episode of T steps: observations [T + 1, ...], actions [T, ...], rewards, terminations, truncations [T]."""
+    obs, _ = env.reset(seed=seed)
+    rows: dict[str, list] = {"observations": [obs], "actions": [], "rewards": [], "terminations": [], "truncations": []}
+    done = False
+    while not done:
+        action = policy(obs)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        done = terminated or truncated
+        for column, value in zip(rows.values(), (obs, action, reward, terminated, truncated), strict=True):
+            column.append(value)
+    return {name: np.asarray(column) for name, column in rows.items()}
 
 
 def store(
@@ -16,12 +31,13 @@ def store(
     env: gymnasium.Env,
     episodes: Sequence[Mapping[str, np.ndarray]],
     *,
-    seed: int,
+    seed: int | None,
     references: tuple[float, float],
     command: str,
     description: str,
 ) -> None:
-    """Store ``episodes``, the i-th of seed ``seed`` + i, under the Minari root ``out``. Minari refuses to overwrite."""
+    """Store ``episodes``, the i-th of seed ``seed`` + i (None: not told), under the Minari root ``out``. Minari refuses
+    to overwrite."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
@@ -30,7 +46,7 @@ def store(
     try:
         minari.create_dataset_from_buffers(
             dataset,
-            [EpisodeBuffer(id=i, seed=seed + i, **rows) for i, rows in enumerate(episodes)],
+            [EpisodeBuffer(id=i, seed=None if seed is None else seed + i, **rows) for i, rows in enumerate(episodes)],
             env=env,
             eval_env=env,
             algorithm_name="scripted",
