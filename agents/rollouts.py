@@ -156,7 +156,7 @@ class Rollouts:
             x = uncertainty.inputs(self.spec, world.mean, world.std, obs, action)
             change, terminal = self.model.sample(world.params, x, key)
             next_obs = obs + scale.mean[None] + scale.std[None] * change
-            return jnp.clip(next_obs, scale.low[None], scale.high[None]), terminal
+            return jnp.clip(next_obs, scale.low[None], scale.high[None]), terminal & scale.ends
 
         return dynamics.rollout(policy, step, starts, key)
 

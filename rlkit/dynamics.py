@@ -18,7 +18,7 @@ import optax
 
 from rlkit import networks, optim
 from rlkit.buffer import Buffer
-from rlkit.datasets.episodes import HAS_NEXT
+from rlkit.datasets.episodes import HAS_NEXT, TERMINAL
 from rlkit.optim import Net
 from rlkit.types import Array, Key, Metrics
 
@@ -35,12 +35,14 @@ class Moves(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """What is known of the data beforehand, [O] each: moments of what a step changes, and the range of observations."""
+    """What is known of the data beforehand: moments [O] of what a step changes, the range [O] of observations, and
+    whether any step ends in a terminal state: if none does, none of a rollout may, however rarely it would."""
 
     mean: Array
     std: Array
     low: Array
     high: Array
+    ends: Array  # [] bool
 
 
 def scale(buffer: Buffer) -> Scale:
@@ -50,7 +52,8 @@ def scale(buffer: Buffer) -> Scale:
     mean = jnp.where(there, change, 0).sum(0) / jnp.maximum(there.sum(), 1)
     variance = jnp.where(there, (change - mean[None]) ** 2, 0).sum(0) / jnp.maximum(there.sum(), 1)
     std = jnp.sqrt(variance)
-    return Scale(mean, jnp.where(std > 1e-6, std, 1.0), buffer.obs.min(0), buffer.obs.max(0))
+    ends = ((buffer.flags & TERMINAL) > 0).any()
+    return Scale(mean, jnp.where(std > 1e-6, std, 1.0), buffer.obs.min(0), buffer.obs.max(0), ends)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from agents.rollouts import DynamicsModel, Known
 from rlkit import uncertainty
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
-from rlkit.datasets.episodes import HAS_NEXT
+from rlkit.datasets.episodes import HAS_NEXT, TERMINAL
 from rlkit.dynamics import LOG_VARIANCE, Ensemble, Moves, rollout, scale
 
 A, B = np.array([[-0.2, 0.1], [0.0, -0.3]]), np.array([0.3, 0.1])
@@ -39,7 +39,8 @@ def test_the_scale_by_hand():
     steps = {"actions": np.zeros((2, 1), np.float32), "rewards": np.zeros(2)}
     buffer, _ = buffer_of([{"observations": np.array([[0, 5], [1, 5], [4, 5]], np.float32), **steps}] * 2)
     found = scale(buffer)
-    np.testing.assert_allclose(found, [[2, 0], [1, 1], [0, 5], [4, 5]])
+    np.testing.assert_allclose(found[:4], [[2, 0], [1, 1], [0, 5], [4, 5]])
+    assert not found.ends and scale(buffer._replace(flags=buffer.flags.at[4].add(TERMINAL))).ends
     cut = buffer._replace(flags=buffer.flags.at[jnp.array([1, 4])].set(buffer.flags[1] & ~np.uint8(HAS_NEXT)))
     np.testing.assert_allclose(scale(cut)[:2], [[1, 0], [1, 1]])
 

@@ -14,7 +14,7 @@ from rlkit.types import Box, Spec, Transitions
 
 SPEC = Spec(Box((1,), (-np.inf,), (np.inf,)), Box((1,), (-1.0,), (1.0,)), 10)
 # moments and range of the data: the model's change is standardised, and observations stay in [-1, 3.25]
-SCALE = Scale(jnp.array([0.5]), jnp.array([2.0]), jnp.array([-1.0]), jnp.array([3.25]))
+SCALE = Scale(jnp.array([0.5]), jnp.array([2.0]), jnp.array([-1.0]), jnp.array([3.25]), jnp.array(True))
 
 
 class Adding:
@@ -78,6 +78,15 @@ def test_whatever_the_length_the_batch_keeps_its_size(length, share, real):
     assert len(batch.obs) == len(batch.reward) == len(batch.discount) == 8
     np.testing.assert_array_equal(batch.obs[:real], BATCH.obs[:real])
     np.testing.assert_array_equal(batch.action[real:], np.ones((8 - real, 1)))
+
+
+def test_where_no_recorded_step_ends_none_of_a_rollout_does():
+    """The rollout from 2.5 goes on at the edge of the data, where it is clipped to."""
+    known = Known(5.0, SCALE._replace(ends=jnp.array(False)))
+    state = STATE._replace(world=STATE.world._replace(known=known))
+    batch, _ = learner(2, 0.25).mix(state, BATCH, jax.random.key(0))
+    np.testing.assert_allclose(batch.obs[2:, 0], [0, 2.5, 1, 1, 3.25, 2])
+    np.testing.assert_allclose(batch.discount[2:], np.full(6, 0.9))
 
 
 def test_the_base_learns_from_the_mixed_batch_and_the_world_stays():
