@@ -6,7 +6,8 @@ all of them, is the paper's; its estimator, networks and numbers are not known t
 (estimators, the choice of c, the clip, what is relabelled) is derived and unverified.
 
 Stage ``reward`` fits a model of the reward to the labels but a fifth of the labelled episodes; at its end all rows get
-their reward, [N] in the state of each seed; the stages of ``base`` follow, with that reward in their batches. The model
+their reward, [N] in the state of each seed; the stages of ``base`` follow, with that reward in their batches. With
+``rollout`` a stage ``dynamics`` goes between, and the base learns from rollouts of the two models. The reward's model
 sees (s, a) alone: a reward that depends on s' is beyond it. The labels of one episode depend on each other, so that the
 coverage that c is chosen for holds roughly.
 """
@@ -17,18 +18,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
-import jax
 import jax.numpy as jnp
 import tyro
 
-from agents import awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc
-from rlkit import uncertainty
+from agents import awac, cql, discrete_cql, edac, iql, rebrac, rollouts, sac, td3_bc
+from rlkit import dynamics, uncertainty
 from rlkit.buffer import FROM_REWARDS, Buffer
 from rlkit.datasets.episodes import HAS_ACTION
 from rlkit.types import (
     Agent,
     Array,
-    Discrete,
     InputError,
     Key,
     Metrics,
@@ -88,9 +87,23 @@ class Config:
     """Labelled steps in a batch of the reward model, those held out included."""
     model_steps: int = 5_000
     """Updates of the reward model; a Gaussian process takes one."""
+    rollout: int = 0
+    """Steps of the rollouts of a learnt model that the base learns from, 5 as a rule; 0 has it learn from the data."""
+    real_share: float = 0.05
+    """Share of recorded steps in a batch beside the rollouts."""
+    dynamics_members: int = 5
+    """Networks of the dynamics model."""
+    dynamics_widths: tuple[int, ...] = (200, 200, 200, 200)
+    """Hidden layers of the dynamics model."""
+    dynamics_learning_rate: float = 1e-3
+    """Adam's step size for the dynamics model."""
+    dynamics_batch_size: int = 256
+    """Steps in a batch of the dynamics model."""
+    dynamics_steps: int = 10_000
+    """Updates of the dynamics model."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """The reward model, then the base's stages."""
+        """The reward model, that of the dynamics where rollouts are asked for, then the base's stages."""
         stages = self.base.stages(spec, steps)
         columns = {name.partition("@")[0] for stage in stages for name in stage.learner.needs}
         if found := sorted(columns & FROM_REWARDS):
@@ -100,8 +113,33 @@ class Config:
             )
         only = self.imputation == "labelled-only"
         model_steps = 1 if self.estimator == "gp" else self.model_steps
-        model = Stage("reward", RewardModel(self, spec), model_steps, Relabel(self, spec))
+        after = Relabel(self, spec)
+        if self.rollout:
+            after, stages = Prepare(self, spec), self._model_based(spec, stages)
+        model = Stage("reward", RewardModel(self, spec), model_steps, after)
         return model, *(dataclasses.replace(stage, learner=Relabelled(stage.learner, only)) for stage in stages)
+
+    def _model_based(self, spec: Spec, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        """The dynamics, and the base on rollouts of them."""
+        wanted = sorted({name for stage in stages for name in stage.learner.needs})
+        for wrong, told in (
+            (self.rollout < 0, f"--config.rollout {self.rollout}: must be a number of steps, or 0 for none"),
+            (not 0 <= self.real_share < 1, f"--config.real-share {self.real_share}: must be at least 0 and below 1"),
+            (wanted, f"rollouts have no {', '.join(wanted)}, which the base needs: choose another base"),
+            (len(stages) > 1, "rollouts are for a base of one stage: choose another base"),
+            (self.imputation == "labelled-only", "no step of a rollout is labelled: choose another imputation"),
+            (self.estimator == "gp", "a Gaussian process is too slow for rollouts: choose another estimator"),
+        ):
+            if wrong:
+                raise InputError(f"semi-pessimistic: {told}")
+        model = dynamics.Ensemble(
+            self.dynamics_members, self.dynamics_widths, spec.observation.shape[0], self.dynamics_learning_rate
+        )
+        learner = rollouts.DynamicsModel(model, spec, self.dynamics_batch_size)
+        base = rollouts.Rollouts(
+            stages[0].learner, model, Impute(self, spec), spec, self.rollout, self.real_share, self.base.gamma
+        )
+        return Stage("dynamics", learner, self.dynamics_steps), dataclasses.replace(stages[0], learner=base)
 
     @property
     def model(self) -> Estimator:
@@ -145,12 +183,9 @@ class RewardModel:
     needs: tuple[str, ...] = ("labelled", "held_out", "hidden_reward", "row")
 
     def init(self, key: Key, prev: None, stats: Stats) -> ModelState:
-        """An untrained model. Choices are given one by one as 0 and 1, and not standardised."""
-        mean, std = stats.action_mean, stats.action_std
-        if isinstance(self.spec.action, Discrete):
-            mean, std = jnp.zeros(self.spec.action.n), jnp.ones(self.spec.action.n)
-        mean, std = jnp.concatenate([stats.obs_mean, mean]), jnp.concatenate([stats.obs_std, std])
-        return ModelState(self.config.model.init(key, len(mean)), mean, jnp.where(std > 0, std, 1.0))
+        """An untrained model."""
+        mean, std = uncertainty.input_moments(self.spec, stats)
+        return ModelState(self.config.model.init(key, len(mean)), mean, std)
 
     def sample(self, buffer: Buffer, key: Key) -> Batch:
         """Labelled steps."""
@@ -162,7 +197,8 @@ class RewardModel:
 
     def update(self, state: ModelState, batch: Batch, key: Key, step: Array) -> tuple[ModelState, Metrics]:
         """One step of the estimator."""
-        labels = Labels(inputs(self.spec, state, batch.obs, batch.action), batch.reward, batch.weight, batch.row)
+        x = uncertainty.inputs(self.spec, state.mean, state.std, batch.obs, batch.action)
+        labels = Labels(x, batch.reward, batch.weight, batch.row)
         estimator, metrics = self.config.model.update(state.estimator, labels)
         return state._replace(estimator=estimator), metrics
 
@@ -174,6 +210,44 @@ class Rewards(NamedTuple):
     diagnostics: dict[str, Array]
 
 
+class Imputer(NamedTuple):
+    """What makes the reward of a step that has none: the model, the moments of the labels that it was fitted to, how
+    many spreads the bound is below its mean, and the least labelled reward."""
+
+    model: ModelState
+    centre: Array
+    scale: Array
+    c: Array
+    least: Array
+
+
+@dataclass(frozen=True)
+class Impute:
+    """The imputed reward of any step."""
+
+    config: Config
+    spec: Spec
+
+    def __call__(self, imputer: Imputer, obs: Array, action: Array) -> Array:
+        """[B], never below the least labelled reward."""
+        x = uncertainty.inputs(self.spec, imputer.model.mean, imputer.model.std, obs, action)
+        return self.of(imputer, *self.predict(imputer.model, x, imputer.centre, imputer.scale))[1]
+
+    def predict(self, model: ModelState, x: Array, centre: Array, scale: Array) -> tuple[Array, Array]:
+        """Mean and spread [B] of the reward."""
+        mean, spread = self.config.model.predict(model.estimator, x)
+        return mean * scale + centre, jnp.maximum(spread * scale, 1e-6)
+
+    def of(self, imputer: Imputer, mean: Array, spread: Array) -> tuple[Array, Array]:
+        """The bound [B], and what is imputed."""
+        bound = jnp.maximum(mean - imputer.c * spread, imputer.least)
+        return bound, {
+            "lower-bound": bound,
+            "mean": jnp.maximum(mean, imputer.least),
+            "minimum": jnp.full_like(mean, imputer.least),
+        }.get(self.config.imputation, jnp.zeros_like(mean))
+
+
 @dataclass(frozen=True)
 class Relabel:
     """From the reward model to the rewards of all rows."""
@@ -182,22 +256,20 @@ class Relabel:
     spec: Spec
 
     def __call__(self, state: ModelState, buffer: Buffer, key: Key) -> Rewards:
-        """The imputed reward where none is known, never below the least that is."""
+        """The imputed reward where none is known."""
+        return self.both(state, buffer, key)[0]
+
+    def both(self, state: ModelState, buffer: Buffer, key: Key) -> tuple[Rewards, Imputer]:
+        """The rewards, and what imputed them."""
         config, labelled, held = self.config, buffer.extra["labelled"], buffer.extra["held_out"]
-        x = inputs(self.spec, state, buffer.obs, buffer.action)
-        mean, spread = config.model.predict(state.estimator, x)
-        centre, scale = label_moments(buffer)
-        mean, spread = mean * scale + centre, jnp.maximum(spread * scale, 1e-6)
+        impute, (centre, scale) = Impute(config, self.spec), label_moments(buffer)
+        x = uncertainty.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
+        mean, spread = impute.predict(state, x, centre, scale)
         c = jnp.float32(config.c or 0)
         if config.c is None:
             c = jnp.maximum(uncertainty.conformal((mean - buffer.reward) / spread, held, config.delta), 0)
-        least = jnp.where(labelled, buffer.reward, jnp.inf).min()
-        bound = jnp.maximum(mean - c * spread, least)
-        imputed = {
-            "lower-bound": bound,
-            "mean": jnp.maximum(mean, least),
-            "minimum": jnp.full_like(mean, least),
-        }.get(config.imputation, jnp.zeros_like(mean))
+        imputer = Imputer(state, centre, scale, c, jnp.where(labelled, buffer.reward, jnp.inf).min())
+        bound, imputed = impute.of(imputer, mean, spread)
         known = labelled & (not config.relabel_labelled)
         step = (buffer.flags & HAS_ACTION) > 0
         reward = jnp.where(known, buffer.reward, jnp.where(step, imputed, 0))
@@ -209,7 +281,17 @@ class Relabel:
             "label/far": uncertainty.far(x, labelled & ~held, held, unlabelled, key),
             **_against_truth(mean, bound, unlabelled, buffer.extra["hidden_reward"]),
         }
-        return Rewards(reward, diagnostics)
+        return Rewards(reward, diagnostics), imputer
+
+
+@dataclass(frozen=True)
+class Prepare(Relabel):
+    """Before rollouts: what imputes rewards is kept too, and the scale of the dynamics is found."""
+
+    def __call__(self, state: ModelState, buffer: Buffer, key: Key) -> RelabelledState:
+        """The state that the dynamics begin with."""
+        rewards, imputer = self.both(state, buffer, key)
+        return RelabelledState(rollouts.Known(imputer, dynamics.scale(buffer)), rewards)
 
 
 class RelabelledState(NamedTuple):
@@ -262,13 +344,6 @@ class Relabelled:
         return self.base.act(state.base, memory, key, greedy=greedy)
 
 
-def inputs(spec: Spec, state: ModelState, obs: Array, action: Array) -> Array:
-    """[B, D] what the reward model sees of steps."""
-    if isinstance(spec.action, Discrete):
-        action = jax.nn.one_hot(action, spec.action.n)
-    return (jnp.concatenate([obs, action], -1) - state.mean[None]) / state.std[None]
-
-
 def label_moments(buffer: Buffer) -> tuple[Array, Array]:
     """Mean and standard deviation of the labelled rewards that are not held out."""
     mask = buffer.extra["labelled"] & ~buffer.extra["held_out"]
@@ -307,6 +382,12 @@ PRESETS = {
         Config(base=iql.PRESETS["hopper/medium-replay"].config),
         20_000,
         _OWN + "The base's own preset for the data; rewards in 5 % of the trajectories, of the better half",
+        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+    ),
+    "halfcheetah/medium-random": Preset(
+        Config(base=iql.PRESETS["halfcheetah/medium"].config),
+        20_000,
+        _OWN + "The base's own preset for the medium data, to which random episodes were added; rewards as for hopper",
         {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
     ),
 }

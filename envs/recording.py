@@ -33,12 +33,13 @@ def store(
     env: gymnasium.Env,
     episodes: Sequence[Mapping[str, np.ndarray]],
     *,
-    seed: int,
+    seed: int | None,
     references: tuple[float, float],
     command: str,
     description: str,
 ) -> None:
-    """Store ``episodes``, the i-th of seed ``seed`` + i, under the Minari root ``out``. Minari refuses to overwrite."""
+    """Store ``episodes``, the i-th of seed ``seed`` + i (None: not told), under the Minari root ``out``. Minari refuses
+    to overwrite."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
@@ -47,7 +48,7 @@ def store(
     try:
         minari.create_dataset_from_buffers(
             dataset,
-            [EpisodeBuffer(id=i, seed=seed + i, **rows) for i, rows in enumerate(episodes)],
+            [EpisodeBuffer(id=i, seed=None if seed is None else seed + i, **rows) for i, rows in enumerate(episodes)],
             env=env,
             eval_env=env,
             algorithm_name="scripted",

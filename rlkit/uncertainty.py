@@ -17,7 +17,7 @@ import optax
 
 from rlkit import networks, optim
 from rlkit.optim import Net
-from rlkit.types import Array, Key, Metrics, State
+from rlkit.types import Array, Discrete, Key, Metrics, Spec, State, Stats
 
 CHUNK = 4096  # inputs that are predicted at once
 UNBOUNDED = 1e6  # spreads that stand for an infinite bound, so that everything stays finite
@@ -47,6 +47,23 @@ class Estimator(Protocol):
 
     def predict(self, state: State, x: Array) -> tuple[Array, Array]:
         """Mean and spread [M] of inputs [M, D]."""
+
+
+def input_moments(spec: Spec, stats: Stats) -> tuple[Array, Array]:
+    """Mean and standard deviation [D] of observation and action. Choices are given one by one as 0 and 1, and not
+    standardised."""
+    mean, std = stats.action_mean, stats.action_std
+    if isinstance(spec.action, Discrete):
+        mean, std = jnp.zeros(spec.action.n), jnp.ones(spec.action.n)
+    mean, std = jnp.concatenate([stats.obs_mean, mean]), jnp.concatenate([stats.obs_std, std])
+    return mean, jnp.where(std > 0, std, 1.0)
+
+
+def inputs(spec: Spec, mean: Array, std: Array, obs: Array, action: Array) -> Array:
+    """[B, D] what a model sees of steps, standardised by those moments."""
+    if isinstance(spec.action, Discrete):
+        action = jax.nn.one_hot(action, spec.action.n)
+    return (jnp.concatenate([obs, action], -1) - mean[None]) / std[None]
 
 
 def conformal(scores: Array, held: Array, delta: float) -> Array:

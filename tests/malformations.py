@@ -21,6 +21,7 @@ LENGTHS = (3, 2)
 STEPS = sum(LENGTHS)
 ID = "toy/small-v0"
 MINARI = ("minari-hdf5", "minari-arrow", "minari-parquet")
+LABELLED = ("npz", *MINARI)
 FIELDS = ("observations", "actions", "rewards", "terminations", "truncations")
 Columns = dict[str, Any]
 Written = tuple[str, Path]  # the dataset's name, and the file that its numbers lie in
@@ -69,7 +70,7 @@ def write_hdf5(folder: Path, data: Columns, **options: Any) -> Written:
 def write_npz(folder: Path, data: Columns, save: Callable[..., None] = np.savez_compressed) -> Written:
     path = folder / "x.npz"
     rows: Columns = {}
-    for field in ("observations", "actions", "rewards"):
+    for field in ("observations", "actions", "rewards", "labelled"):
         if field in data:
             values = np.asarray(data[field])
             parts = []
@@ -151,6 +152,8 @@ def write_minari_hdf5(folder: Path, data: Columns) -> Written:
                         last = data["finals"][number : number + 1]
                         values = np.concatenate([values, last if last.shape[1:] == values.shape[1:] else values[:1]])
                     group[field] = values
+            if "labelled" in data:
+                group["infos/labelled"] = np.asarray(data["labelled"])[part]
     return ID, path
 
 
@@ -169,6 +172,10 @@ def write_minari_table(folder: Path, data: Columns, form: str) -> Written:
                     if wide
                     else pa.array(values.tolist())
                 )
+        if "labelled" in data:
+            values = np.asarray(data["labelled"])[part]
+            said = pa.array(np.concatenate([values[:1], values]).tolist())  # of T + 1 rows the first belongs to reset
+            rows["infos"] = pa.StructArray.from_arrays([said], ["labelled"])
         table = pa.table(rows)
         (root / str(number)).mkdir(exist_ok=True)
         path = root / str(number) / f"part-0.{form}"
@@ -264,6 +271,80 @@ def field_faults() -> Iterator[Case]:
             if form in MINARI:
                 text = np.array([b"left"] * STEPS)
                 yield Case(f"{form}: {field} of text", partial(replace, form, field, text), (told,))
+
+
+def label(form: str, labelled: Any, reward: float, folder: Path) -> Written:
+    """Labels for the steps, and a reward of the second step."""
+    data = columns()
+    data["rewards"][1] = reward
+    return WRITERS[form](folder, data | {"labelled": np.asarray(labelled)})
+
+
+def label_faults() -> Iterator[Case]:
+    """Rewards that are missing where they should be known, and labels that are none."""
+    for form in LABELLED:
+        name = "labelled" if form == "npz" else "episode 0, index 1, labelled"
+        yield Case(
+            f"{form}: an unlabelled reward of NaN",
+            partial(label, form, [True, False, True, True, True], np.nan),
+            note="1 steps have no reward label",
+        )
+        yield Case(
+            f"{form}: a labelled reward of NaN",
+            partial(label, form, [True, True, False, True, True], np.nan),
+            ("episode 0, index 1", "rewards", "nan"),
+        )
+        yield Case(f"{form}: labels as floats", partial(label, form, [1.0, 0.0, 1.0, 1.0, 1.0], 0), note="1 steps")
+        for value in (0.5, 2.0, np.nan):
+            yield Case(f"{form}: label of {value}", partial(label, form, [1, value, 1, 1, 1], 0), (name, str(value)))
+        yield Case(f"{form}: labels of text", partial(label, form, [b"yes"] * STEPS, 0), ("labelled",))
+        yield Case(f"{form}: no step labelled", partial(label, form, [False] * STEPS, 0), ("labelled: no step is",))
+    wide = np.ones((STEPS, 2), bool)
+    yield Case("npz: wide labels", partial(label, "npz", wide, 0), ("labelled", "shape"))
+    yield Case("minari-hdf5: wide labels", partial(label, "minari-hdf5", wide, 0), ("labelled", "2 numbers wide"))
+    for rows in (0, 1, 6, 8):
+        yield Case(
+            f"npz: {rows} labels for 7 states", partial(npz_labels, rows), ("labelled has", "observations has 7")
+        )
+    for rows in (0, 1, 2, 5):
+        yield Case(
+            f"minari-hdf5: {rows} labels for 3 steps",
+            partial(relabel, lambda infos, rows=rows: infos.create_dataset("labelled", data=np.ones(rows, bool))),
+            ("episode 0", "labelled"),
+        )
+    yield Case("minari-hdf5: labels are a group", partial(relabel, lambda infos: infos.create_group("labelled")),
+               ("episode 0, infos/labelled: not an array",))  # fmt: skip
+    yield Case(
+        "minari-hdf5: labels are a link",
+        partial(relabel, lambda infos: infos.__setitem__("labelled", h5py.SoftLink("/episode_1/infos/labelled"))),
+        ("episode 0, infos/labelled: a link by name",),
+    )
+    yield Case("minari-arrow: labels twice", twice_labelled, ("episode 0, infos/labelled", "twice"))
+
+
+def npz_labels(rows: int, folder: Path) -> Written:
+    return write_npz(folder, columns(), partial(np.savez, labelled=np.ones(rows, bool)))
+
+
+def relabel(edit: Callable[[h5py.Group], object], folder: Path) -> Written:
+    name, path = label("minari-hdf5", np.ones(STEPS, bool), 0, folder)
+    with h5py.File(path, "a") as file:
+        del file["episode_0/infos/labelled"]
+        edit(file["episode_0/infos"])
+    return name, path
+
+
+def twice_labelled(folder: Path) -> Written:
+    name, path = label("minari-arrow", np.ones(STEPS, bool), 0, folder)
+    path = path.parent.parent / "0" / path.name
+    with pa.ipc.open_file(path) as file:
+        table = file.read_all()
+    said = table.column("infos").combine_chunks().field(0)
+    both = pa.StructArray.from_arrays([said, said], ["labelled", "labelled"])
+    table = table.set_column(table.column_names.index("infos"), "infos", both)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return name, path
 
 
 def shape_faults() -> Iterator[Case]:
@@ -575,5 +656,6 @@ def sound() -> Iterator[Case]:
 
 
 CASES = [
-    *sound(), *field_faults(), *shape_faults(), *byte_faults(), *metadata_faults(), *csv_faults(), *hdf5_faults(),
+    *sound(), *field_faults(), *label_faults(), *shape_faults(), *byte_faults(), *metadata_faults(), *csv_faults(),
+    *hdf5_faults(),
 ]  # fmt: skip

@@ -52,21 +52,26 @@ class Case:
         )
 
 
+# settings beside an agent's defaults that give it other stages
+VARIANTS = {"semi-pessimistic": ({"rollout": 3},)}
+
+
 def cases():
     for name in agents.REGISTRY:
-        for kind in ("continuous", "discrete"):
-            yield pytest.param((name, kind), id=f"{name}-{kind}")
+        for changes in ({}, *VARIANTS.get(name, ())):
+            for kind in ("continuous", "discrete"):
+                yield pytest.param((name, kind, changes), id="-".join((name, *changes, kind)))
 
 
 @pytest.fixture(scope="module", params=cases())
 def case(request):
-    name, kind = request.param
+    name, kind, changes = request.param
     module = importlib.import_module(agents.REGISTRY[name].module)
     data = from_episodes(random_episodes(discrete=kind == "discrete"))
     normaliser = Normaliser.fit(data, DataOptions(dataset="test"))
     seen = spec(data, None)
     try:
-        stages = shrink(module.Config()).stages(seen, STEPS)
+        stages = shrink(module.Config(**changes)).stages(seen, STEPS)
     except InputError as refusal:
         assert len(str(refusal).splitlines()) == 1 and name in str(refusal)
         pytest.skip(f"refuses {kind} actions, in one line")

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
 from rlkit.datasets import DataOptions, available, cache, load
+from rlkit.datasets.episodes import HAS_ACTION, LABELLED
 from rlkit.types import InputError
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -109,6 +110,29 @@ def test_infos_come_only_when_asked_for(tmp_path, options):
     for _ in range(2):  # fresh, then from the cache
         infos = load(options, infos=True).infos
         assert {name: values.tolist() for name, values in infos.items()} == {"inner/height": [1, 2, 3, 1, 1, 2, 3, 4]}
+
+
+def labelled(labels, rows):
+    """The episodes with infos/labelled of T or T + 1 ``rows``, and no reward where it is false."""
+    for episode, known in zip(buffers(), labels, strict=True):
+        said = np.array(known if rows == "T" else [False, *known])
+        rewards = np.where(known, episode.rewards, np.nan)
+        yield EpisodeBuffer(**{**vars(episode), "rewards": rewards, "infos": {"labelled": said}})
+
+
+@pytest.mark.parametrize("form", ["hdf5, T", "hdf5, T + 1", "arrow, T + 1", "parquet, T + 1"])
+def test_infos_say_which_rewards_are_known(tmp_path, options, form):
+    data_format, rows = form.split(", ")
+    labels = [[True, False, True], [False], [True, False, False, True]]
+    build(tmp_path / "root", episodes=list(labelled(labels, rows)), data_format=data_format)
+    for _ in range(2):  # fresh, then from the cache
+        data = load(options)
+        step = np.asarray(data.flags) & HAS_ACTION > 0
+        known = (np.asarray(data.flags) & LABELLED > 0)[step]
+        assert known.tolist() == sum(labels, [])
+        wanted = np.float32(np.concatenate([part.rewards for part in buffers()]))
+        np.testing.assert_array_equal(data.reward[step], np.where(known, wanted, 0))
+        assert "4 steps have no reward label" in " ".join(data.report.notes) and data.infos == {}
 
 
 def test_dict_and_discrete_spaces(tmp_path, options):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete
 
-from rlkit.datasets import ogbench
+from rlkit.datasets import ogbench, rows
 from rlkit.types import InputError
 
 # Two trajectories of 4 and 3 states: 3 and 2 steps.
@@ -67,6 +67,15 @@ def test_infos_are_rows_of_steps(tmp_path):
     assert recording.notes[0] == "fields that were not read: odd, version"
 
 
+def test_labels_say_which_rewards_are_known(tmp_path):
+    labelled, rewards = np.array([1, 0, 1, 0, 0, 1, 0], np.uint8), np.array([1, np.nan, 3, 4, np.nan, 6, np.nan])
+    path = write(tmp_path / "x.npz", rewards=rewards, labelled=labelled)
+    recording = read(path, infos=True)
+    assert recording.labelled.tolist() == [True, False, True, False, True] and recording.infos == {}
+    assert rows.assemble(recording).reward[[0, 1, 2, 4, 5]].tolist() == [1, 0, 3, 0, 6]
+    assert read(write(path, rewards=rewards)).labelled is None
+
+
 def test_integers_are_choices(tmp_path):
     recording = read(write(tmp_path / "x.npz", actions=np.array([0, 1, 4, 9, 0, 0, 9])))
     assert recording.action_space == Discrete(5)  # the last states' actions do not count
@@ -83,6 +92,7 @@ def test_unflagged_last_row_is_a_state(tmp_path):
     ("changes", "message"),
     [
         ({"terminals": None}, "no field terminals .found: actions, observations"),
+        ({"labelled": np.ones(7)}, "has a field labelled but no rewards"),
         ({"actions": np.zeros((6, 1))}, "actions has 6 rows where observations has 7"),
         ({"terminals": np.array([0, 0, 0, 1, 1, 0, 1])}, r"trajectory 1 \(row 4\) is a single state"),
         ({"terminals": np.array([0, 0, 0, 0.5, 0, 0, 1])}, r"terminals\[3\] is 0.5; expected 0 or 1"),

@@ -12,8 +12,8 @@ from conftest import random_episodes
 import agents
 import envs
 import rlkit
-from agents import cql, iql, sac, sac_rnd
-from agents.semi_pessimistic import BASES, Config, Relabel, Rewards
+from agents import cql, iql, rebrac, sac, sac_rnd
+from agents.semi_pessimistic import BASES, Config, Impute, Relabel, Relabelled, Rewards
 from rlkit import commands, plain
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, labels, spec
@@ -22,6 +22,7 @@ from rlkit.types import InputError
 
 BASE = iql.Config(widths=(8,), batch_size=8)
 SMALL = Config(base=BASE, members=3, model_widths=(16,), model_steps=20, model_batch_size=16)
+ROLLOUTS = dict(rollout=3, dynamics_members=2, dynamics_widths=(8,), dynamics_steps=4, dynamics_batch_size=8)
 HIDING = DataOptions("test", label_share=0.5, label_from="early")
 
 
@@ -70,11 +71,14 @@ def bits(tree):
 
 
 @pytest.mark.slow
-def test_hidden_rewards_change_no_bit_of_what_is_learnt(mesh):
-    one, other = (ends(world(SMALL, smooth(spoil)), mesh) for spoil in (0.0, 50.0))
+@pytest.mark.parametrize("more", [{}, ROLLOUTS], ids=["data", "rollouts"])
+def test_hidden_rewards_change_no_bit_of_what_is_learnt(mesh, more):
+    config = dataclasses.replace(SMALL, **more)
+    one, other = (ends(world(config, smooth(spoil)), mesh) for spoil in (0.0, 50.0))
     assert bits(one[0]) == bits(other[0])
-    assert bits(one[1].base) == bits(other[1].base)
-    assert bits(one[1].rewards.reward) == bits(other[1].rewards.reward)
+    for stage in range(1, len(one)):
+        assert bits(one[stage].base) == bits(other[stage].base)
+        assert bits(one[stage].rewards.reward) == bits(other[stage].rewards.reward)
     hidden = [state[1].rewards.diagnostics["label/hidden_coverage"] for state in (one, other)]
     assert hidden[0] != hidden[1], "the diagnostics do see them"
 
@@ -110,6 +114,100 @@ def test_the_imputations_without_a_model(trained):
         reward = relabelled(trained, imputation=imputation).reward
         assert set(reward[step & ~known].tolist()) == {value}
         np.testing.assert_array_equal(reward[known], np.asarray(buffer.reward)[known])
+
+
+@pytest.mark.parametrize("imputation", ["lower-bound", "zero"])
+def test_a_step_of_a_rollout_gets_the_reward_that_the_same_step_of_the_data_would_get(trained, imputation):
+    state, ((model, *_), buffer, _) = trained
+    config = dataclasses.replace(model.learner.config, imputation=imputation)
+    rewards, imputer = jax.jit(Relabel(config, model.learner.spec).both)(state, buffer, jax.random.key(0))
+    found = Impute(config, model.learner.spec)(imputer, buffer.obs, buffer.action)
+    unlabelled = (np.asarray(buffer.flags) & 1 > 0) & ~np.asarray(buffer.extra["labelled"])
+    np.testing.assert_allclose(found[unlabelled], rewards.reward[unlabelled], atol=1e-5)
+    assert imputation != "lower-bound" or len(np.unique(found)) > 100
+
+
+def test_without_rollouts_no_option_of_theirs_counts():
+    stages, *_ = world(SMALL, smooth())
+    others, *_ = world(dataclasses.replace(SMALL, **(ROLLOUTS | {"rollout": 0}), real_share=0.5), smooth())
+    assert [stage.name for stage in stages] == [stage.name for stage in others] == ["reward", "iql"]
+    assert type(stages[0].after) is type(others[0].after) is Relabel
+    assert stages[1] == others[1] and stages[1].learner == Relabelled(stages[1].learner.base, False)
+    names = [stage.name for stage in world(dataclasses.replace(SMALL, **ROLLOUTS), smooth())[0]]
+    assert names == ["reward", "dynamics", "iql"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"base": rebrac.Config()}, "rollouts have no has_next_action, next_action, which the base needs"),
+        ({"base": sac_rnd.Config()}, "a base of one stage"),
+        ({"estimator": "gp"}, "a Gaussian process is too slow"),
+        ({"imputation": "labelled-only"}, "no step of a rollout is labelled"),
+        ({"real_share": 1.0}, "--config.real-share 1.0: must be at least 0 and below 1"),
+        ({"rollout": -1}, "--config.rollout -1: must be a number of steps"),
+    ],
+)
+def test_what_rollouts_cannot_serve_is_refused_in_one_line(changes, words):
+    with pytest.raises(InputError, match=f"semi-pessimistic: .*{words}") as refusal:
+        world(dataclasses.replace(SMALL, **(ROLLOUTS | changes)), smooth())
+    assert "\n" not in str(refusal.value)
+
+
+# ---- a line from -1 to 1, on which labels come from the right half alone
+
+
+def line(number=100, steps=10):
+    """x' = x + 0.2 a. The reward is -x, and -1 left of 0; labels stop at 0.25, where rewards rise to the left."""
+    rng, found = np.random.default_rng(0), []
+    for i in range(number):
+        x, action = [rng.uniform(-1, 1) if i % 2 else rng.uniform(0.3, 1)], rng.uniform(-1, 1, steps)
+        for a in action:
+            x.append(along(x[-1], a))
+        obs = np.array(x[:-1])
+        known = (obs > 0.25) & (i % 2 == 0)
+        found.append({"observations": np.array(x)[:, None], "actions": action[:, None], "labelled": known,
+                      "rewards": np.where(known, on_the_line(obs), np.nan)})  # fmt: skip
+    return found
+
+
+def along(x, action):
+    return np.clip(x + 0.2 * action, -1, 1)
+
+
+def on_the_line(x):
+    return np.where(x < 0, -1.0, -x)
+
+
+@pytest.mark.slow
+def test_on_the_line_rollouts_with_the_lower_bound_stay_and_with_the_mean_they_run_off(mesh):
+    base = sac.Config((32, 32), gamma=0.9, tau=0.02, initial_alpha=0.1, batch_size=64)
+    base = dataclasses.replace(base, **{f"{name}_learning_rate": 3e-3 for name in ("actor", "critic", "alpha")})
+    config = Config(
+        base, c=2.0, prior_scale=3.0, model_widths=(32, 32), model_learning_rate=3e-3, model_steps=1500,
+        model_batch_size=64, rollout=5, dynamics_members=3, dynamics_widths=(32, 32), dynamics_steps=1000,
+        dynamics_batch_size=64,
+    )  # fmt: skip
+    returns = {}
+    for imputation in ("lower-bound", "mean"):
+        data = from_episodes(line())
+        stages = dataclasses.replace(config, imputation=imputation).stages(spec(data, None), 1500)
+        buffer = Buffer.from_episodes(data, Normaliser.fit(data, DataOptions("line")), needs(stages))
+        *_, last = fit(stages, buffer, stats(buffer), (0, 1), log_every=1500, mesh=mesh)
+        act = jax.jit(
+            jax.vmap(
+                lambda state, obs, learner=stages[-1].learner: jax.vmap(
+                    lambda o: learner.act(state, o, jax.random.key(0), greedy=True)[0][0]
+                )(obs)
+            )
+        )
+        x, total = np.tile(np.linspace(-0.2, 0.8, 20), (2, 1)), 0
+        for _ in range(30):
+            total = total + on_the_line(x)
+            x = along(x, np.asarray(act(last.state, jnp.asarray(x[..., None], jnp.float32)))[..., 0])
+        returns[imputation] = total.mean(1)
+    print(f"returns of two seeds: {returns}")
+    assert (returns["lower-bound"] > -14).all() and (returns["mean"] < -25).all()
 
 
 def test_labelled_only_draws_labelled_steps_only():

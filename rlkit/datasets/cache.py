@@ -26,7 +26,7 @@ from rlkit.datasets.episodes import Episodes, Report
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
 
-FORMAT = 3  # raise it when the layout, the meaning of a column, or a check changes
+FORMAT = 4  # raise it when the layout, the meaning of a column, or a check changes
 PREFIX = ".new-"  # of folders that are being written
 COLUMNS = ("obs", "action", "reward", "t", "flags")
 log = logging.getLogger(__name__)

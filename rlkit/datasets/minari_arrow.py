@@ -2,6 +2,7 @@
 
 Columns observations, actions, rewards, terminations, truncations and infos have T+1 rows; the last row holds the final
 observation alone. Rows of a Box are lists, a Dict is a struct. Source: minari/dataset/_storages/arrow_storage.py.
+A member `labelled` of infos is of our own: the reward is known (the first row belongs to reset); if not, it may be NaN.
 
 The arrays of an Arrow file are taken as they lie there, so that damaged offsets would be followed out of the file and
 end the process: every table is validated in full first. Compressed ones can declare any size and are refused; Minari
@@ -55,6 +56,7 @@ def read(
                 f"{where}, actions", columns["actions"].slice(0, max(table.num_rows - 1, 0)), action_space, jpeg, budget
             ),
             **{field: values[:-1] for field, values in arrays.items()},
+            "labelled": _labelled(f"{where}, infos/labelled", columns.get("infos")),
             "infos": _infos(columns["infos"]) if infos and "infos" in columns else {},
             "total_steps": _promised_steps(where, data / str(number) / "metadata.json"),
         }
@@ -69,8 +71,13 @@ def _table(where: str, folder: Path, infos: bool, budget: Budget) -> Any:
         if len(parts) != 1:
             raise InputError(f"{where}: {len(parts)} files of data in its folder, not one; fetch or write it anew")
         if parts[0].suffix == ".parquet":
-            wanted = ("observations", "actions", *_FLAT, *(("infos",) if infos else ()))
-            table, _ = parquet.read(parts[0], where, budget, lambda field: field.name in wanted)
+            wanted = ("observations", "actions", *_FLAT)
+            table, _ = parquet.read(
+                parts[0],
+                where,
+                budget,
+                lambda field: field.name in wanted or (field.name == "infos" and (infos or _says_labels(field.type))),
+            )
         else:
             table = _ipc(parts[0], budget)
         table.validate(full=True)
@@ -157,6 +164,28 @@ def _numbers(where: str, column: Any) -> np.ndarray:
     if column.null_count:
         raise InputError(f"{where}: index {int(column.is_null().to_numpy().argmax())} is null; give a number")
     return column.to_numpy()
+
+
+def _says_labels(kind: Any) -> bool:
+    """Whether infos of this type have a member `labelled`."""
+    import pyarrow as pa
+
+    return pa.types.is_struct(kind) and "labelled" in [field.name for field in kind]
+
+
+def _labelled(where: str, infos: Any) -> np.ndarray | None:
+    """Which rewards are known, [T] or [T, 1] as Minari has it; None where the file does not say."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if infos is None or not _says_labels(infos.type):
+        return None
+    if infos.type.get_field_index("labelled") < 0:
+        raise InputError(f"{where}: there twice; write it anew")
+    column = pc.struct_field(infos, "labelled").slice(1)
+    if not pa.types.is_fixed_size_list(column.type):
+        return _numbers(where, column)
+    return _numbers(where, pc.list_flatten(column)).reshape(-1, column.type.list_size)
 
 
 def _infos(column: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
     observations [T+1, ...] (a group of such for a Dict space), actions, rewards, terminations, truncations [T, ...]
     infos/...               [T+1, ...] or [T, ...]: read only when asked for
+    infos/labelled          of our own, [T+1] (the first belongs to reset) or [T]: the reward is known; where it is not,
+                            it may be NaN
 
 Images (see images.py) are one compressed frame per row. Source: minari/dataset/_storages/hdf5_storage.py.
 """
@@ -44,10 +46,14 @@ def read(
                 group = h5.member(file, f"episode_{number}")
                 if not isinstance(group, h5py.Group):
                     raise h5.Fault("not a group of arrays")
+                observations = _column(where, group, "observations", observation_space, jpeg, budget)
+                actions = _column(where, group, "actions", action_space, jpeg, budget)
+                flat = {field: _array(where, group, field, budget) for field in _FLAT}
                 yield {
-                    "observations": _column(where, group, "observations", observation_space, jpeg, budget),
-                    "actions": _column(where, group, "actions", action_space, jpeg, budget),
-                    **{field: _array(where, group, field, budget) for field in _FLAT},
+                    "observations": observations,
+                    "actions": actions,
+                    **flat,
+                    "labelled": _labelled(where, group, len(flat["rewards"]), budget),
                     "infos": _infos(where, group, budget) if infos else {},
                     "total_steps": group.attrs.get("total_steps"),
                 }
@@ -86,6 +92,16 @@ def _column(where: str, group: h5py.Group, field: str, space: Space, jpeg: bool,
         raise InputError(f"{where}, {field}: no compressed images, though the space is one of images")
     budget.take(item.nbytes)
     return images.decode(f"{where}, {field}", (frame.tobytes() for frame in item[()]), len(item), space.shape, budget)
+
+
+def _labelled(where: str, group: h5py.Group, steps: int, budget: Budget) -> np.ndarray | None:
+    """Which rewards are known, [T]; None where the file does not say. A link is looked for, and never followed."""
+    there = group.id.links.exists(b"infos") and group.id.links.get_info(b"infos").type == h5py.h5l.TYPE_HARD
+    infos = h5.member(group, "infos") if there else None
+    if not isinstance(infos, h5py.Group) or not infos.id.links.exists(b"labelled"):
+        return None
+    labelled = _array(where, infos, "infos/labelled", budget)
+    return labelled[1:] if len(labelled) == steps + 1 else labelled
 
 
 def _infos(where: str, group: h5py.Group, budget: Budget) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
     observations [M, ...], actions [M, A], terminals [M]      always
     rewards [M], masks [M]                                    single-task data; goal-conditioned data have neither
+    labelled [M]                                              of our own: the reward is known; if not, it may be NaN
     qpos, qvel, button_states [M, ...]                        read only when infos are asked for
 
 A row is a state. `terminals` marks the last state of a trajectory, whose action led nowhere that was recorded: K rows
@@ -31,7 +32,7 @@ from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
 _REQUIRED = ("observations", "actions", "terminals")
-_OPTIONAL = ("rewards", "masks")
+_OPTIONAL = ("rewards", "masks", "labelled")
 # What OGBench's loader adds when it rearranges the rows; a file saved from there has lost the layout above.
 _REARRANGED = ("next_observations", "valids")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -66,6 +67,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     ends = np.flatnonzero(cut | done)
     if len(ends) > len(rows):
         notes.append(f"{len(rows)} trajectories make {len(ends)} episodes: split behind each step with masks 0")
+    if "labelled" in arrays and "rewards" not in arrays:
+        raise InputError(f"{path.name}: has a field labelled but no rewards; add them, or leave both out")
     if "rewards" not in arrays:
         notes.append("the file has no rewards: all are 0")
     rewards = fields.column(path, "rewards", arrays.get("rewards", np.zeros(len(last), np.float32)))
@@ -84,6 +87,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         env_spec=env,
         infos={name: values.take(steps, 0) for name, values in extra.items()},
         notes=notes,
+        labelled=fields.flags(path, "labelled", arrays["labelled"])[steps] if "labelled" in arrays else None,
     )
 
 
