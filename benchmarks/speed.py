@@ -84,7 +84,9 @@ def measure(workloads: Iterable[tuple[str, dict[str, Any]]]) -> Iterable[dict[st
     clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
     for name, changes in workloads:
         config = importlib.import_module(REGISTRY[name].module).Config(**changes)
-        yield from workload(name, config, buffer, moments, spec, clock)
+        setting = "".join(f" {key}={value}" for key, value in changes.items() if key != "batch_size")
+        for row in workload(name, config, buffer, moments, spec, clock):
+            yield row | {"workload": row["workload"] + setting}
 
 
 def workload(name: str, config: Any, buffer: Any, moments: Any, spec: Any, clock: Clock) -> list[dict[str, Any]]:
