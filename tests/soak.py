@@ -76,24 +76,35 @@ def kill(folder: Path, rounds: int, seed: int = 0) -> Killed:
     return Killed(kills, goings_on, refusals, finished, equal)
 
 
-def stop(folder: Path, rounds: int, seed: int = 0) -> tuple[list[float], bool]:
-    """Stop trainings ``rounds`` times with SIGTERM, from their loading to their last evaluation: the seconds until each
-    one ended, and whether all ended as a stopped or a finished run does. Call after ``kill``: it has compiled."""
-    rng, seconds, sound = random.Random(seed), [], True
+class Stopped(NamedTuple):
+    """Seconds from a SIGTERM to each answer."""
+
+    noticed: list[float]  # until the line that says so; none where it came before Python had set its handler
+    ended: list[float]  # until the process had ended, its checkpoint saved
+    sound: bool  # whether all ended as a stopped run does, if they had not finished
+
+
+def stop(folder: Path, rounds: int, seed: int = 0) -> Stopped:
+    """Stop trainings ``rounds`` times with SIGTERM, from their loading to their last evaluation. Call after ``kill``,
+    which has compiled."""
+    rng, stopped = random.Random(seed), Stopped([], [], True)
     began = time.monotonic()
     _launch(folder / "timed", folder).wait()
     length = time.monotonic() - began
     for number in range(rounds):
-        child = _launch(folder / f"stopped-{number}", folder)
+        child = _launch(folder / f"stopped-{number}", folder, stderr=subprocess.PIPE)
         time.sleep(rng.uniform(0, 0.9 * length))
         began = time.monotonic()
         child.send_signal(signal.SIGTERM)
+        lines = ((line, time.monotonic() - began) for line in child.stderr)
+        noticed = [seconds for line, seconds in lines if b"SIGTERM" in line][:1]
         code = child.wait()
         if code == 0:
             continue  # it had finished, or was about to
-        seconds.append(time.monotonic() - began)
-        sound &= code in (143, -signal.SIGTERM)  # the second one before Python has set its handler
-    return seconds, sound
+        stopped.noticed.extend(noticed)
+        stopped.ended.append(time.monotonic() - began)
+        stopped = stopped._replace(sound=stopped.sound and code in (143, -signal.SIGTERM))
+    return stopped
 
 
 def outcome(run: Path) -> list[bytes]:
@@ -104,10 +115,14 @@ def outcome(run: Path) -> list[bytes]:
     return [*((run / name).read_bytes() for name in FILES), *(leaf.tobytes() for leaf in arrays)]
 
 
-def _launch(run: Path, folder: Path) -> subprocess.Popen:
+def _launch(run: Path, folder: Path, stderr: int | None = None) -> subprocess.Popen:
     env = {**os.environ, "RLKIT_CACHE_DIR": str(folder / "cache"), "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
     return subprocess.Popen(
-        [sys.executable, "train.py", *ARGV, *PACE, str(run)], cwd=ROOT, env=env, stdout=subprocess.DEVNULL
+        [sys.executable, "train.py", *ARGV, *PACE, str(run)],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
     )
 
 
@@ -148,14 +163,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         killed = kill(Path(folder), options.rounds)
         print(" ".join(f"{name} {value}" for name, value in killed._asdict().items()), flush=True)
-        seconds, stopped = stop(Path(folder), options.rounds)
-    middle, longest = statistics.median(seconds), max(seconds)
-    print(
-        f"{len(seconds)} stops with SIGTERM: ended after {middle:.2f} s (median), {longest:.2f} s at most", flush=True
-    )
+        stopped = stop(Path(folder), options.rounds)
+    print(f"{len(stopped.ended)} stops with SIGTERM", end="")
+    for what in ("noticed", "ended"):
+        seconds = getattr(stopped, what)
+        print(f"; {what} after {statistics.median(seconds):.2f} s (median), {max(seconds):.2f} s at most", end="")
+    print(flush=True)
     steps, memory, files = leak(options.evaluations)
     print(f"{steps:,} environment steps: resident memory {memory:+,} KiB, open files {files:+}")
-    sound = killed.refusals == 0 and killed.equal == killed.finished and stopped and files <= 0 and memory < 20_000
+    sound = (
+        killed.refusals == 0 and killed.equal == killed.finished and stopped.sound and files <= 0 and memory < 20_000
+    )
     return 0 if sound else 1
 
 
