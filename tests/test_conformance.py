@@ -57,10 +57,13 @@ VARIANTS = {"semi-pessimistic": ({"rollout": 3},)}
 
 
 def cases():
+    """Every agent, with both kinds of actions; variants, and the second kind of an agent that serves both, are slow."""
     for name in agents.REGISTRY:
         for changes in ({}, *VARIANTS.get(name, ())):
             for kind in ("continuous", "discrete"):
-                yield pytest.param((name, kind, changes), id="-".join((name, *changes, kind)))
+                first = not changes and kind == ("discrete" if "discrete" in name else "continuous")
+                marks = () if first else pytest.mark.slow
+                yield pytest.param((name, kind, changes), id="-".join((name, *changes, kind)), marks=marks)
 
 
 @pytest.fixture(scope="module", params=cases())
@@ -138,6 +141,7 @@ def test_training_keeps_the_state_tree_moves_it_and_stays_finite(case, mesh):
         assert all(name.count("/") == 1 for name in progress.metrics)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(case, mesh):
     first, again, other = states(case, mesh), states(case, mesh), states(case, mesh, (1,))
     assert same_bits(first, again)

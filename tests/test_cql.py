@@ -18,6 +18,7 @@ from rlkit.types import InputError, Transitions
 SMALL = SIZES | {"critic_widths": (8, 8)} | RATES
 
 
+@pytest.mark.slow
 def test_a_step_in_chunks_is_the_step():
     def after(chunk):
         agent = learner(Config(chunk=chunk, candidates=2, min_gap=0.5, **SMALL))
@@ -114,6 +115,7 @@ def test_the_term_by_hand_and_its_floor_for_the_policys_actions_alone(drawn):
     np.testing.assert_allclose(metrics["critic/gap"], np.mean(terms), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_gap_below_its_minimum_has_no_gradient(drawn):
     _, state, batch, candidates, _ = drawn
 

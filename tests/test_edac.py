@@ -19,6 +19,7 @@ class Noise(EDAC):
         return jax.random.normal(jax.random.key(0), (self.config.critics, len(obs)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("critics, expected", [(2, -0.58), (10, -1.54), (50, -2.25)])
 def test_the_target_is_as_low_as_the_smallest_of_n_normals(critics, expected):
     rows = 20_000
@@ -50,6 +51,7 @@ def trained():
     return agent, jax.tree.map(lambda x: x + 0.5 * jax.random.normal(next(keys), x.shape), params)
 
 
+@pytest.mark.slow
 def test_the_loss_and_its_gradient_against_finite_differences(trained):
     agent, params = trained
     target = jnp.array([1.0, -2.0, 0.5])

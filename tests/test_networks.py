@@ -276,6 +276,7 @@ def test_the_plain_normal_is_scipys_and_its_samples_stay_within_the_bounds():
     assert (np.asarray(normal_sample(100 + mean, log_std, KEY)) == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_layer_norm_bounds_what_a_critic_promises_far_from_the_data(layer_norm):
     """Largest output on spheres, after a regression on [-1, 1]^3: without LayerNorm it grows with the radius."""

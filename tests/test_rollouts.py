@@ -72,6 +72,7 @@ def test_the_mixed_batch_by_hand():
     assert told["rollout/edge"] == pytest.approx(2 / 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "share", "real"), [(3, 0.0, 0), (5, 0.3, 2), (1, 0.99, 7)])
 def test_whatever_the_length_the_batch_keeps_its_size(length, share, real):
     batch, _ = learner(length, share).mix(STATE, BATCH, jax.random.key(0))

@@ -96,15 +96,18 @@ def plain():
     return updated(sac.Config(**SIZES, **RATES))
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_two_without_diversity_is_sac(plain):
     assert_same(updated(edac.Config(critics=2, eta=0.0, **SIZES, **RATES)), plain)
 
 
+@pytest.mark.slow
 def test_without_its_weight_the_conservative_term_leaves_sac(plain):
     config = cql.Config(cql_alpha=0.0, backup_entropy=True, critic_widths=(8, 8), **SIZES, **RATES)
     assert_same(updated(config), plain)
 
 
+@pytest.mark.slow
 def test_the_conservative_term_reaches_the_critics_alone():
     """One update with and one without the term: the actor and the temperature take the same step."""
     alone, both = (
@@ -115,6 +118,7 @@ def test_the_conservative_term_reaches_the_critics_alone():
         assert_same(alone, both, ("critic",))
 
 
+@pytest.mark.slow
 def test_without_a_bonus_sac_rnd_is_sac(plain):
     config = sac_rnd.Config(beta=0.0, critic_layer_norm=False, rnd_width=8, rnd_embedding=4, **SIZES, **RATES)
     prev = jax.jit(sac_rnd.RND(config).init)(jax.random.key(0), None, STATS)

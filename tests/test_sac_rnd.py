@@ -68,6 +68,7 @@ def test_the_bonus_is_the_summed_square_over_the_running_deviation_of_the_stream
     np.testing.assert_allclose(rnd.bonus(end, batch().obs, batch().action), by_hand, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_prior_never_moves_and_the_bonus_is_frozen_during_sac(trained):
     rnd, sac, end, state = trained
     start = rnd.init(jax.random.key(0), None, STATS)
