@@ -3,7 +3,8 @@
 Python runs a signal's handler in the main thread between two of its instructions; compiling, waiting for a device and
 stepping a simulator are one instruction, however long. So a second thread reads the signals from a pipe as they come,
 says at once what will happen, and ends the process itself where the main thread does not get round to it. It may do so
-only in phases in which there is nothing to save; what is on disk is whole at every moment.
+only in phases in which there is nothing to save; what is on disk is whole at every moment. Where native code keeps
+Python's lock to itself, that thread does not run either: faulthandler's, which needs no lock, is the last resort.
 """
 
 from __future__ import annotations
@@ -76,12 +77,14 @@ class Guard(AbstractContextManager):
         sys.unraisablehook = self._unraisable
         self._over.set()
         self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
         os.close(self._read)
         os.close(self._write)
 
     def enter(self, phase: Phase) -> None:
         """Say what begins now. Raises Stop if the run was asked to stop and the new phase has nothing to save."""
         self._phase, self._entered = phase, time.monotonic()
+        self._arm()
         self.beat()
 
     def beat(self) -> None:
@@ -137,7 +140,15 @@ class Guard(AbstractContextManager):
                 self._wake_or_end(now)
             if now - pulsed >= PULSE:
                 pulsed = now
+                self._arm()
                 self._pulse()
+
+    def _arm(self) -> None:
+        """Have the stacks dumped and the process ended, with code 1, unless a pulse or a new phase comes in time."""
+        if self._watchdog and self._phase in _WATCHED:
+            faulthandler.dump_traceback_later(self._watchdog + 2 * PULSE, exit=True, file=sys.__stderr__)
+        else:
+            faulthandler.cancel_dump_traceback_later()
 
     def _wake_or_end(self, now: float) -> None:
         """An environment that sleeps can be woken and counts as failed; a device cannot."""

@@ -3,6 +3,7 @@ faulty --config.fault stuck ...`. With --fault-env NAME (first) environments are
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import sys
@@ -129,6 +130,14 @@ class Busy(gymnasium.Wrapper):
         return super().step(action)
 
 
+class Greedy(gymnasium.Wrapper):
+    """Hangs in native code that does not give Python's lock back."""
+
+    def step(self, action):
+        _mark()
+        ctypes.PyDLL(None).sleep(600)
+
+
 class Endless(gymnasium.Wrapper):
     """Never ends."""
 
@@ -143,7 +152,14 @@ def slow_to_make(env: gymnasium.Env) -> gymnasium.Env:
     return env
 
 
-WRAPPERS = {"none": lambda env: env, "slow": slow_to_make, "sleepy": Sleepy, "busy": Busy, "endless": Endless}
+WRAPPERS = {
+    "none": lambda env: env,
+    "slow": slow_to_make,
+    "sleepy": Sleepy,
+    "busy": Busy,
+    "greedy": Greedy,
+    "endless": Endless,
+}
 
 
 def world(wrapper: str = "none") -> commands.World:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rlkit.interrupts import Guard, Stop
+from rlkit.interrupts import PULSE, Guard, Stop
 
 ROOT = Path(__file__).parent.parent
 ARGV = ["--steps", "40", "--eval-every", "20", "--log-every", "10", "--eval-episodes", "2", "--resume", "auto"]
@@ -183,6 +183,16 @@ def test_an_environment_that_hangs_costs_its_evaluation_or_ends_the_run(tmp_path
     assert "Traceback" not in err
     if wrapper == "sleepy":
         assert _steps(tmp_path / "run")[-1] == 40 and (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_native_code_that_keeps_pythons_lock_ends_the_run_too(tmp_path, cache):
+    child = Child(cache, tmp_path / "run", "--watchdog", "5", wrapper="greedy")
+    child.wait_for(child.mark.exists)
+    began = time.monotonic()
+    code, err = child.end(60)
+    assert code == 1 and "Timeout" in err and "in step" in err, "a dump of the stacks"
+    assert 5 < time.monotonic() - began < 5 + 3 * PULSE + PROMPT
 
 
 @pytest.mark.slow
