@@ -161,7 +161,8 @@ def show(path: Path) -> str:
         if not values:
             return "-"
         value = estimate(values)
-        return f"{value.value:.1f} [{value.low:.1f}, {value.high:.1f}] ({len(values)})"
+        interval = f" [{value.low:.1f}, {value.high:.1f}]" if len(values) > 1 else ""
+        return f"{value.value:.1f}{interval} ({len(values)})"
 
     lines = ["| dataset | data | " + " | ".join(f"{x}, last | {x}, last fifth" for x in labels) + " |"]
     lines.append("|---|---|" + "---|---|" * len(labels))

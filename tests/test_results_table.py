@@ -33,3 +33,13 @@ def test_files_are_named_from_their_folder_and_no_path_gets_into_the_command(tmp
     assert told == [str(files), "train", "bc", *where.split(), *"--resume auto --steps 5".split()]
     (cell,) = table.cells(home / "toy.toml")
     assert str(tmp_path) not in " ".join(cell.command())
+
+
+def test_an_interval_is_shown_where_there_are_seeds_for_one(tmp_path):
+    rows = [("a", "x", 0, 10, 12), ("b", "x", 0, 10, 12), ("b", "x", 1, 30, 32)]
+    names = ("label", "dataset", "seed", "score_last", "score_last_fifth")
+    lines = [",".join((*names, "data_score", "command"))]
+    lines += [",".join((*map(str, row), "5", f"python {row[0]}")) for row in rows]
+    (tmp_path / "toy.csv").write_text("\n".join(lines))
+    row = table.show(tmp_path / "toy.toml").splitlines()[2]
+    assert row == "| x | 5.0 | 10.0 (1) | 12.0 (1) | 20.0 [10.0, 30.0] (2) | 22.0 [12.0, 32.0] (2) |"
