@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from rlkit import dynamics, uncertainty
+from rlkit.acting import Delegating
 from rlkit.buffer import Buffer
 from rlkit.datasets.episodes import HAS_NEXT
 from rlkit.dynamics import Ensemble, Moves, Scale, Steps
@@ -89,7 +90,7 @@ class RolloutState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rollouts:
+class Rollouts(Delegating):
     """A learner of the base that sees ``real_share`` of each batch and rollouts of ``length`` steps for the rest.
 
     ``reward(state, obs, action)`` values steps [B]; ``gamma`` is the base's discount.
@@ -159,15 +160,3 @@ class Rollouts:
             return jnp.clip(next_obs, scale.low[None], scale.high[None]), terminal & scale.ends
 
         return dynamics.rollout(policy, step, starts, key)
-
-    def begin(self, state: RolloutState, goal: Any) -> Any:
-        """The base's memory."""
-        return self.base.begin(state.base, goal)
-
-    def observe(self, memory: Any, percept: Percept) -> Any:
-        """As the base does."""
-        return self.base.observe(memory, percept)
-
-    def act(self, state: RolloutState, memory: Any, key: Key, *, greedy: bool) -> tuple[Array, Any]:
-        """The base's action."""
-        return self.base.act(state.base, memory, key, greedy=greedy)

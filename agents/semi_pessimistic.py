@@ -23,6 +23,7 @@ import tyro
 
 from agents import awac, cql, discrete_cql, edac, iql, rebrac, rollouts, sac, td3_bc
 from rlkit import dynamics, uncertainty
+from rlkit.acting import Delegating
 from rlkit.buffer import FROM_REWARDS, Buffer
 from rlkit.datasets.episodes import HAS_ACTION
 from rlkit.types import (
@@ -31,7 +32,6 @@ from rlkit.types import (
     InputError,
     Key,
     Metrics,
-    Percept,
     Preset,
     Spec,
     Stage,
@@ -302,7 +302,7 @@ class RelabelledState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Relabelled:
+class Relabelled(Delegating):
     """A learner of the base that sees the rewards of its state in place of the data's."""
 
     base: Agent
@@ -331,18 +331,6 @@ class Relabelled:
         base, metrics = self.base.update(state.base, batch, key, step)
         return state._replace(base=base), metrics | state.rewards.diagnostics
 
-    def begin(self, state: RelabelledState, goal: Any) -> Any:
-        """The base's memory."""
-        return self.base.begin(state.base, goal)
-
-    def observe(self, memory: Any, percept: Percept) -> Any:
-        """As the base does."""
-        return self.base.observe(memory, percept)
-
-    def act(self, state: RelabelledState, memory: Any, key: Key, *, greedy: bool) -> tuple[Array, Any]:
-        """The base's action."""
-        return self.base.act(state.base, memory, key, greedy=greedy)
-
 
 def label_moments(buffer: Buffer) -> tuple[Array, Array]:
     """Mean and standard deviation of the labelled rewards that are not held out."""
@@ -363,6 +351,9 @@ def _against_truth(mean: Array, bound: Array, unlabelled: Array, truth: Array) -
         "label/hidden_correlation": (a * b).sum() / jnp.maximum(jnp.sqrt((a**2).sum() * (b**2).sum()), 1e-9),
     }
 
+
+# settings that give other stages; the conformance suite runs over them too
+VARIANTS = ({"rollout": 3},)
 
 _OWN = "this project; the paper's own settings are not known. "
 PRESETS = {

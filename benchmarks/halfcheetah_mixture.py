@@ -69,14 +69,14 @@ def write(out: Path, data_root: Path | None, steps: int | None, seed: int) -> No
     if (out / DATASET).exists():
         raise InputError(f"{out / DATASET}: is there already; remove it, or choose another --out")
     medium = load(DataOptions(SOURCE, data_root=data_root), anew=True)
-    env = envs.make(medium.env_spec or "HalfCheetah-v4")
+    env = envs.make(medium.env_spec)
     store(
         out,
         DATASET,
         env,
         [*random_episodes(env, steps or medium.report.steps, seed), *recorded_episodes(medium)],
         seed=None,
-        references=medium.reference or envs.REFERENCES[env.spec.id][:2],
+        references=medium.reference,
         command="python -m benchmarks.halfcheetah_mixture",
         description=f"Uniform-random actions (from seed {seed} on), then the episodes of {SOURCE}.",
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from envs.recording import store
+from envs.recording import rollout, store
 
 Policy = Callable[[np.ndarray], float]  # observation [3] -> torque
 
@@ -59,25 +59,16 @@ def behaviour(kind: str, rng: np.random.Generator) -> Policy:
     return policy
 
 
-def rollout(env: gymnasium.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
-    """One episode of T steps: observations [T + 1, 3], actions [T, 1], rewards, terminations, truncations [T]."""
-    obs, _ = env.reset(seed=seed)
-    rows = {"observations": [obs], "actions": [], "rewards": [], "terminations": [], "truncations": []}
-    done = False
-    while not done:
-        action = np.array([policy(obs)], np.float32)
-        obs, reward, terminated, truncated, _ = env.step(action)
-        done = terminated or truncated
-        for column, value in zip(rows.values(), (obs, action, reward, terminated, truncated), strict=True):
-            column.append(value)
-    return {name: np.asarray(column) for name, column in rows.items()}
+def pushing(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
+    """The policy with its torque as an action [1]."""
+    return lambda obs: np.array([policy(obs)], np.float32)
 
 
 def record(episodes: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """The first ``episodes`` episodes of the dataset; the kinds take turns."""
     env = gymnasium.make(ENV)
     policies = [behaviour(KINDS[i % 3], np.random.default_rng([seed, i])) for i in range(episodes)]
-    return [rollout(env, policy, seed + i) for i, policy in enumerate(policies)]
+    return [rollout(env, pushing(policy), seed + i) for i, policy in enumerate(policies)]
 
 
 def references(episodes: int = 100) -> tuple[float, float]:
@@ -85,7 +76,9 @@ def references(episodes: int = 100) -> tuple[float, float]:
     env, rng = gymnasium.make(ENV), np.random.default_rng(SEED)
     seeds = range(10_000, 10_000 + episodes)
     policies: tuple[Policy, ...] = (lambda obs: rng.uniform(-TORQUE, TORQUE), swing_up)
-    low, high = (np.mean([rollout(env, policy, seed)["rewards"].sum() for seed in seeds]) for policy in policies)
+    low, high = (
+        np.mean([rollout(env, pushing(policy), seed)["rewards"].sum() for seed in seeds]) for policy in policies
+    )
     return float(low), float(high)
 
 

@@ -52,17 +52,12 @@ class Case:
         )
 
 
-# settings beside an agent's defaults that give it other stages
-VARIANTS = {"semi-pessimistic": ({"rollout": 3},)}
-
-
 def cases():
-    """Every agent, with both kinds of actions; variants, and the second kind of an agent that serves both, are slow."""
-    for name in agents.REGISTRY:
-        for changes in ({}, *VARIANTS.get(name, ())):
+    """Every agent and the VARIANTS of its file, with both kinds of actions; variants and choices are slow."""
+    for name, entry in agents.REGISTRY.items():
+        for changes in ({}, *getattr(importlib.import_module(entry.module), "VARIANTS", ())):
             for kind in ("continuous", "discrete"):
-                first = not changes and kind == ("discrete" if "discrete" in name else "continuous")
-                marks = () if first else pytest.mark.slow
+                marks = pytest.mark.slow if changes or kind == "discrete" else ()
                 yield pytest.param((name, kind, changes), id="-".join((name, *changes, kind)), marks=marks)
 
 

@@ -43,9 +43,8 @@ def test_a_scan_counts_as_often_as_it_runs():
             return jnp.zeros((8, 4))
 
         def update(self, state, batch, key, step):
-            return state, jax.lax.scan(lambda total, x: (total + (x @ state).sum(), None), 0.0, batch.reshape(4, 2, 4))[
-                0
-            ]
+            total, _ = jax.lax.scan(lambda total, x: (total + (x @ state).sum(), None), 0.0, batch.reshape(4, 2, 4))
+            return state, total
 
     stage = Stage("one", Learner(), 1)
     assert executed([stage], None, None) == [4 * 2 * 2 * 4 * 4]
