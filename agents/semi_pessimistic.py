@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import tyro
 
 from agents import awac, cql, discrete_cql, edac, iql, rebrac, rollouts, sac, td3_bc
-from rlkit import dynamics, uncertainty
+from rlkit import columns, dynamics, uncertainty
 from rlkit.acting import Delegating
-from rlkit.buffer import FROM_REWARDS, Buffer
-from rlkit.datasets.episodes import HAS_ACTION
+from rlkit.buffer import Buffer, needs
+from rlkit.datasets.episodes import HAS_ACTION, LABELLED
 from rlkit.types import (
     Agent,
     Array,
@@ -105,11 +105,12 @@ class Config:
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """The reward model, that of the dynamics where rollouts are asked for, then the base's stages."""
         stages = self.base.stages(spec, steps)
-        columns = {name.partition("@")[0] for stage in stages for name in stage.learner.needs}
-        if found := sorted(columns & FROM_REWARDS):
+        wanted = [columns.stored(need) for stage in stages for need in stage.learner.needs]
+        from_rewards = [column.name for column in wanted if column is not None and column.uses_rewards]
+        if from_rewards:
             raise InputError(
-                f"semi-pessimistic: the base needs {found[0]}, which is made of rewards that are not known yet when "
-                "data are loaded: choose another base, or its settings without"
+                f"semi-pessimistic: the base needs {from_rewards[0]}, which is made of rewards that are not known yet "
+                "when data are loaded: choose another base, or its settings without"
             )
         only = self.imputation == "labelled-only"
         model_steps = 1 if self.estimator == "gp" else self.model_steps
@@ -121,7 +122,7 @@ class Config:
 
     def _model_based(self, spec: Spec, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         """The dynamics, and the base on rollouts of them."""
-        wanted = sorted({name for stage in stages for name in stage.learner.needs})
+        wanted = [need if isinstance(need, str) else need.name for need in needs(stages)]
         for wrong, told in (
             (self.rollout < 0, f"--config.rollout {self.rollout}: must be a number of steps, or 0 for none"),
             (not 0 <= self.real_share < 1, f"--config.real-share {self.real_share}: must be at least 0 and below 1"),
@@ -261,7 +262,7 @@ class Relabel:
 
     def both(self, state: ModelState, buffer: Buffer, key: Key) -> tuple[Rewards, Imputer]:
         """The rewards, and what imputed them."""
-        config, labelled, held = self.config, buffer.extra["labelled"], buffer.extra["held_out"]
+        config, labelled, held = self.config, (buffer.flags & LABELLED) > 0, buffer.extra["held_out"]
         impute, (centre, scale) = Impute(config, self.spec), label_moments(buffer)
         x = uncertainty.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
         mean, spread = impute.predict(state, x, centre, scale)
@@ -334,7 +335,7 @@ class Relabelled(Delegating):
 
 def label_moments(buffer: Buffer) -> tuple[Array, Array]:
     """Mean and standard deviation of the labelled rewards that are not held out."""
-    mask = buffer.extra["labelled"] & ~buffer.extra["held_out"]
+    mask = ((buffer.flags & LABELLED) > 0) & ~buffer.extra["held_out"]
     mean = masked_mean(buffer.reward, mask)
     std = jnp.sqrt(masked_mean((buffer.reward - mean) ** 2, mask))
     return mean, jnp.where(std > 1e-6, std, 1.0)

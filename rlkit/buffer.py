@@ -1,9 +1,15 @@
 """Buffer: the data in device memory, and the only place where batches are drawn.
 
+    transitions(key, n, gamma)             = take(draw(key, n), gamma)                      steps, for flat learners
+    windows(key, n, before, after, gamma)  = around(draw(key, n), before, after, gamma)     pieces of episodes
+
 Rows lie in the order of time, so the successor of row i is row i + 1 and observations are stored once: an episode of T
 steps is T rows and one more for its final observation. ``index`` lists the rows that may be drawn. A row whose
 successor was never recorded (a truncated episode of a file that keeps no final observation) stays in place, so that
 windows over the episode are whole, but it is not listed.
+
+Windows and whole episodes are arithmetic on ``t``, the steps since reset: row + d belongs to the episode of row if and
+only if its t is d more. There is no table of episodes.
 
 A step whose reward is not known has reward 0. Only learners that say so, by needing the column ``labelled``, are given
 such data; for them ``index`` lists the labelled rows first.
@@ -11,15 +17,17 @@ such data; for them ``index`` lists the labelled rows first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlkit import columns
+from rlkit.columns import Column
 from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL
-from rlkit.types import Array, Box, InputError, Key, Spec, Stage, Stats, Transitions
+from rlkit.types import Array, Box, InputError, Key, Spec, Stage, Stats, Transitions, Windows
 
 if TYPE_CHECKING:
     from rlkit.datasets import Episodes, Normaliser
@@ -34,12 +42,12 @@ class Buffer(NamedTuple):
     t: Array  # [N] int32, steps since reset
     flags: Array  # [N] uint8, see rlkit.datasets.episodes
     index: Array  # [M] int32, rows that may be drawn, those whose reward is known first
-    extra: dict[str, Array]  # columns that a learner `needs`, [N, ...]
+    extra: dict[str, Array | None]  # columns that a learner `needs`, [N, ...]; None: derived, see rlkit.columns
     labels: Array | None = None  # [] int32, of how many rows in ``index`` the reward is known; None: of all
     drawn: Array | None = None  # [] int32, how many rows in ``index`` are drawn; None: all
 
     @classmethod
-    def from_episodes(cls, episodes: Episodes, normaliser: Normaliser, needs: Sequence[str] = ()) -> Buffer:
+    def from_episodes(cls, episodes: Episodes, normaliser: Normaliser, needs: Sequence[str | Column] = ()) -> Buffer:
         """Pass the rows through the data's door and put them on the default device.
 
         Raises InputError if no row can be drawn, a column in ``needs`` is unknown, or rewards are not known that nobody
@@ -49,8 +57,8 @@ class Buffer(NamedTuple):
         drawable = ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)
         if not drawable.any():
             raise InputError(f"{episodes.name}: no step has a recorded successor or a terminal; nothing can be drawn")
-        if unknown := sorted({name for name in needs if name.partition("@")[0] not in COLUMNS}):
-            raise InputError(f"unknown columns {unknown}; known: {sorted(COLUMNS)}")
+        for need in needs:
+            columns.stored(need)  # refuses an unknown name before anything is made
         labelled = (flags & LABELLED) > 0
         known, rest = np.flatnonzero(drawable & labelled), np.flatnonzero(drawable & ~labelled)
         if rest.size and "labelled" not in needs:
@@ -71,25 +79,144 @@ class Buffer(NamedTuple):
             extra={"hidden_reward": hidden.astype(np.float32)},
             labels=np.int32(known.size) if "labelled" in needs else None,
         )
-        return jax.device_put(rows._replace(extra={name: _column(name, rows) for name in needs}))
+        return jax.device_put(rows._replace(extra=columns.make(needs, rows)))
 
     def only_labelled(self) -> Buffer:
         """The same rows, of which only those whose reward is known are drawn."""
         return self._replace(drawn=self.labels)
 
-    def transitions(self, key: Key, batch_size: int, gamma: float) -> Transitions:
-        """``batch_size`` rows drawn uniformly from ``index`` with replacement."""
-        count = self.index.shape[0] if self.drawn is None else self.drawn
-        rows = self.index[jax.random.randint(key, (batch_size,), 0, count)]
-        terminal = (self.flags[rows] & TERMINAL) > 0
+    # --- which rows ---
+
+    def draw(self, key: Key, number: int, weight: Array | None = None) -> Array:
+        """``number`` rows [number] that may be drawn, with replacement.
+
+        weight: [M] not negative, of the rows in ``index``: a row is drawn in proportion to it, and never where it is 0.
+        None: uniformly. A weighted draw adds all weights up anew: about 1 ms for a million rows.
+        """
+        if weight is None:
+            count = self.index.shape[0] if self.drawn is None else self.drawn
+            return self.index[jax.random.randint(key, (number,), 0, count)]
+        if self.drawn is not None:
+            weight = jnp.where(jnp.arange(weight.shape[0]) < self.drawn, weight, 0.0)
+        # rounding must not give a row of weight 0 a share of its own: it takes over the sum before it
+        reached = jax.lax.cummax(jnp.where(weight > 0, jnp.cumsum(weight), 0.0))
+        total = reached[-1]
+        below_total = jnp.nextafter(total, jnp.zeros_like(total))
+        point = jnp.minimum(jax.random.uniform(key, (number,)) * total, below_total)
+        return self.index[jnp.searchsorted(reached, point, side="right")]
+
+    def left(self, rows: Array, most: int) -> Array:
+        """[n] int32: how many steps follow each of ``rows`` in its episode, ``most`` at the most; by halving."""
+        least = jnp.zeros_like(rows)  # steps that are known to follow
+        span = 1 << max(most.bit_length() - 1, 0)
+        while span:
+            further = least + span
+            follows = (further <= most) & self._is_step(rows, further)
+            least = jnp.where(follows, further, least)
+            span //= 2
+        return least
+
+    # --- what stands there ---
+
+    def gather(self, column: Array, rows: Array) -> Array:
+        """``column`` at ``rows``, both of any shape. Rows beyond the last one read the last."""
+        return column[rows]
+
+    def take(self, rows: Array, gamma: float) -> Transitions:
+        """The steps in ``rows`` [n] as a batch."""
+        terminal = (self.gather(self.flags, rows) & TERMINAL) > 0
         return Transitions(
-            obs=self.obs[rows],
-            action=self.action[rows],
-            reward=self.reward[rows],
+            obs=self.gather(self.obs, rows),
+            action=self.gather(self.action, rows),
+            reward=self.gather(self.reward, rows),
             discount=jnp.where(terminal, 0.0, gamma),
-            next_obs=self.obs[rows + 1],
-            extra={name: column[rows] for name, column in self.extra.items()},
+            next_obs=self.gather(self.obs, rows + 1),
+            extra=self._extra(rows),
         )
+
+    def around(self, rows: Array, before: int, after: int, gamma: float) -> Windows:
+        """Each of ``rows`` [n], with ``before`` rows before it and ``after`` rows after it: T = before + 1 + after.
+
+        Beyond the ends of the episode, actions and rewards repeat its first or last step and observations its first or
+        final observation; the masks say so.
+        """
+        offset = jnp.arange(-before, after + 1)[None]  # [1, T]
+        rows = rows[:, None]
+        is_step = self._is_step(rows, offset)
+        # a final observation that was not recorded is a copy of the one before: its step lacks HAS_NEXT
+        before_it = self.gather(self.flags, jnp.maximum(rows + offset - 1, 0))
+        is_seen = is_step | (self._is_same_episode(rows, offset) & ((before_it & HAS_NEXT) > 0))
+        step_rows = rows + _clipped(offset, is_step)
+        seen_rows = rows + _clipped(offset, is_seen)
+        terminal = (self.gather(self.flags, step_rows) & TERMINAL) > 0
+        return Windows(
+            obs=self.gather(self.obs, seen_rows),
+            action=self.gather(self.action, step_rows),
+            reward=self.gather(self.reward, step_rows),
+            discount=jnp.where(terminal, 0.0, gamma),
+            t=self.gather(self.t, seen_rows),
+            mask=is_step,
+            seen=is_seen,
+            extra=self._extra(step_rows),
+        )
+
+    # --- batches ---
+
+    def transitions(self, key: Key, batch_size: int, gamma: float) -> Transitions:
+        """``batch_size`` steps drawn uniformly from ``index`` with replacement.
+
+        Args:
+            key: of jax.random. batch_size: B. gamma: discount per step.
+
+        Returns:
+            Transitions of B steps.
+
+        Example:
+            batch = buffer.transitions(jax.random.key(0), 256, gamma=0.99)
+        """
+        return self.take(self.draw(key, batch_size), gamma)
+
+    def windows(self, key: Key, batch_size: int, before: int, after: int, gamma: float) -> Windows:
+        """``batch_size`` windows around steps that are drawn uniformly from ``index`` with replacement.
+
+        Args:
+            key: of jax.random. batch_size: B. before, after: steps before and after the drawn one, which is number
+            ``before`` of the T = before + 1 + after. gamma: discount per step.
+
+        Returns:
+            Windows of B times T steps.
+
+        Example:
+            batch = buffer.windows(jax.random.key(0), 64, before=0, after=19, gamma=1.0)  # a decision transformer's
+        """
+        return self.around(self.draw(key, batch_size), before, after, gamma)
+
+    def _is_same_episode(self, rows: Array, offset: Array) -> Array:
+        """Whether row + offset, which are broadcast, lies in the episode of row."""
+        other = rows + offset
+        t = self.gather(self.t, rows) + offset
+        inside = (other >= 0) & (other < self.t.shape[0]) & (t >= 0)
+        return inside & (self.gather(self.t, jnp.maximum(other, 0)) == t)
+
+    def _is_step(self, rows: Array, offset: Array) -> Array:
+        """Whether row + offset, which are broadcast, is a step of the episode of row."""
+        flags = self.gather(self.flags, jnp.maximum(rows + offset, 0))
+        return self._is_same_episode(rows, offset) & ((flags & HAS_ACTION) > 0)
+
+    def _extra(self, rows: Array) -> dict[str, Array]:
+        """The extra columns at ``rows``."""
+        return {
+            name: columns.DERIVED[name](self, rows) if column is None else self.gather(column, rows)
+            for name, column in self.extra.items()
+        }
+
+
+def _clipped(offset: Array, valid: Array) -> Array:
+    """``offset`` [1, T], moved to the nearest that is ``valid`` [n, T]; valid ones stand together. 0 where none is."""
+    far = offset.shape[1] + jnp.abs(offset).max()
+    first = jnp.where(valid, offset, far).min(1, keepdims=True)
+    last = jnp.where(valid, offset, -far).max(1, keepdims=True)
+    return jnp.where(valid.any(1, keepdims=True), jnp.clip(offset, first, last), 0)
 
 
 def stats(buffer: Buffer) -> Stats:
@@ -105,12 +232,13 @@ def stats(buffer: Buffer) -> Stats:
     return Stats(*moments(buffer.obs), *moments(buffer.action))
 
 
-def needs(stages: Sequence[Stage]) -> list[str]:
+def needs(stages: Sequence[Stage]) -> list[str | Column]:
     """The columns that the learners of ``stages`` need."""
-    return sorted({column for stage in stages for column in stage.learner.needs})
+    wanted = {need for stage in stages for need in stage.learner.needs}
+    return sorted(wanted, key=lambda need: need.name if isinstance(need, Column) else need)
 
 
-def abstract(spec: Spec, rows: int, drawable: int, needs: Sequence[str]) -> Buffer:
+def abstract(spec: Spec, rows: int, drawable: int, needs: Sequence[str | Column]) -> Buffer:
     """Shapes and dtypes of the Buffer of ``rows`` rows, of which ``drawable`` may be drawn."""
     continuous = isinstance(spec.action, Box)
     action = np.zeros((2, *spec.action.shape), np.float32) if continuous else np.zeros(2, np.int32)
@@ -118,83 +246,9 @@ def abstract(spec: Spec, rows: int, drawable: int, needs: Sequence[str]) -> Buff
     flags = np.array([HAS_ACTION | HAS_NEXT | LABELLED, 0], np.uint8)
     tiny = Buffer(np.zeros((2, *spec.observation.shape), np.float32), action, values, steps, flags, steps[:1], {})
     tiny = tiny._replace(extra={"hidden_reward": values})
-    tiny = tiny._replace(extra={name: _column(name, tiny) for name in needs})
+    tiny = tiny._replace(extra=columns.make(needs, tiny))
     shapes = jax.tree.map(lambda column: jax.ShapeDtypeStruct((rows, *column.shape[1:]), column.dtype), tiny)
     return shapes._replace(
         index=jax.ShapeDtypeStruct((drawable,), np.int32),
         labels=jax.ShapeDtypeStruct((), np.int32) if "labelled" in needs else None,
     )
-
-
-def _column(need: str, rows: Buffer) -> np.ndarray:
-    """The column ``name`` or, discounted, ``name@gamma``: return_to_go@0.99."""
-    name, _, gamma = need.partition("@")
-    return COLUMNS[name](rows, float(gamma or 1))
-
-
-def _return_to_go(rows: Buffer, gamma: float) -> np.ndarray:
-    """[N] discounted sum of the rewards from each row to the end of its episode.
-
-    It stops at a time limit as at a terminal: what would have come after is not guessed. So it is below the value of a
-    truncated step where rewards are positive and above it where they are negative.
-    """
-    starts, result = np.flatnonzero(np.asarray(rows.t) == 0), np.zeros(len(rows.reward))
-    row = np.append(starts[1:], len(result)) - 1  # from the last row of every episode towards its first
-    tail = np.zeros(len(row))
-    while row.size:
-        tail = result[row] = rows.reward[row] + gamma * tail
-        going = row > starts
-        row, starts, tail = row[going] - 1, starts[going], tail[going]
-    return result.astype(np.float32)
-
-
-def _has_next_action(rows: Buffer, gamma: float) -> np.ndarray:
-    """[N] 1 where the next row holds a step of the same episode, else 0: at the end of an episode, terminal or not."""
-    here = (rows.flags & HAS_ACTION) > 0
-    return (here & np.append(here[1:], False)).astype(np.float32)
-
-
-def _next_action(rows: Buffer, gamma: float) -> np.ndarray:
-    """[N, A] the action of the step after; 0 where there is none, see has_next_action."""
-    following = np.concatenate([rows.action[1:], np.zeros_like(rows.action[:1])])
-    there = _has_next_action(rows, gamma).astype(bool)
-    following[~there] = 0
-    return following
-
-
-def _labelled(rows: Buffer, gamma: float) -> np.ndarray:
-    """[N] bool: the row's reward is known. Who needs this column is given data in which some are not."""
-    return (rows.flags & LABELLED) > 0
-
-
-def _held_out(rows: Buffer, gamma: float) -> np.ndarray:
-    """[N] bool: the row's label is held out, with its episode's: every fifth of the episodes that have labels, or the
-    last of fewer; none of a single one."""
-    starts, labelled = np.flatnonzero(np.asarray(rows.t) == 0), (rows.flags & LABELLED) > 0
-    having = np.logical_or.reduceat(labelled, starts)
-    number, count = np.cumsum(having) - 1, int(having.sum())
-    held = having & ((number % 5 == 4) if count >= 5 else (number == count - 1) & (count > 1))
-    return np.repeat(held, np.diff(starts, append=len(labelled))) & labelled
-
-
-def _hidden_reward(rows: Buffer, gamma: float) -> np.ndarray:
-    """[N] the reward that --label-share hid, as agents would see it, for diagnostics alone; NaN where it hid none."""
-    return rows.extra["hidden_reward"]
-
-
-def _row(rows: Buffer, gamma: float) -> np.ndarray:
-    """[N] int32, the number of the row."""
-    return np.arange(len(rows.flags), dtype=np.int32)
-
-
-FROM_REWARDS = {"return_to_go"}  # columns that are wrong where rewards are not known when the data are loaded
-# name -> f(rows with columns in NumPy and hidden_reward in extra, gamma) -> [N, ...]
-COLUMNS: Mapping = {
-    "labelled": _labelled,
-    "held_out": _held_out,
-    "hidden_reward": _hidden_reward,
-    "row": _row,
-    "return_to_go": _return_to_go,
-    "next_action": _next_action,
-    "has_next_action": _has_next_action,
-}

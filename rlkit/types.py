@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from rlkit.columns import Column
 
 Array = Any  # jax.Array or numpy.ndarray
 Key = Any  # a typed jax.random key
@@ -85,6 +88,22 @@ class Transitions(NamedTuple):
     extra: Mapping[str, Array]  # the columns that the learner `needs`, [B, ...]
 
 
+class Windows(NamedTuple):
+    """A batch of B pieces of episodes of T steps each, see rlkit.buffer.Buffer.windows.
+
+    Beyond an episode's ends stands its nearest row, which is not in the masks: nothing is to be learnt from it.
+    """
+
+    obs: Array  # [B, T, O]
+    action: Array  # [B, T, A] float32, or [B, T] int32 for Discrete
+    reward: Array  # [B, T]
+    discount: Array  # [B, T], as in Transitions
+    t: Array  # [B, T] int32, steps since reset
+    mask: Array  # [B, T] bool: a recorded step
+    seen: Array  # [B, T] bool: a recorded observation, a step's or an episode's final one
+    extra: Mapping[str, Array]  # the columns that the learner `needs`, [B, T, ...]
+
+
 class Percept(NamedTuple):
     """What one environment shows the agent at each step: the observation, the reward just received (0 at reset) and
     the number of steps since reset."""
@@ -108,11 +127,11 @@ class Learner(Protocol):
     """A frozen dataclass of hyper-parameters whose methods are pure functions of explicit state.
 
     It holds no array, is hashable (equal learners share one compilation) and mentions no device, no seed axis and no
-    jit: the loop adds those. ``needs`` names extra columns (see rlkit.buffer.COLUMNS) that `sample` reads.
+    jit: the loop adds those. ``needs`` names extra columns (see rlkit.columns), or brings its own, that `sample` reads.
     """
 
     @property
-    def needs(self) -> tuple[str, ...]: ...
+    def needs(self) -> tuple[str | Column, ...]: ...
 
     def init(self, key: Key, prev: State | None, stats: Stats) -> State:
         """The state at step 0. ``prev`` is the final state of the stage before, or what its ``after`` made of it;

@@ -1,11 +1,13 @@
 """The buffer: rows, sampling, what a batch contains, how much memory it takes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_episodes
 
-from rlkit.buffer import Buffer, stats
+from rlkit.buffer import Buffer, needs, stats
+from rlkit.columns import Column
 from rlkit.datasets import DataOptions, Normaliser, from_episodes
 from rlkit.types import InputError
 
@@ -114,3 +116,105 @@ def test_moments_are_those_of_the_drawable_rows(discrete):
     np.testing.assert_allclose(moments.obs_mean, obs.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(moments.obs_std, obs.std(0), rtol=1e-5)
     assert moments.action_mean.shape == ((0,) if discrete else (2,))
+
+
+def listed_windows(episodes, before, after):
+    """What windows must be, by lists: for each step its (observations, actions, mask, seen)."""
+    for e, episode in enumerate(episodes):
+        steps = len(episode["rewards"])
+        for t in range(steps):
+            times = range(t - before, t + after + 1)
+            obs = [[e, min(max(time, 0), steps)] for time in times]
+            reward = [min(max(time, 0), steps - 1) for time in times]
+            yield e, t, obs, reward, [0 <= time < steps for time in times], [0 <= time <= steps for time in times]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 3), (2, 0), (3, 6)])
+def test_windows_repeat_the_edges_of_their_episode_and_say_so(before, after):
+    episodes = numbered([3, 1, 4], [True, False, False])
+    data, buffer = build(episodes, needs=("return_to_go", "has_next_action"))
+    drawn = buffer.around(buffer.index, before, after, 0.9)
+    expected = list(listed_windows(episodes, before, after))
+    assert len(expected) == len(buffer.index)
+    for row, (e, _, obs, reward, mask, seen) in enumerate(expected):
+        assert drawn.obs[row].tolist() == obs
+        assert drawn.reward[row].tolist() == reward
+        assert drawn.mask[row].tolist() == mask
+        assert drawn.seen[row].tolist() == seen
+        assert drawn.t[row].tolist() == [time for _, time in obs]
+        np.testing.assert_allclose(drawn.action[row, :, 0], np.full(len(obs), e / 10), rtol=1e-6)
+        last = np.array(reward) == len(episodes[e]["rewards"]) - 1
+        np.testing.assert_allclose(drawn.discount[row], np.where(last & (e == 0), 0, 0.9), rtol=1e-6)
+        to_go = np.cumsum(episodes[e]["rewards"][::-1])[::-1]
+        assert drawn.extra["return_to_go"][row].tolist() == to_go[reward].tolist()
+        assert drawn.extra["has_next_action"][row].tolist() == (~last).tolist()
+
+
+def test_a_final_observation_that_was_not_recorded_is_not_seen():
+    data = from_episodes(numbered([3, 2], [False, False]))
+    flags = data.flags.copy()
+    flags[2] &= ~np.uint8(2)
+    data = type(data)(**{**vars(data), "flags": flags})
+    buffer = Buffer.from_episodes(data, Normaliser.fit(data, DataOptions(dataset="test")))
+    drawn = buffer.around(jnp.array([0, 4]), 0, 3, 1.0)
+    assert drawn.seen.tolist() == [[True, True, True, False], [True, True, True, False]]
+    assert drawn.mask.tolist() == [[True, True, True, False], [True, True, False, False]]
+    assert drawn.obs[0, 3].tolist() == [0, 2] and drawn.obs[1, 3].tolist() == [1, 2]
+
+
+def test_a_window_with_no_neighbours_is_a_transition():
+    _, buffer = build(numbered([3, 1, 4], [True, False, False]))
+    alone, batch = buffer.windows(jax.random.key(5), 32, 0, 0, 0.9), buffer.transitions(jax.random.key(5), 32, 0.9)
+    for name in ("obs", "action", "reward", "discount"):
+        np.testing.assert_array_equal(getattr(alone, name)[:, 0], getattr(batch, name))
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3, 4, 7, 100])
+def test_left_counts_the_steps_that_follow_in_the_episode(most):
+    _, buffer = build(numbered([3, 1, 9], [True, False, False]))
+    expected = [min(n - 1 - t, most) for n in (3, 1, 9) for t in range(n)]
+    assert buffer.left(buffer.index, most).tolist() == expected
+
+
+def test_a_weighted_draw_follows_the_weights_and_never_takes_a_row_of_weight_zero():
+    _, buffer = build(numbered([5, 1, 2], [False, False, True]))
+    weight = jnp.array([0.0, 1.0, 0.0, 2.0, 0.0, 5.0, 0.0, 0.0])
+    rows = np.asarray(buffer.draw(jax.random.key(0), 8000, weight))
+    allowed = np.asarray(buffer.index)[[1, 3, 5]]
+    counts = np.array([(rows == row).sum() for row in allowed])
+    assert counts.sum() == 8000
+    assert ((counts - [1000, 2000, 5000]) ** 2 / [1000, 2000, 5000]).sum() < 13.8  # 99.9 %, 2 degrees of freedom
+
+
+def test_rounding_gives_no_share_to_a_row_of_weight_zero():
+    """Sums of many unequal numbers are rounded; the rows of weight 0 between them must not come to be drawn."""
+    episodes = [dict(episode, rewards=episode["rewards"]) for episode in numbered([4000], [False])]
+    _, buffer = build(episodes)
+    weight = jax.random.uniform(jax.random.key(0), (4000,)) * jnp.where(jnp.arange(4000) % 2, 1e4, 0.0)
+    rows = np.asarray(buffer.draw(jax.random.key(1), 200_000, weight))
+    assert (rows % 2 == 1).all()
+    below = np.asarray(weight)[rows]
+    assert below.min() > 0
+
+
+def best_half(buffer):
+    starts = np.flatnonzero(np.asarray(buffer.t) == 0)
+    returns = np.add.reduceat(np.asarray(buffer.reward), starts)
+    return np.repeat(returns >= np.median(returns), np.diff(starts, append=len(buffer.flags))).astype(np.float32)
+
+
+def test_a_learner_may_bring_a_column_of_its_own_and_draw_by_it():
+    own = Column("best_half", best_half)
+    data, buffer = build(numbered([3, 1, 4], [True, False, False]), needs=(own, "episode_return", "episode_length"))
+    drawn = buffer.draw(jax.random.key(0), 500, buffer.extra["best_half"][buffer.index])
+    batch = buffer.take(drawn, 1.0)
+    assert set(np.asarray(batch.obs)[:, 0]) == {0, 2}  # returns 3, 0 and 6: the median is 3
+    assert set(np.asarray(batch.extra["episode_return"])) == {3, 6}
+    assert set(np.asarray(batch.extra["episode_length"])) == {3, 4}
+
+
+def test_derived_columns_are_stored_nowhere():
+    _, buffer = build(numbered([3], [True]), needs=("next_action", "has_next_action"))
+    assert buffer.extra == {"next_action": None, "has_next_action": None}
+    assert set(buffer.transitions(jax.random.key(0), 4, 1.0).extra) == {"next_action", "has_next_action"}
+    assert needs([]) == []

@@ -85,7 +85,7 @@ def test_hidden_rewards_change_no_bit_of_what_is_learnt(mesh, more):
 
 def test_known_rewards_are_kept_and_the_others_are_bounds_that_cover(trained):
     found, (_, buffer, _) = relabelled(trained), trained[1]
-    known, step = np.asarray(buffer.extra["labelled"]), np.asarray(buffer.flags) & 1 > 0
+    known, step = (np.asarray(buffer.flags) & 8 > 0), np.asarray(buffer.flags) & 1 > 0
     np.testing.assert_array_equal(found.reward[known], np.asarray(buffer.reward)[known])
     assert not found.reward[~step].any() and found.reward.min() >= np.asarray(buffer.reward)[known].min()
     seen = found.diagnostics
@@ -108,7 +108,7 @@ def test_no_spread_below_the_mean_is_mean_imputation(trained):
 
 def test_the_imputations_without_a_model(trained):
     _, buffer, _ = trained[1]
-    known, step = np.asarray(buffer.extra["labelled"]), np.asarray(buffer.flags) & 1 > 0
+    known, step = (np.asarray(buffer.flags) & 8 > 0), np.asarray(buffer.flags) & 1 > 0
     least = np.asarray(buffer.reward)[known].min()
     for imputation, value in (("zero", 0), ("minimum", least), ("labelled-only", 0)):
         reward = relabelled(trained, imputation=imputation).reward
@@ -122,7 +122,7 @@ def test_a_step_of_a_rollout_gets_the_reward_that_the_same_step_of_the_data_woul
     config = dataclasses.replace(model.learner.config, imputation=imputation)
     rewards, imputer = jax.jit(Relabel(config, model.learner.spec).both)(state, buffer, jax.random.key(0))
     found = Impute(config, model.learner.spec)(imputer, buffer.obs, buffer.action)
-    unlabelled = (np.asarray(buffer.flags) & 1 > 0) & ~np.asarray(buffer.extra["labelled"])
+    unlabelled = (np.asarray(buffer.flags) & 1 > 0) & ~(np.asarray(buffer.flags) & 8 > 0)
     np.testing.assert_allclose(found[unlabelled], rewards.reward[unlabelled], atol=1e-5)
     assert imputation != "lower-bound" or len(np.unique(found)) > 100
 
