@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from rlkit import dynamics, uncertainty
-from rlkit.acting import Delegating
+from rlkit.acting import Delegating, first_goal
 from rlkit.buffer import Buffer
 from rlkit.datasets.episodes import HAS_NEXT
 from rlkit.dynamics import Ensemble, Moves, Scale, Steps
@@ -147,7 +147,8 @@ class Rollouts(Delegating):
 
         def one(obs: Array, key: Key) -> Array:
             percept = Percept(obs, jnp.float32(0), jnp.int32(0))
-            memory = self.base.observe(self.base.begin(state.base, None), percept)
+            memory = self.base.begin(state.base, first_goal(self.base))
+            memory = self.base.observe(state.base, memory, percept)
             return self.base.act(state.base, memory, key, greedy=False)[0][0]
 
         def policy(obs: Array, key: Key) -> Array:

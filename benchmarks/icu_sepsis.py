@@ -21,6 +21,7 @@ import numpy as np
 
 from envs import icu_sepsis
 from envs.icu_sepsis import MDP
+from rlkit.acting import first_goal
 from rlkit.datasets import DataOptions, Normaliser, load
 from rlkit.datasets.episodes import HAS_ACTION
 from rlkit.policy import restore
@@ -36,7 +37,8 @@ def actions(agent: Agent, normaliser: Normaliser, state: State, states: int, *, 
     """Actions [draws, states] of one seed's policy in every state, as at the start of an episode."""
 
     def act(obs: Array, key: Key) -> Array:
-        memory = agent.observe(agent.begin(state, None), Percept(normaliser.obs(obs), jnp.float32(0), jnp.int32(0)))
+        percept = Percept(normaliser.obs(obs), jnp.float32(0), jnp.int32(0))
+        memory = agent.observe(state, agent.begin(state, first_goal(agent)), percept)
         return normaliser.env_action(agent.act(state, memory, key, greedy=greedy)[0][0])
 
     keys = jax.random.split(jax.random.key(0), (states, draws))

@@ -200,11 +200,13 @@ def actions(agent: Any, state: Any, clock: Clock) -> int:
     """Greedy actions a second for one environment: observation in, action out, one call each."""
     import jax
 
+    from rlkit.acting import first_goal
     from rlkit.types import Percept
 
     @jax.jit
     def act(state: Any, obs: np.ndarray) -> Any:
-        memory = agent.observe(agent.begin(state, None), Percept(obs, np.float32(0), np.int32(0)))
+        percept = Percept(obs, np.float32(0), np.int32(0))
+        memory = agent.observe(state, agent.begin(state, first_goal(agent)), percept)
         return agent.act(state, memory, jax.random.key(0), greedy=True)[0]
 
     obs, best = np.zeros(OBS, np.float32), 0.0

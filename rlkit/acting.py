@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,17 +10,24 @@ import jax.numpy as jnp
 from rlkit.types import Agent, Array, Key, Percept, Spec, State
 
 
+def first_goal(agent: Agent) -> Any:
+    """What ``agent`` is asked for where the caller names nothing."""
+    return next(iter(agent.goals.values()))
+
+
 class Reactive:
     """`begin` and `observe` of an agent that acts on the latest observation alone: that is its memory, [O]."""
 
     spec: Spec
 
+    @property
+    def goals(self) -> Mapping[str, Any]:
+        return {"": None}
+
     def begin(self, state: State, goal: None) -> Array:
-        """Nothing seen yet."""
         return jnp.zeros(self.spec.observation.shape)
 
-    def observe(self, memory: Array, percept: Percept) -> Array:
-        """Keep the observation."""
+    def observe(self, state: State, memory: Array, percept: Percept) -> Array:
         return percept.obs
 
 
@@ -29,14 +37,15 @@ class Delegating:
 
     base: Agent
 
+    @property
+    def goals(self) -> Mapping[str, Any]:
+        return self.base.goals
+
     def begin(self, state: Any, goal: Any) -> Any:
-        """The base's memory."""
         return self.base.begin(state.base, goal)
 
-    def observe(self, memory: Any, percept: Percept) -> Any:
-        """As the base does."""
-        return self.base.observe(memory, percept)
+    def observe(self, state: Any, memory: Any, percept: Percept) -> Any:
+        return self.base.observe(state.base, memory, percept)
 
     def act(self, state: Any, memory: Any, key: Key, *, greedy: bool) -> tuple[Array, Any]:
-        """The base's action."""
         return self.base.act(state.base, memory, key, greedy=greedy)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from rlkit import buffer, plain
+from rlkit.acting import first_goal
 from rlkit.checkpoint import Checkpoints
 from rlkit.datasets import Normaliser, spaces
 from rlkit.run import Record
@@ -93,7 +94,27 @@ class Policy:
         self.reset()
 
     def reset(self, goal: Any = None) -> None:
-        """Forget the episode. ``goal`` is what the agent is asked for (a return, a condition), if it takes one."""
+        """Begin an episode.
+
+        Args:
+            goal: what the agent is asked for, such as a return in the environment's units. None: the first of the
+                agent's own goals.
+
+        Raises:
+            InputError: for a goal of another form, or where the agent takes none.
+
+        Example:
+            policy.reset(goal=3000.0)
+        """
+        own = first_goal(self._agent)
+        if goal is None:
+            goal = own
+        elif own is None:
+            raise InputError("this agent takes no goal: call reset() without one")
+        elif np.shape(goal) != np.shape(own):
+            raise InputError(
+                f"the goal has shape {np.shape(goal)}, but the agent's have {np.shape(own)}: give one such"
+            )
         self._memory = self._agent.begin(self._state, goal)
         self._plan: list[np.ndarray] = []
         self._t = 0
@@ -111,7 +132,7 @@ class Policy:
             raise InputError(f"the policy expects an observation of {width} numbers, not {flat.size}")
         seen = self._normaliser.reward(np.float32(reward)) if self._t else np.float32(0)
         percept = Percept(self._normaliser.obs(flat), seen, np.int32(self._t))
-        self._memory = _observe(self._agent, self._memory, percept)
+        self._memory = _observe(self._agent, self._state, self._memory, percept)
         if not self._plan:
             key = jax.random.fold_in(self._key, self._calls)
             actions, self._memory = _act(self._agent, self._greedy, self._state, self._memory, key)
@@ -122,8 +143,8 @@ class Policy:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _observe(agent: Agent, memory: Memory, percept: Percept) -> Memory:
-    return agent.observe(memory, percept)
+def _observe(agent: Agent, state: State, memory: Memory, percept: Percept) -> Memory:
+    return agent.observe(state, memory, percept)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

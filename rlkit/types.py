@@ -146,12 +146,19 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Agent(Learner, Protocol):
-    """A Learner that can act. All three methods see one environment; the evaluator adds the batch axes."""
+    """A Learner that can act. `begin`, `observe` and `act` see one environment; the evaluator adds the batch axes."""
+
+    @property
+    def goals(self) -> Mapping[str, Any]:
+        """What the agent is asked for when it is evaluated, by the label under which its returns are reported.
+
+        A goal is a return in the environment's units, a condition, or None for an agent that is asked for nothing. All
+        have the same shape. The returns for the first one are the score."""
 
     def begin(self, state: State, goal: Any) -> Memory:
-        """Memory at the start of an episode. ``goal`` is what the caller asks for (a return, a condition, None)."""
+        """Memory at the start of an episode in which the agent is asked for ``goal``, which has the form of `goals`."""
 
-    def observe(self, memory: Memory, percept: Percept) -> Memory:
+    def observe(self, state: State, memory: Memory, percept: Percept) -> Memory:
         """Take in one percept; called at reset and after every environment step."""
 
     def act(self, state: State, memory: Memory, key: Key, *, greedy: bool) -> tuple[Array, Memory]:

@@ -78,11 +78,15 @@ class Faulty:
             metrics["critic/q"] = jnp.where(now & state.marked, -1e12, 1.0)
         return State(net, state.marked), metrics
 
+    @property
+    def goals(self):
+        return self.bc.goals
+
     def begin(self, state, goal):
         return self.bc.begin(state.net, goal)
 
-    def observe(self, memory, percept):
-        return self.bc.observe(memory, percept)
+    def observe(self, state, memory, percept):
+        return self.bc.observe(state.net, memory, percept)
 
     def act(self, state, memory, key, *, greedy):
         return self.bc.act(state.net, memory, key, greedy=greedy)

@@ -14,6 +14,7 @@ from conftest import random_episodes
 
 import agents
 from rlkit import loop
+from rlkit.acting import first_goal
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.sharding import make_mesh
@@ -214,7 +215,8 @@ def test_acting_keeps_the_parameters_the_bounds_and_the_row(case, mesh):
     keys = jax.random.split(jax.random.key(4), 5)
 
     def act(state, obs, key, greedy):
-        memory = agent.observe(agent.begin(state, None), Percept(obs, jnp.float32(0), jnp.int32(0)))
+        percept = Percept(obs, jnp.float32(0), jnp.int32(0))
+        memory = agent.observe(state, agent.begin(state, first_goal(agent)), percept)
         return agent.act(state, memory, key, greedy=greedy)[0]
 
     for greedy in (True, False):

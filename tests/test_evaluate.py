@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
+from rlkit import play
 from rlkit.datasets import DataOptions, Normaliser, from_episodes
-from rlkit.evaluate import EvaluationError, Evaluator, _policy, score
+from rlkit.evaluate import Evaluator, score
+from rlkit.play import EvaluationError
 from rlkit.sharding import make_mesh, per_seed
 from rlkit.types import Agent, Percept
 
@@ -62,10 +64,14 @@ class Recorder:
     def sample(self, buffer, key): ...
     def update(self, state, batch, key, step): ...
 
-    def begin(self, state, goal):
-        return Memory(jnp.zeros((16, 4)), 0 if goal is None else goal)
+    @property
+    def goals(self):
+        return {"": np.int32(0)}
 
-    def observe(self, memory, percept):
+    def begin(self, state, goal):
+        return Memory(jnp.zeros((16, 4)), goal)
+
+    def observe(self, state, memory, percept):
         row = jnp.concatenate([percept.obs, percept.reward[None], percept.t[None].astype(jnp.float32)])
         return Memory(memory.seen.at[memory.count].set(row), memory.count + 1)
 
@@ -102,7 +108,7 @@ def by_hand(agent, state, norm, episode, goal) -> tuple[float, int]:
     obs, _ = env.reset(seed=7 + episode)
     key = jax.random.fold_in(jax.random.key(7), episode)
     while not done:
-        memory = OBSERVE(agent, memory, Percept(norm.obs(obs), jnp.float32(reward), jnp.int32(t)))
+        memory = OBSERVE(agent, state, memory, Percept(norm.obs(obs), jnp.float32(reward), jnp.int32(t)))
         if not plan:
             actions, memory = ACT(agent, state, memory, jax.random.fold_in(key, t))
             plan = list(np.asarray(actions))
@@ -123,7 +129,7 @@ def test_a_three_step_environment_is_stepped_three_times_an_episode():
         return Counter(log=logs[-1])
 
     evaluation = Evaluator(Recorder(), normaliser(), make, episodes=5, envs_per_seed=2).run(jnp.zeros(2))
-    assert evaluation.lengths.tolist() == [[3] * 5] * 2
+    assert evaluation.lengths.tolist() == [[[3] * 5] * 2]
     assert sum(map(steps, logs)) == 2 * 5 * 3  # no reset transitions, and idle environments are left alone
     resets = sorted(entry[1] for log in logs for entry in log if entry[0] == "reset")
     assert resets == sorted(2 * list(range(5)))
@@ -133,17 +139,60 @@ def test_recorder_is_an_agent():
     assert isinstance(Recorder(), Agent)
 
 
-@pytest.mark.parametrize(("horizon", "goal"), [(1, None), (3, 2)])
+@pytest.mark.parametrize(("horizon", "goal"), [(1, 0), (3, 2)])
 def test_equals_a_plain_loop_whatever_the_number_of_environments(horizon, goal):
     agent, state = Recorder(horizon, noise=0.5), jnp.array([0.1, -0.4])
     norm = normaliser(normalise="standard", reward="standard", reward_scale=0.1, reward_shift=-0.3)
     expected = [[by_hand(agent, member, norm, episode, goal) for episode in range(5)] for member in state]
     for width in (1, 3):
-        run = Evaluator(agent, norm, lambda: Counter(LENGTHS), episodes=5, seed=7, goal=goal, envs_per_seed=width).run(
-            state
+        evaluator = Evaluator(
+            agent, norm, lambda: Counter(LENGTHS), episodes=5, seed=7, goals={"": np.int32(goal)}, envs_per_seed=width
         )
-        np.testing.assert_array_equal(run.lengths, [[length for _, length in row] for row in expected])
-        np.testing.assert_allclose(run.returns, [[total for total, _ in row] for row in expected], rtol=1e-6)
+        run = evaluator.run(state)
+        np.testing.assert_array_equal(run.lengths[0], [[length for _, length in row] for row in expected])
+        np.testing.assert_allclose(run.returns[0], [[total for total, _ in row] for row in expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("horizon", "width"), [(1, 2), (3, 1), (3, 5)])
+def test_goals_side_by_side_equal_each_alone(horizon, width):
+    """A lane's second episode is played for its own goal too."""
+    agent, state = Recorder(horizon, noise=0.5), jnp.array([0.1, -0.4])
+    goals = {"near": np.int32(1), "far": np.int32(6), "nothing": np.int32(0)}
+
+    def play_for(goals):
+        make = functools.partial(Counter, LENGTHS)
+        return Evaluator(agent, normaliser(), make, episodes=5, seed=7, goals=goals, envs_per_seed=width).run(state)
+
+    together = play_for(goals)
+    assert together.returns.shape == (3, 2, 5)
+    for number, label in enumerate(goals):
+        alone = play_for({label: goals[label]})
+        np.testing.assert_allclose(together.returns[number], alone.returns[0], rtol=1e-6)
+        np.testing.assert_array_equal(together.lengths[number], alone.lengths[0])
+    assert (np.ptp(together.returns, axis=0) > 1e-3).all()
+
+
+class Clock(Counter):
+    """Lets the action be the number of the step, and says where it is not."""
+
+    def step(self, action):
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, float(abs(action[0] - 0.1 * (self.t - 1)) > 1e-3), terminated, truncated, info
+
+
+@dataclass(frozen=True)
+class Metronome(Recorder):
+    """Plans the numbers of the steps to come, a tenth of them, halved by the bounds."""
+
+    def act(self, state, memory, key, *, greedy):
+        t = memory.seen[memory.count - 1, 3]
+        return 0.05 * (t + jnp.arange(self.horizon, dtype=jnp.float32))[:, None], memory
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_plan_goes_on_across_replans_and_is_dropped_at_a_reset(width):
+    evaluator = Evaluator(Metronome(3), normaliser(), lambda: Clock(LENGTHS), episodes=5, seed=7, envs_per_seed=width)
+    assert evaluator.run(jnp.zeros(1)).returns.tolist() == [[[0.0] * 5]]
 
 
 def test_returns_are_raw_rewards_summed_in_float64():
@@ -165,13 +214,13 @@ def test_a_state_that_is_spread_over_devices_is_evaluated_on_one():
 
 
 def test_policy_is_compiled_once():
-    agent, before = Recorder(horizon=2, noise=0.123), _policy._cache_size()
+    agent, before = Recorder(horizon=2, noise=0.123), play.step._cache_size()
     evaluator = Evaluator(agent, normaliser(), lambda: Counter({1: 6, 2: 1}), episodes=4, envs_per_seed=3)
     zeros, ones = jnp.zeros(2), jnp.ones(2)
     with jax.transfer_guard("disallow"):
         first, second = evaluator.run(zeros), evaluator.run(ones)
     Evaluator(agent, normaliser(), Counter, episodes=4, envs_per_seed=3).run(jnp.ones(2))
-    assert _policy._cache_size() == before + 1
+    assert play.step._cache_size() == before + 1
     assert (second.returns > first.returns).all()
     np.testing.assert_array_equal(evaluator.run(zeros).returns, first.returns)
 
@@ -212,7 +261,7 @@ class Follow(Recorder):
     def begin(self, state, goal):
         return jnp.zeros(4)
 
-    def observe(self, memory, percept):
+    def observe(self, state, memory, percept):
         return percept.obs
 
     def act(self, state, memory, key, *, greedy):
@@ -228,7 +277,7 @@ def test_discrete_actions_and_dict_observations():
     episodes = from_episodes([rows], observation_space=Choices.observation_space, action_space=Choices.action_space)
     norm = Normaliser.fit(episodes, DataOptions("test"))
     evaluation = Evaluator(Follow(), norm, Choices, episodes=2).run(jnp.array([0, 1]))
-    assert evaluation.returns.tolist() == [[20.0, 20.0], [0.0, 0.0]]
+    assert evaluation.returns.tolist() == [[[20.0, 20.0], [0.0, 0.0]]]
 
 
 class Broken(Counter):
