@@ -14,6 +14,7 @@ REGISTRY = {
     "bc": AgentEntry("agents.bc", "Behaviour cloning: imitate the data's actions"),
     "awac": AgentEntry("agents.awac", "Actor-critic with an advantage-weighted actor (Nair et al. 2020)"),
     "cql": AgentEntry("agents.cql", "Conservative Q-learning (Kumar et al. 2020), or Cal-QL (Nakamoto et al. 2023)"),
+    "dt": AgentEntry("agents.dt", "Decision transformer: the actions that led to a return (Chen et al. 2021)"),
     "discrete-cql": AgentEntry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
     "edac": AgentEntry("agents.edac", "SAC with diverse critics, or SAC-N (An et al. 2021)"),
     "iql": AgentEntry("agents.iql", "Implicit Q-learning: advantage-weighted cloning (Kostrikov et al. 2022)"),

@@ -26,6 +26,7 @@ from rlkit import columns, dynamics, uncertainty
 from rlkit.acting import Delegating
 from rlkit.buffer import Buffer, needs
 from rlkit.datasets.episodes import HAS_ACTION, LABELLED
+from rlkit.losses import masked_mean
 from rlkit.types import (
     Agent,
     Array,
@@ -38,7 +39,7 @@ from rlkit.types import (
     Stats,
     Transitions,
 )
-from rlkit.uncertainty import Estimator, Labels, masked_mean
+from rlkit.uncertainty import Estimator, Labels
 
 BASES = (awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc)
 # what is named on the command line: config.base:NAME; no two have the same fields, which is how a record is read back

@@ -15,6 +15,13 @@ def first_goal(agent: Agent) -> Any:
     return next(iter(agent.goals.values()))
 
 
+def push(window: Array, value: Array, t: Array) -> Array:
+    """``window`` [K, ...] of an episode's last K steps, the oldest first, with ``value`` [...] of step ``t`` added."""
+    length = window.shape[0]
+    moved = jnp.where(t < length, window, jnp.roll(window, -1, 0))
+    return moved.at[jnp.minimum(t, length - 1)].set(value)
+
+
 class Reactive:
     """`begin` and `observe` of an agent that acts on the latest observation alone: that is its memory, [O]."""
 

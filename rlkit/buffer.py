@@ -229,7 +229,10 @@ def stats(buffer: Buffer) -> Stats:
             return np.zeros(0, np.float32), np.zeros(0, np.float32)
         return rows.mean(0, np.float64).astype(np.float32), rows.std(0, dtype=np.float64).astype(np.float32)
 
-    return Stats(*moments(buffer.obs), *moments(buffer.action))
+    starts = np.flatnonzero(np.asarray(buffer.t) == 0)
+    returns = np.add.reduceat(np.asarray(buffer.reward, np.float64), starts)
+    extremes = np.array([returns.min(), returns.mean(), returns.max()], np.float32)
+    return Stats(*moments(buffer.obs), *moments(buffer.action), extremes)
 
 
 def needs(stages: Sequence[Stage]) -> list[str | Column]:

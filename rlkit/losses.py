@@ -15,6 +15,11 @@ def expectile(error: Array, level: float) -> Array:
     return jnp.where(error < 0, 1 - level, level) * error**2
 
 
+def masked_mean(values: Array, mask: Array) -> Array:
+    """Mean of ``values`` over the cells in which ``mask``, of the same shape, is true; 0 where there is none."""
+    return jnp.where(mask, values, 0).sum() / jnp.maximum(mask.sum(), 1)
+
+
 def advantage_weight(advantage: Array, beta: float, limit: float) -> Array:
     """min(exp(beta advantage), limit), the weight of a recorded action in advantage-weighted regression."""
     return jnp.minimum(jnp.exp(beta * advantage), limit)

@@ -62,12 +62,15 @@ class Spec:
     """What an agent is built for, as seen through the dataset's and the environment's doors (see Normaliser).
 
     observation: always a flat Box [O]. action: a Box [A] within [-1, 1], or Discrete.
-    horizon: steps of the longest episode of the data and the environment.
+    horizon: steps of the longest episode of the data and the environment. An environment's reward reaches the agent as
+    reward * reward_scale + reward_shift.
     """
 
     observation: Box
     action: Box | Discrete
     horizon: int
+    reward_scale: float = 1.0
+    reward_shift: float = 0.0
 
     def require_bounded_action(self, agent: str) -> None:
         """Raises InputError unless the action is a Box of which every element is bounded."""
@@ -120,6 +123,7 @@ class Stats(NamedTuple):
     obs_std: Array  # [O]
     action_mean: Array  # [A]; empty for Discrete
     action_std: Array  # [A]; empty for Discrete
+    returns: Array | None = None  # [3] least, mean and largest undiscounted return of an episode
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from rlkit import networks, optim
+from rlkit.losses import masked_mean
 from rlkit.optim import Net
 from rlkit.types import Array, Discrete, Key, Metrics, Spec, State, Stats
 
@@ -292,8 +293,3 @@ def _pick(mask: Array, count: int, key: Key) -> tuple[Array, Array]:
     """At most ``count`` rows of ``mask``, drawn without replacement, and which of those are in it."""
     rows = jax.lax.top_k(jnp.where(mask, jax.random.uniform(key, mask.shape), -1), min(count, len(mask)))[1]
     return rows, mask[rows]
-
-
-def masked_mean(values: Array, mask: Array) -> Array:
-    """Over the rows of ``mask``; 0 where there is none."""
-    return jnp.where(mask, values, 0).sum() / jnp.maximum(mask.sum(), 1)

@@ -81,7 +81,7 @@ def _prepare(options: TrainOptions, world: World) -> Job:
         episodes = check_env(episodes, env)
     normaliser = Normaliser.fit(episodes, options.data)
     horizon = env.spec.max_episode_steps if env and env.spec else None
-    spec = spec_of(episodes, horizon)
+    spec = spec_of(episodes, horizon, normaliser)
     stages = options.config.stages(spec, options.steps)
     rows = Buffer.from_episodes(episodes, normaliser, buffer.needs(stages))
     for sentence in labels.advice(episodes):

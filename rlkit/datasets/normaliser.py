@@ -103,7 +103,7 @@ class Normaliser(NamedTuple):
             raise InputError(f"normaliser: {error}") from error
 
 
-def spec(episodes: Episodes, env_horizon: int | None) -> types.Spec:
+def spec(episodes: Episodes, env_horizon: int | None, normaliser: Normaliser | None = None) -> types.Spec:
     """What an agent is built for: flat observations (no bounds promised, since normalisation moves them), actions
     within [-1, 1] (infinite where the environment is unbounded), and the longest episode of data or environment."""
     width = episodes.obs.shape[1]
@@ -115,7 +115,12 @@ def spec(episodes: Episodes, env_horizon: int | None) -> types.Spec:
         high = np.where(bounded, 1.0, np.inf).ravel().tolist()
         action = types.Box((len(high),), tuple(-bound for bound in high), tuple(high))
     longest = int(np.max(episodes.t))  # the final observation's row carries the number of steps
-    return types.Spec(observation, action, max(longest, env_horizon or 0))
+    horizon = max(longest, env_horizon or 0)
+    if normaliser is None:
+        return types.Spec(observation, action, horizon)
+    scale = float(normaliser.reward_scale / normaliser.reward_std)
+    shift = float(normaliser.reward_shift - scale * normaliser.reward_mean)
+    return types.Spec(observation, action, horizon, scale, shift)
 
 
 def check_env(episodes: Episodes, env: gymnasium.Env) -> Episodes:

@@ -9,13 +9,17 @@ from rlkit.networks.policy import (
     tanh_normal_log_prob,
     tanh_normal_sample,
 )
+from rlkit.networks.sequence import DecisionTransformer
+from rlkit.networks.transformer import Transformer
 
 __all__ = [
     "CONDITIONINGS",
     "MLP",
     "ConditionedMLP",
+    "DecisionTransformer",
     "Ensemble",
     "GaussianPolicy",
+    "Transformer",
     "normal_log_prob",
     "normal_sample",
     "tanh_normal_log_prob",

@@ -1,0 +1,239 @@
+"""Decision transformer: cloning of the actions that led to the return that is asked for.
+
+Chen, Lu, Rajeswaran, Lee, Grover, Laskin, Abbeel, Srinivas, Mordatch: Decision Transformer: Reinforcement Learning via
+Sequence Modeling, NeurIPS 2021, arXiv 2106.01345. Official code: kzl/decision-transformer; the defaults are its
+settings for Gym-MuJoCo.
+
+A causal transformer reads K steps of (return to go, observation, action) and says the next action. To act, it is told a
+return; from there on the rewards received are subtracted. What chance gave is taken for what the actions did: where
+rewards are noisy, asking for much does not bring it. Without the return's token (``return_token``) it is behaviour
+cloning with a memory, the control of every table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlkit import losses, networks, optim
+from rlkit.acting import push
+from rlkit.buffer import Buffer
+from rlkit.optim import Net
+from rlkit.types import Array, Discrete, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Windows
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of the decision transformer."""
+
+    targets: tuple[float, ...] = ()
+    """Returns to ask for when it is evaluated, in the environment's units; the first is the score. If none is given,
+    the best of the data's."""
+    return_token: bool = True
+    """Whether the model sees the return to go; without, it clones the data."""
+    return_scale: float | None = None
+    """What returns are divided by. If not given, the largest size of the data's."""
+    context: int = 20
+    """Steps that the model sees."""
+    layers: int = 3
+    """Blocks of the transformer."""
+    heads: int = 1
+    """Attention heads of each block."""
+    head_width: int = 128
+    """Width of a head; the width of a token is as many times that as there are heads."""
+    mlp: int = 512
+    """Hidden width of each block's perceptron."""
+    dropout: float = 0.1
+    """Share of activations that are dropped while training."""
+    batch_size: int = 64
+    """Windows in a batch."""
+    learning_rate: float = 1e-4
+    """AdamW's step size after the warm-up."""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay."""
+    warmup: int = 10_000
+    """Updates over which the step size rises from 0."""
+    clip: float = 0.25
+    """Largest norm of the gradient."""
+
+    def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
+        """One stage."""
+        if self.return_token and spec.reward_shift:
+            raise InputError(
+                f"dt: returns cannot be asked for under --reward-shift {spec.reward_shift:g}: leave the shift away"
+            )
+        return (Stage("dt", DT(self, spec), steps),)
+
+
+class DTState(NamedTuple):
+    """The transformer, and what returns are measured by."""
+
+    net: Net
+    best: Array  # [] the data's largest return
+    scale: Array  # [] what returns are divided by
+
+
+class Memory(NamedTuple):
+    """The last K steps, the oldest first; steps that have not been are zeros behind the present one."""
+
+    left: Array  # [] what is left of the return that was asked for
+    to_go: Array  # [K]
+    obs: Array  # [K, O]
+    action: Array  # [K, A]
+    t: Array  # [K] int32
+
+
+@dataclass(frozen=True)
+class DT:
+    """The learner, which acts on a memory of its own."""
+
+    config: Config
+    spec: Spec
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("return_to_go",) if self.config.return_token else ()
+
+    def init(self, key: Key, prev: None, stats: Stats) -> DTState:
+        """An untrained transformer."""
+        length = self.config.context
+        to_go, t = jnp.zeros((1, length)), jnp.zeros((1, length), jnp.int32)
+        obs = jnp.zeros((1, length, *self.spec.observation.shape))
+        params = self._model.init(key, to_go, obs, self._as_numbers(self._no_action(1, length)), t)
+        size = jnp.abs(stats.returns).max()
+        derived = jnp.where(size > 0, size, 1.0)
+        scale = derived if self.config.return_scale is None else jnp.float32(self.config.return_scale)
+        return DTState(optim.init(params, self._optimiser), stats.returns[2], scale)
+
+    def sample(self, buffer: Buffer, key: Key) -> Windows:
+        """Windows that begin at any step, the valid part on the left."""
+        return buffer.windows(key, self.config.batch_size, before=0, after=self.config.context - 1, gamma=1.0)
+
+    def update(self, state: DTState, batch: Windows, key: Key, step: Array) -> tuple[DTState, Metrics]:
+        """One step down the imitation loss."""
+        to_go = batch.extra["return_to_go"] / state.scale if self.config.return_token else batch.reward
+
+        def loss(params: Any) -> tuple[Array, Metrics]:
+            action = self._as_numbers(batch.action)
+            answer = self._model.apply(
+                params, to_go, batch.obs, action, batch.t, deterministic=False, rngs={"dropout": key}
+            )
+            value = losses.masked_mean(self.error(answer, batch.action), batch.mask)
+            return value, {"policy/loss": value}
+
+        net, metrics = optim.descend(loss, state.net, self._optimiser)
+        return state._replace(net=net), metrics
+
+    def error(self, answer: Array, action: Array) -> Array:
+        """[B, T]: the mean squared error of continuous actions, the cross-entropy of discrete ones."""
+        if isinstance(self.spec.action, Discrete):
+            return optax.softmax_cross_entropy_with_integer_labels(answer, action)
+        return ((jnp.tanh(answer) - action) ** 2).mean(-1)
+
+    # --- acting ---
+
+    @property
+    def goals(self) -> Mapping[str, Any]:
+        if not self.config.return_token:
+            return {"": None}
+        if not self.config.targets:
+            return {"best of the data": float("nan")}
+        return {f"{target:g}": float(target) for target in self.config.targets}
+
+    def begin(self, state: DTState, goal: Any) -> Memory:
+        """An empty memory. ``goal``: a return in the environment's units; NaN stands for the data's best."""
+        if goal is None:
+            left = jnp.zeros(())
+        else:
+            left = jnp.where(jnp.isnan(goal), state.best, goal * self.spec.reward_scale)
+        length = self.config.context
+        obs = jnp.zeros((length, *self.spec.observation.shape))
+        return Memory(left, jnp.zeros(length), obs, self._no_action(length), jnp.zeros(length, jnp.int32))
+
+    def observe(self, state: DTState, memory: Memory, percept: Percept) -> Memory:
+        """Subtract the reward from the return that is left, and take in the observation."""
+        left = memory.left - percept.reward
+        return Memory(
+            left=left,
+            to_go=push(memory.to_go, left, percept.t),
+            obs=push(memory.obs, percept.obs, percept.t),
+            action=push(memory.action, self._no_action(), percept.t),
+            t=push(memory.t, percept.t, percept.t),
+        )
+
+    def act(self, state: DTState, memory: Memory, key: Key, *, greedy: bool) -> tuple[Array, Memory]:
+        """One action. The continuous policy is deterministic; the discrete one samples unless ``greedy``."""
+        now = jnp.minimum(memory.t.max(), self.config.context - 1)
+        inputs = (memory.to_go / state.scale, memory.obs, self._as_numbers(memory.action), memory.t)
+        answer = self._model.apply(state.net.params, *(x[None] for x in inputs))[0, now]
+        if not isinstance(self.spec.action, Discrete):
+            action = jnp.tanh(answer)
+        elif greedy:
+            action = jnp.argmax(answer).astype(jnp.int32)
+        else:
+            action = jax.random.categorical(key, answer).astype(jnp.int32)
+        return action[None], memory._replace(action=memory.action.at[now].set(action))
+
+    def _no_action(self, *shape: int) -> Array:
+        """What stands where no action has been taken yet; nothing sees it."""
+        if isinstance(self.spec.action, Discrete):
+            return jnp.zeros(shape, jnp.int32)
+        return jnp.zeros((*shape, *self.spec.action.shape))
+
+    def _as_numbers(self, action: Array) -> Array:
+        """[..., A]: choices are one-hot."""
+        return jax.nn.one_hot(action, self.spec.action.n) if isinstance(self.spec.action, Discrete) else action
+
+    @property
+    def _model(self) -> networks.DecisionTransformer:
+        c, action = self.config, self.spec.action
+        return networks.DecisionTransformer(
+            action.n if isinstance(action, Discrete) else action.shape[0],
+            self.spec.horizon,
+            c.layers,
+            c.heads,
+            c.head_width,
+            c.mlp,
+            c.dropout,
+            c.return_token,
+        )
+
+    @property
+    def _optimiser(self) -> optax.GradientTransformation:
+        c = self.config
+        rate = optax.linear_schedule(0.0, c.learning_rate, c.warmup)
+        return optax.chain(optax.clip_by_global_norm(c.clip), optax.adamw(rate, weight_decay=c.weight_decay))
+
+
+_KZL = (
+    "kzl/decision-transformer, gym/experiment.py: K 20, batch 64, 3 layers of width 128, AdamW 1e-4 with weight decay "
+    "1e-4, 10k updates of warm-up, 100k updates, returns divided by 1000"
+)
+_SMALL = "this project: what two cores train in ten minutes, few updates of a smaller transformer"
+# world -> returns that the official code asks for
+_TARGETS = {"hopper": (3600.0, 1800.0), "halfcheetah": (12000.0, 6000.0), "walker2d": (5000.0, 2500.0)}
+
+PRESETS = {
+    "pendulum": Preset(
+        Config(layers=2, head_width=64, mlp=128, learning_rate=1e-3, warmup=300, context=10),
+        3_000,
+        "this project, for the embedded dataset",
+    ),
+}
+for _world, _targets in _TARGETS.items():
+    PRESETS[f"{_world}/paper"] = Preset(
+        Config(targets=_targets, return_scale=1000.0), 100_000, _KZL, {"normalise": "standard"}
+    )
+    PRESETS[f"{_world}/small"] = Preset(
+        Config(
+            targets=_targets, return_scale=1000.0, learning_rate=6e-4, warmup=1_000, context=10, head_width=64, mlp=256
+        ),
+        8_000,
+        _SMALL,
+        {"normalise": "standard"},
+    )

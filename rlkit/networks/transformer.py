@@ -1,0 +1,116 @@
+"""A causal transformer over tokens that are embedded already; what the tokens are is the business of the bodies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rlkit.types import Array
+
+Norm = Literal["pre", "post"]
+
+
+class Flat(nn.Module):
+    """A dense layer on [B, T, I] that multiplies one matrix [B T, I]: on a CPU faster than a product for each of B."""
+
+    width: int
+    kernel_init: Callable = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        flat = x.reshape(-1, x.shape[-1])
+        return nn.Dense(self.width, kernel_init=self.kernel_init)(flat).reshape(*x.shape[:-1], self.width)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2); softmax(q k / sqrt(head_width)) v."""
+
+    heads: int
+    head_width: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, visible: Array, deterministic: bool) -> Array:
+        """[B, T, D] -> [B, T, D]. visible: [B or 1, T, T] bool, which tokens (last axis) each token sees."""
+        batch, tokens, width = x.shape
+        qkv = Flat(3 * self.heads * self.head_width)(x)
+        query, key, value = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, self.head_width), 2, 0)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(self.head_width)
+        scores = jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min)
+        weights = nn.Dropout(self.dropout)(jax.nn.softmax(scores), deterministic)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        out = Flat(width)(mixed.reshape(batch, tokens, self.heads * self.head_width))
+        return nn.Dropout(self.dropout)(out, deterministic)
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, each beside a residual connection.
+
+    ``pre`` normalises what goes into each (GPT-2), ``post`` the sum that comes out (GPT, Vaswani et al. 2017).
+    """
+
+    heads: int
+    head_width: int
+    mlp: int
+    dropout: float
+    activation: Callable
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, x: Array, visible: Array, deterministic: bool) -> Array:
+        attention = Attention(self.heads, self.head_width, self.dropout)
+        first, second = nn.LayerNorm(epsilon=1e-5), nn.LayerNorm(epsilon=1e-5)
+
+        def perceptron(y: Array) -> Array:
+            hidden = self.activation(Flat(self.mlp)(y))
+            return nn.Dropout(self.dropout)(Flat(y.shape[-1])(hidden), deterministic)
+
+        if self.norm == "pre":
+            x = x + attention(first(x), visible, deterministic)
+            return x + perceptron(second(x))
+        x = first(x + attention(x, visible, deterministic))
+        return second(x + perceptron(x))
+
+
+class Transformer(nn.Module):
+    """``layers`` blocks, and after pre-norm ones a last LayerNorm. Tokens are [B, T, D]; D may be any width.
+
+    band: how many tokens back a token sees, itself included; None: all that precede it.
+    """
+
+    layers: int
+    heads: int
+    head_width: int
+    mlp: int
+    dropout: float = 0.0
+    activation: Callable = nn.relu
+    norm: Norm = "pre"
+    causal: bool = True
+    band: int | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None = None, deterministic: bool = True) -> Array:
+        """[B, T, D] -> [B, T, D].
+
+        valid: [B, T] bool, the tokens that others may see; None: all. A token always sees itself. Unless
+        ``deterministic``, the random key "dropout" is needed.
+        """
+        visible = visibility(x.shape[1], causal=self.causal, band=self.band)[None]
+        if valid is not None:
+            visible = visible & (valid[:, None, :] | jnp.eye(x.shape[1], dtype=bool)[None])
+        for _ in range(self.layers):
+            block = Block(self.heads, self.head_width, self.mlp, self.dropout, self.activation, self.norm)
+            x = block(x, visible, deterministic)
+        return nn.LayerNorm(epsilon=1e-5)(x) if self.norm == "pre" else x
+
+
+def visibility(tokens: int, *, causal: bool, band: int | None) -> Array:
+    """[T, T] bool: whether the token of a row sees that of a column."""
+    distance = jnp.arange(tokens)[:, None] - jnp.arange(tokens)[None]
+    visible = distance >= 0 if causal else jnp.ones_like(distance, bool)
+    return visible if band is None else visible & (distance < band)
