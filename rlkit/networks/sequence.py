@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from rlkit.networks.mlp import fan_in_uniform
-from rlkit.networks.transformer import Flat, Transformer
+from rlkit.networks.transformer import Flat, Transformer, causal
 from rlkit.types import Array
 
 
@@ -53,7 +53,8 @@ class DecisionTransformer(nn.Module):
     ) -> Array:
         """to_go [B, T], obs [B, T, O], action [B, T, A], t [B, T] int32 -> [B, T, outputs].
 
-        valid: [B, T] bool, the steps that others may see; None: all.
+        valid: [B, T] bool, the steps that others may see; None: all. band: of how many steps, its own included, a token
+        sees those before it; None: of all.
         """
         width = self.heads * self.head_width
         time = nn.Embed(self.horizon, width, embedding_init=nn.initializers.normal(1.0))(
@@ -73,8 +74,7 @@ class DecisionTransformer(nn.Module):
             self.mlp,
             self.dropout,
             self.activation,
-            band=None if self.band is None else self.band * tokens,
         )
-        x = trunk(x, None if valid is None else jnp.repeat(valid, tokens, 1), deterministic)
+        x = trunk(x, causal(steps, tokens, band=self.band, valid=valid), deterministic)
         at_obs = x.reshape(batch, steps, tokens, width)[:, :, tokens - 2]
         return Embedded(self.outputs)(at_obs)

@@ -78,10 +78,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """``layers`` blocks, and after pre-norm ones a last LayerNorm. Tokens are [B, T, D]; D may be any width.
-
-    band: how many tokens back a token sees, itself included; None: all that precede it.
-    """
+    """``layers`` blocks, and after pre-norm ones a last LayerNorm. Tokens are [B, T, D]; D may be any width."""
 
     layers: int
     heads: int
@@ -90,27 +87,33 @@ class Transformer(nn.Module):
     dropout: float = 0.0
     activation: Callable = nn.relu
     norm: Norm = "pre"
-    causal: bool = True
-    band: int | None = None
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array | None = None, deterministic: bool = True) -> Array:
+    def __call__(self, x: Array, visible: Array, deterministic: bool = True) -> Array:
         """[B, T, D] -> [B, T, D].
 
-        valid: [B, T] bool, the tokens that others may see; None: all. A token always sees itself. Unless
-        ``deterministic``, the random key "dropout" is needed.
+        visible: [B or 1, T, T] bool, which tokens (last axis) each token sees, see `causal`. Unless ``deterministic``,
+        the random key "dropout" is needed.
         """
-        visible = visibility(x.shape[1], causal=self.causal, band=self.band)[None]
-        if valid is not None:
-            visible = visible & (valid[:, None, :] | jnp.eye(x.shape[1], dtype=bool)[None])
         for _ in range(self.layers):
             block = Block(self.heads, self.head_width, self.mlp, self.dropout, self.activation, self.norm)
             x = block(x, visible, deterministic)
         return nn.LayerNorm(epsilon=1e-5)(x) if self.norm == "pre" else x
 
 
-def visibility(tokens: int, *, causal: bool, band: int | None) -> Array:
-    """[T, T] bool: whether the token of a row sees that of a column."""
-    distance = jnp.arange(tokens)[:, None] - jnp.arange(tokens)[None]
-    visible = distance >= 0 if causal else jnp.ones_like(distance, bool)
-    return visible if band is None else visible & (distance < band)
+def causal(steps: int, per_step: int, *, band: int | None = None, valid: Array | None = None) -> Array:
+    """[B or 1, T, T] bool, T = steps * per_step: a token sees itself and those before it.
+
+    band: of how many steps, its own included; None: of all. valid: [B, steps] bool, the steps that others may see;
+    None: all.
+    """
+    token = jnp.arange(steps * per_step)
+    step = token // per_step
+    visible = token[:, None] >= token[None]
+    if band is not None:
+        visible = visible & (step[:, None] - step[None] < band)
+    visible = visible[None]
+    if valid is not None:
+        itself = jnp.eye(len(token), dtype=bool)[None]
+        visible = visible & (jnp.repeat(valid, per_step, 1)[:, None] | itself)
+    return visible

@@ -1,0 +1,198 @@
+"""Decision transformer: what a token may see, what is learnt from, what a target means, and when luck is not skill."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_episodes
+
+from agents import dt
+from rlkit import networks
+from rlkit.buffer import Buffer, needs, stats
+from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.loop import fit
+from rlkit.types import InputError, Percept, Windows
+
+SMALL = dt.Config(layers=2, heads=2, head_width=4, mlp=16, context=4, batch_size=8, dropout=0.0, warmup=1)
+
+
+def prepare(config, data, steps, **options):
+    """(stages, buffer, statistics, specification) of ``config`` on ``data``."""
+    normaliser = Normaliser.fit(data, DataOptions("toy", **options))
+    form = spec(data, None, normaliser)
+    stages = config.stages(form, steps)
+    buffer = Buffer.from_episodes(data, normaliser, needs(stages))
+    return stages, buffer, stats(buffer), form
+
+
+def first_state(config, data, **options):
+    stages, buffer, moments, _ = prepare(config, data, 1, **options)
+    agent = stages[0].learner
+    return agent, agent.init(jax.random.key(0), None, moments), buffer
+
+
+def windows(seed=0, batch=2, length=4):
+    rng = np.random.default_rng(seed)
+    return (
+        jnp.asarray(rng.normal(size=(batch, length)), jnp.float32),
+        jnp.asarray(rng.normal(size=(batch, length, 3)), jnp.float32),
+        jnp.asarray(rng.uniform(-1, 1, (batch, length, 2)), jnp.float32),
+        jnp.tile(jnp.arange(length)[None], (batch, 1)),
+    )
+
+
+def small_model(**changes):
+    sizes = {"outputs": 2, "horizon": 20, "layers": 2, "heads": 2, "head_width": 4, "mlp": 16, "dropout": 0.0}
+    return networks.DecisionTransformer(**(sizes | changes))
+
+
+def test_an_answer_sees_nothing_that_comes_after_it():
+    model, inputs = small_model(), windows()
+    params = model.init(jax.random.key(0), *inputs)
+    answer = model.apply(params, *inputs)
+    to_go, obs, action, t = inputs
+    # the step's own action, and everything later
+    later = (to_go.at[:, 3].add(1.0), obs.at[:, 3].add(1.0), action.at[:, 2:].add(1.0), t.at[:, 3].add(1))
+    changed = model.apply(params, *later)
+    np.testing.assert_allclose(changed[:, :3], answer[:, :3], atol=1e-6)
+    assert np.abs(changed[:, 3] - answer[:, 3]).min() > 1e-6
+    for number, name in enumerate(("to_go", "obs")):
+        seen = list(inputs)
+        seen[number] = seen[number].at[:, 2].add(1.0)
+        assert np.abs(model.apply(params, *seen)[:, 2] - answer[:, 2]).max() > 1e-4, name
+
+
+def test_padding_on_the_left_changes_no_answer():
+    model, inputs = small_model(), windows()
+    params = model.init(jax.random.key(0), *inputs)
+    answer = model.apply(params, *inputs)
+    padded = [jnp.concatenate([jnp.full((2, 5, *x.shape[2:]), 7, x.dtype), x], 1) for x in inputs]
+    valid = jnp.tile(jnp.arange(9)[None] >= 5, (2, 1))
+    np.testing.assert_allclose(model.apply(params, *padded, valid)[:, 5:], answer, atol=1e-5)
+
+
+def test_a_token_sees_as_many_steps_as_the_band_is_wide():
+    model, inputs = small_model(layers=1, band=2), windows(length=6)
+    params = model.init(jax.random.key(0), *inputs)
+    answer = model.apply(params, *inputs)
+    to_go, obs, action, t = inputs
+    changed = model.apply(params, to_go.at[:, 1].add(1.0), obs.at[:, 1].add(1.0), action.at[:, 1].add(1.0), t)
+    moved = np.abs(changed - answer).max((0, 2)) > 1e-6
+    assert moved.tolist() == [False, True, True, False, False, False]
+
+
+def test_parameters_at_the_papers_size():
+    paper = dataclasses.replace(SMALL, layers=3, heads=1, head_width=128, mlp=512, context=20)
+    model = networks.DecisionTransformer(3, 1000, paper.layers, paper.heads, paper.head_width, paper.mlp, 0.1)
+    shapes = jnp.zeros((1, 2)), jnp.zeros((1, 2, 11)), jnp.zeros((1, 2, 3)), jnp.zeros((1, 2), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), *shapes)
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)) == 726_019
+
+
+def test_the_loss_of_a_half_masked_batch_by_hand():
+    agent, state, _ = first_state(SMALL, from_episodes(random_episodes()))
+    to_go, obs, action, t = windows()
+    mask = jnp.array([[True, True, False, False], [True, False, False, False]])
+    batch = Windows(obs, action, to_go, to_go, t, mask, mask, {"return_to_go": to_go})
+    _, metrics = agent.update(state, batch, jax.random.key(1), jnp.int32(0))
+    answer = np.tanh(agent._model.apply(state.net.params, to_go / state.scale, obs, action, t))
+    error = ((answer - np.asarray(action)) ** 2).mean(-1)
+    np.testing.assert_allclose(metrics["policy/loss"], (error[0, 0] + error[0, 1] + error[1, 0]) / 3, rtol=1e-5)
+
+
+def played(agent, state, goal, rewards):
+    """What is left of the return before each step."""
+    memory, left = agent.begin(state, jnp.float32(goal)), []
+    for t, reward in enumerate([0.0, *rewards]):
+        percept = Percept(jnp.zeros(3), jnp.float32(reward), jnp.int32(t))
+        memory = agent.observe(state, memory, percept)
+        left.append(float(memory.left))
+        _, memory = agent.act(state, memory, jax.random.key(0), greedy=True)
+    return left, memory
+
+
+def test_the_return_to_go_of_the_data_is_what_acting_tracks():
+    episode = random_episodes(1, 3)[0] | {"rewards": np.array([1.0, 2.0, 3.0], np.float32)}
+    agent, state, buffer = first_state(SMALL, from_episodes([episode]))
+    assert buffer.extra["return_to_go"][:3].tolist() == [6, 5, 3]
+    left, memory = played(agent, state, 6.0, [1.0, 2.0, 3.0])
+    assert left == [6, 5, 3, 0]
+    assert memory.to_go.tolist() == [6, 5, 3, 0] and memory.t.tolist() == [0, 1, 2, 3]
+    left, memory = played(agent, state, 6.0, [1.0, 2.0, 3.0, 4.0, 5.0])  # longer than the context
+    assert memory.to_go.tolist() == [3, 0, -4, -9] and memory.t.tolist() == [2, 3, 4, 5]
+    assert played(agent, state, float("nan"), [1.0])[0] == [6, 5]  # the best of the data
+
+
+def test_a_target_is_in_the_environments_units_whatever_the_rewards_are_scaled_by():
+    data = from_episodes(random_episodes())
+    answers = []
+    for scale in (1.0, 10.0):
+        agent, state, _ = first_state(SMALL, data, reward_scale=scale)
+        memory = agent.begin(state, jnp.float32(3.0))
+        for t, reward in enumerate([0.0, 1.5]):
+            percept = Percept(jnp.ones(3) * t, jnp.float32(reward * scale), jnp.int32(t))
+            memory = agent.observe(state, memory, percept)
+            action, memory = agent.act(state, memory, jax.random.key(0), greedy=True)
+        answers.append(np.asarray(action))
+    np.testing.assert_allclose(*answers, atol=1e-5)
+    with pytest.raises(InputError, match="dt: returns cannot be asked for under --reward-shift 1"):
+        prepare(SMALL, data, 1, reward_shift=1.0)
+
+
+# --- bandits: one step, two arms ---
+
+BANDIT = dt.Config(
+    targets=(1.0, 0.0),
+    layers=1,
+    head_width=32,
+    mlp=64,
+    context=1,
+    batch_size=256,
+    dropout=0.0,
+    learning_rate=1e-3,
+    warmup=1,
+)
+
+
+def bandit(good: float, bad: float, share_good: float, number: int = 4000) -> list[dict]:
+    """Arm 1 pays 1 with probability ``good``, arm 0 with ``bad``; arm 1 is chosen with probability ``share_good``."""
+    rng = np.random.default_rng(0)
+    arm = (rng.uniform(size=number) < share_good).astype(np.int32)
+    reward = (rng.uniform(size=number) < np.where(arm, good, bad)).astype(np.float32)
+    return [
+        {"observations": np.zeros((2, 1), np.float32), "actions": a[None], "rewards": r[None], "terminations": [True]}
+        for a, r in zip(arm, reward, strict=True)
+    ]
+
+
+def share_of_arm_1(config, episodes, goal, mesh, steps=400):
+    """How often the trained policy takes arm 1 when it is asked for ``goal``."""
+    stages, buffer, moments, _ = prepare(config, from_episodes(episodes), steps)
+    *_, last = fit(stages, buffer, moments, (0,), log_every=steps, mesh=mesh)
+    agent, state = stages[0].learner, jax.tree.map(lambda leaf: leaf[0], last.state)
+    memory = agent.begin(state, goal)
+    memory = agent.observe(state, memory, Percept(jnp.zeros(1), jnp.float32(0), jnp.int32(0)))
+    sampled = jax.vmap(lambda key: agent.act(state, memory, key, greedy=False)[0][0])
+    return float(sampled(jax.random.split(jax.random.key(1), 4000)).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.learning
+def test_a_bandit_without_luck_is_told_which_arm_by_the_return(mesh):
+    episodes = bandit(good=1.0, bad=0.0, share_good=0.5)
+    assert share_of_arm_1(BANDIT, episodes, jnp.float32(1.0), mesh) >= 0.99
+    assert share_of_arm_1(BANDIT, episodes, jnp.float32(0.0), mesh) <= 0.01
+    clone = dataclasses.replace(BANDIT, return_token=False)
+    assert 0.4 < share_of_arm_1(clone, episodes, None, mesh) < 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.learning
+@pytest.mark.parametrize("p", [0.1, 0.4])
+def test_asking_for_a_lucky_return_does_not_find_the_better_arm(p, mesh):
+    """Arm 0 pays with probability p and arm 1 with 1 - p, and the data choose arm 1 with probability p: both arms have
+    as many lucky episodes, so that the return tells nothing. A policy that finds the better arm has seen the reward."""
+    share = share_of_arm_1(BANDIT, bandit(good=1 - p, bad=p, share_good=p), jnp.float32(1.0), mesh)
+    assert 0.42 < share < 0.58
