@@ -50,17 +50,17 @@ def probabilities(drawn: np.ndarray, count: int) -> np.ndarray:
 
 
 def values(folder: Path, mdp: MDP) -> tuple[list[float], list[float]]:
-    """Values of the greedy and of the sampled policy of every seed of the run in ``folder``."""
+    """Values of the greedy and of the sampled policy of every seed of the run in ``folder`` that did not diverge."""
     record = Record.read(folder)
     if record.spec.observation.shape != mdp.start.shape:
         raise InputError(f"{folder} is not a run on {icu_sepsis.DATASET}")
-    agent, members = restore(folder, record)
-    normaliser, (states, count) = Normaliser.from_json(record.normaliser), mdp.clinician.shape
+    agent, states, members = restore(folder, record)
+    normaliser, (number, count) = Normaliser.from_json(record.normaliser), mdp.clinician.shape
     found: tuple[list[float], list[float]] = [], []
-    for member in range(len(record.seeds)):
-        state = jax.tree.map(lambda leaf, member=member: leaf[member], members)
+    for row in range(len(members)):
+        state = jax.tree.map(lambda leaf, row=row: leaf[row], states)
         for kind, draws, greedy in ((found[0], 1, True), (found[1], DRAWS, False)):
-            drawn = actions(agent, normaliser, state, states, draws=draws, greedy=greedy)
+            drawn = actions(agent, normaliser, state, number, draws=draws, greedy=greedy)
             kind.append(mdp.value(probabilities(drawn, count)))
     return found
 

@@ -42,4 +42,4 @@ def test_an_interval_is_shown_where_there_are_seeds_for_one(tmp_path):
     lines += [",".join((*map(str, row), "5", f"python {row[0]}")) for row in rows]
     (tmp_path / "toy.csv").write_text("\n".join(lines))
     row = table.show(tmp_path / "toy.toml").splitlines()[2]
-    assert row == "| x | 5.0 | 10.0 (1) | 12.0 (1) | 20.0 [10.0, 30.0] (2) | 22.0 [12.0, 32.0] (2) |"
+    assert row == "| x | 5.0 | 10.0 (1) | 12.0 (1) | 20.0 [-107.1, 147.1] (2) | 22.0 [-105.1, 149.1] (2) |"
