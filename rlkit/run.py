@@ -6,7 +6,8 @@ metrics.jsonl  training metrics and evaluations; holds no clock reading, so that
 timing.jsonl   rates, times, memory
 checkpoints/   see rlkit.checkpoint
 tensorboard/   the scalars of metrics.jsonl, means over seeds
-result.json    final scores; its presence says that the run is finished
+result.json    final scores, and every episode's return in the last evaluation; its presence says that the run is
+               finished
 curve.png      the learning curve
 .lock          who writes here, while somebody does
 """
