@@ -19,8 +19,6 @@ from rlkit.types import InputError, RunError
 def run(options: EvaluateOptions, world: World) -> int:
     """Print the scores. Raises InputError if the run has no checkpoint or no environment."""
     record = Record.read(options.run)
-    if options.episodes is not None and options.episodes < 1:
-        raise InputError(f"--episodes {options.episodes}: must be at least 1")
     if record.evaluation is None:
         raise InputError(f"{options.run} names no environment to evaluate in")
     keep_compiled()
