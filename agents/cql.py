@@ -111,6 +111,11 @@ class Candidates(NamedTuple):
 class CQL(SAC):
     """SAC with the conservative term in the loss of its critics."""
 
+    @property
+    def intrinsic_reward(self) -> float:
+        """SAC's, where the entropy is backed up at all."""
+        return super().intrinsic_reward if self.config.backup_entropy else 0.0
+
     def init(self, key: Key, prev: None, stats: Stats) -> CQLState:
         """SAC's, and a multiplier of e."""
         multiplier = optim.init(jnp.ones(()), optax.adam(self.config.critic_learning_rate))

@@ -68,6 +68,11 @@ class ReBRAC(TD3BC):
     config: Config
     needs: tuple[str, ...] = ("next_action", "has_next_action")
 
+    @property
+    def intrinsic_reward(self) -> float:
+        """The penalty of the largest distance: 2 in each dimension of the action."""
+        return 4 * self.config.critic_beta * self.spec.action.shape[0]
+
     def target_value(self, state: TD3State, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - critic_beta |a' - a'_data|^2], a' the noisy target policy's (paper,
         eq. 4)."""

@@ -76,6 +76,12 @@ class SAC(Reactive):
     spec: Spec
     needs: tuple[str, ...] = ()
 
+    @property
+    def intrinsic_reward(self) -> float:
+        """|alpha log pi| of a step: a dimension's log-density is at most about the size of the least log standard
+        deviation."""
+        return self.config.initial_alpha * self.spec.action.shape[0] * abs(networks.LOG_STD_MIN)
+
     def init(self, key: Key, prev: None, stats: Stats) -> SACState:
         """Target critics start as copies of the critics."""
         actor_key, critic_key = jax.random.split(key)

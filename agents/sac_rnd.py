@@ -183,6 +183,11 @@ class SACRND(SAC):
 
     rnd: RND
 
+    @property
+    def intrinsic_reward(self) -> float:
+        """SAC's, and the bonus, whose unit is its standard deviation over the data."""
+        return super().intrinsic_reward + self._critic_beta
+
     def init(self, key: Key, prev: RNDState, stats: Stats) -> SACRNDState:
         """SAC's, and the bonus as the stage before left it."""
         return SACRNDState(*super().init(key, None, stats), rnd=prev)
@@ -205,12 +210,14 @@ class SACRND(SAC):
 
     def target_value(self, state: SACRNDState, alpha: Array, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s') - beta b(s', a')], a' ~ pi (paper, eq. 8)."""
-        c = self.config
         action, log_prob = networks.tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
-        beta = c.beta if c.critic_beta is None else c.critic_beta
         q = self._q(state.target, batch.next_obs, action).min(0)
-        value = q - alpha * log_prob - beta * self.rnd.bonus(state.rnd, batch.next_obs, action)
+        value = q - alpha * log_prob - self._critic_beta * self.rnd.bonus(state.rnd, batch.next_obs, action)
         return batch.reward + batch.discount * value
+
+    @property
+    def _critic_beta(self) -> float:
+        return self.config.beta if self.config.critic_beta is None else self.config.critic_beta
 
 
 _GYM = (

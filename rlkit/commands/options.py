@@ -75,8 +75,8 @@ class TrainOptions(Generic[C]):
     """Seconds without a sign of life, of the device in a chunk of training or of the environment in an evaluation,
     after which an evaluation counts as failed, or the run ends with exit code 70; 0 waits for ever."""
     q_limit: Annotated[float, Range("(0, inf]")] | None = None
-    """Largest |Q| that is credible; a seed beyond it has diverged. Default: 100 times the largest |reward| times the
-    steps of the longest episode. inf checks for NaN and infinity alone."""
+    """Largest |Q| that is credible; a seed beyond it has diverged. Default: 100 times what the steps of the longest
+    episode can add up to, rewards and what the method adds to them. inf checks for NaN and infinity alone."""
     dry_run: bool = False
     """Print what would be run, its size and the memory it takes, and stop."""
     wandb: bool = False
