@@ -26,6 +26,7 @@ from rlkit import dynamics, uncertainty
 from rlkit.acting import Delegating
 from rlkit.buffer import FROM_REWARDS, Buffer
 from rlkit.datasets.episodes import HAS_ACTION
+from rlkit.ranges import Count, Fraction, LearningRate, Positive, Range, Weight, Whole, Widths
 from rlkit.types import (
     Agent,
     Array,
@@ -61,45 +62,45 @@ class Config:
     not drawn."""
     relabel_labelled: bool = False
     """Give labelled steps the bound (or the mean) too, rather than their recorded reward."""
-    c: float | None = None
+    c: Weight | None = None
     """Spreads that the bound is below the mean. If not given, as many as cover 1 - DELTA of the held-out labels."""
-    delta: float = 0.05
+    delta: Fraction = 0.05
     """Share of rewards that may be below the bound."""
     estimator: Literal["bootstrap", "gaussian", "quantile", "gp"] = "bootstrap"
     """Reward model: an ensemble on bootstrap resamples; one with variance heads, for noisy rewards; quantiles, for
     skewed ones; or a Gaussian process, for up to 2000 labels in few dimensions."""
-    members: int = 10
+    members: Count = 10
     """Networks of an ensemble."""
-    prior_scale: float = 1.0
+    prior_scale: Weight = 1.0
     """Spread of the random functions that keep an ensemble's members apart where there are no labels, in standard
     deviations of the labelled rewards."""
-    level: float = 0.1
+    level: Fraction = 0.1
     """The lower quantile of the quantile model."""
-    length: float = 1.0
+    length: Positive = 1.0
     """Length scale of the Gaussian process, in standard deviations of the inputs."""
-    noise: float = 0.1
+    noise: Positive = 0.1
     """Noise of the rewards in the Gaussian process, in their standard deviations."""
-    model_widths: tuple[int, ...] = (256, 256)
+    model_widths: Widths = (256, 256)
     """Hidden layers of the reward model."""
-    model_learning_rate: float = 1e-3
+    model_learning_rate: LearningRate = 1e-3
     """Adam's step size for the reward model."""
-    model_batch_size: int = 256
+    model_batch_size: Count = 256
     """Labelled steps in a batch of the reward model, those held out included."""
-    model_steps: int = 5_000
+    model_steps: Count = 5_000
     """Updates of the reward model; a Gaussian process takes one."""
-    rollout: int = 0
+    rollout: Whole = 0
     """Steps of the rollouts of a learnt model that the base learns from, 5 as a rule; 0 has it learn from the data."""
-    real_share: float = 0.05
+    real_share: Annotated[float, Range("[0, 1)")] = 0.05
     """Share of recorded steps in a batch beside the rollouts."""
-    dynamics_members: int = 5
+    dynamics_members: Count = 5
     """Networks of the dynamics model."""
-    dynamics_widths: tuple[int, ...] = (200, 200, 200, 200)
+    dynamics_widths: Widths = (200, 200, 200, 200)
     """Hidden layers of the dynamics model."""
-    dynamics_learning_rate: float = 1e-3
+    dynamics_learning_rate: LearningRate = 1e-3
     """Adam's step size for the dynamics model."""
-    dynamics_batch_size: int = 256
+    dynamics_batch_size: Count = 256
     """Steps in a batch of the dynamics model."""
-    dynamics_steps: int = 10_000
+    dynamics_steps: Count = 10_000
     """Updates of the dynamics model."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -123,8 +124,6 @@ class Config:
         """The dynamics, and the base on rollouts of them."""
         wanted = sorted({name for stage in stages for name in stage.learner.needs})
         for wrong, told in (
-            (self.rollout < 0, f"--config.rollout {self.rollout}: must be a number of steps, or 0 for none"),
-            (not 0 <= self.real_share < 1, f"--config.real-share {self.real_share}: must be at least 0 and below 1"),
             (wanted, f"rollouts have no {', '.join(wanted)}, which the base needs: choose another base"),
             (len(stages) > 1, "rollouts are for a base of one stage: choose another base"),
             (self.imputation == "labelled-only", "no step of a rollout is labelled: choose another imputation"),

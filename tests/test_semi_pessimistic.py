@@ -166,8 +166,6 @@ def test_without_rollouts_no_option_of_theirs_counts():
         ({"base": sac_rnd.Config()}, "a base of one stage"),
         ({"estimator": "gp"}, "a Gaussian process is too slow"),
         ({"imputation": "labelled-only"}, "no step of a rollout is labelled"),
-        ({"real_share": 1.0}, "--config.real-share 1.0: must be at least 0 and below 1"),
-        ({"rollout": -1}, "--config.rollout -1: must be a number of steps"),
     ],
 )
 def test_what_rollouts_cannot_serve_is_refused_in_one_line(changes, words):
