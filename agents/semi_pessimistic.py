@@ -264,9 +264,10 @@ class Relabel:
         impute, (centre, scale) = Impute(config, self.spec), label_moments(buffer)
         x = uncertainty.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
         mean, spread = impute.predict(state, x, centre, scale)
+        held_out = uncertainty.HeldOut.of((mean - buffer.reward) / spread, held)
         c = jnp.float32(config.c or 0)
         if config.c is None:
-            c = jnp.maximum(uncertainty.conformal((mean - buffer.reward) / spread, held, config.delta), 0)
+            c = jnp.maximum(held_out.conformal(config.delta), 0)
         imputer = Imputer(state, centre, scale, c, jnp.where(labelled, buffer.reward, jnp.inf).min())
         bound, imputed = impute.of(imputer, mean, spread)
         known = labelled & (not config.relabel_labelled)
@@ -276,7 +277,9 @@ class Relabel:
         diagnostics = {
             "label/c": c,
             "label/spread": masked_mean(spread, unlabelled),
-            "label/coverage": masked_mean(buffer.reward >= bound, held),
+            # the bound is not asked: where c is the score of a held-out label, that label lies on the bound, and
+            # rounding would decide; nor need it be for rows that are clipped, since no label is below the least one
+            "label/coverage": held_out.share_up_to(c),
             "label/far": uncertainty.far(x, labelled & ~held, held, unlabelled, key),
             **_against_truth(mean, bound, unlabelled, buffer.extra["hidden_reward"]),
         }

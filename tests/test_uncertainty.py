@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlkit.uncertainty import UNBOUNDED, Ensemble, GaussianProcess, Labels, Quantile, conformal, far, pinball
+from rlkit.uncertainty import UNBOUNDED, Ensemble, GaussianProcess, HeldOut, Labels, Quantile, far, pinball
 
 STATES, START, GAMMA = 21, 10, 0.95
 
@@ -30,18 +30,53 @@ def test_the_conformal_factor_by_hand():
     scores = jnp.array([0.5, 9.0, 0.1, 0.4, 0.2, 0.3])
     held = jnp.array([True, False, True, True, True, True])
     # 5 scores: ceil(6 * 0.8) = 5, the largest of 0.1 ... 0.5; ceil(6 * 0.5) = 3; ceil(6 * 0.9) = 6 is beyond them
-    assert conformal(scores, held, 0.2) == np.float32(0.5)
-    assert conformal(scores, held, 0.5) == np.float32(0.3)
-    assert conformal(scores, held, 0.1) == UNBOUNDED
-    assert conformal(scores, jnp.zeros(6, bool), 0.5) == UNBOUNDED
-    nineteen = jnp.arange(19.0)
-    assert conformal(nineteen, jnp.ones(19, bool), 0.05) == 18, "20 * 0.95 is 19, whatever float32 makes of it"
+    five = HeldOut.of(scores, held)
+    assert five.conformal(0.2) == np.float32(0.5)
+    assert five.conformal(0.5) == np.float32(0.3)
+    assert five.conformal(0.1) == UNBOUNDED
+    assert HeldOut.of(scores, jnp.zeros(6, bool)).conformal(0.5) == UNBOUNDED
+    nineteen = HeldOut.of(jnp.arange(19.0), jnp.ones(19, bool))
+    assert nineteen.conformal(0.05) == 18, "20 * 0.95 is 19, whatever float32 makes of it"
+
+
+def test_the_share_up_to_a_score_counts_that_score():
+    scores = jnp.array([0.5, 9.0, 0.1, 0.4, 0.2, 0.3])
+    five = HeldOut.of(scores, scores < 1)
+    shares = [float(five.share_up_to(c)) for c in (five.conformal(0.2), five.conformal(0.5), 0.0, UNBOUNDED)]
+    assert shares == pytest.approx([1, 0.6, 0, 1])
+    assert HeldOut.of(scores, jnp.zeros(6, bool)).share_up_to(1.0) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_conformal_factor_covers_exactly_its_place_whatever_rounding_makes_of_the_bound(seed):
+    """The label whose score is the factor lies on the bound: reward >= mean - factor * spread holds or not by rounding
+    alone, and does not for some of these seeds. Its score is counted all the same."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    mean, noise = jax.random.normal(keys[0], (200,)), jax.random.normal(keys[1], (200,))
+    spread = jax.random.uniform(keys[2], (200,), minval=0.1)
+
+    @jax.jit
+    def coverage(mean, spread, reward):
+        held_out = HeldOut.of((mean - reward) / spread, jnp.arange(200) < 99)
+        return held_out.share_up_to(held_out.conformal(0.05))
+
+    assert round(99 * float(coverage(mean, spread, mean + noise)), 3) == 95
+
+
+def test_a_row_that_repeats_is_not_far():
+    """At width 17 the squared distance of a row to itself comes out as anything up to a few 1e-6."""
+    distinct = jax.random.normal(jax.random.key(0), (50, 17))
+    x = jnp.tile(distinct, (12, 1))
+    row = jnp.arange(600)
+    near, held, asked = row < 200, (row >= 200) & (row < 205), row >= 400
+    assert far(x, near, held, asked, jax.random.key(1)) == 0
+    assert far(jnp.where(asked[:, None], x + 0.1, x), near, held, asked, jax.random.key(1)) == 1
 
 
 def test_a_conformal_bound_covers_as_often_as_promised():
     scores = jax.random.gumbel(jax.random.key(0), (2000, 60))
     held = jnp.arange(60) < 59
-    covered = jax.vmap(lambda row: row[59] <= conformal(row, held, 0.1))(scores)
+    covered = jax.vmap(lambda row: row[59] <= HeldOut.of(row, held).conformal(0.1))(scores)
     assert abs(covered.mean() - 0.9) < 0.03
 
 
