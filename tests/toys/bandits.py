@@ -203,7 +203,7 @@ CLIFF = Toy(
         Variant("FiLM and bilinear, beta = 100", "sac-rnd", _anti_explore(100.0), at_least=0.4, reference=0.71),
         Variant("beta = 0", "sac-rnd", _anti_explore(0.0), at_most=-0.9, reference=-1.0),
         Variant(
-            "concatenation, beta = 100", "sac-rnd", _anti_explore(100.0, **CONCATENATED), at_most=0.4, reference=0.38
+            "concatenation, beta = 100", "sac-rnd", _anti_explore(100.0, **CONCATENATED), at_most=0.3, reference=0.38
         ),
         Variant("clone", "bc", bc.Config(**_SHAPE, learning_rate=1e-3), at_most=-0.5, reference=-1.0),
         Variant("alpha = 2.5", "td3-bc", TD3_BC, at_least=0.6, reference=0.92),
