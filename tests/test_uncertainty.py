@@ -48,6 +48,7 @@ def test_pinball_by_hand():
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 def test_members_disagree_where_there_are_no_labels_and_without_priors_they_do_not():
     x = np.random.default_rng(0).uniform(-1, 1, (200, 2))
     queries = jnp.concatenate([x, x * 0.5 + np.array([6.0, -6.0])]).astype(jnp.float32)
@@ -71,6 +72,7 @@ def test_each_member_has_a_resample_of_its_own_that_does_not_change():
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.parametrize("gaussian", [False, True])
 def test_an_ensemble_learns_the_mean_and_held_out_labels_do_not_count(gaussian):
     x = np.random.default_rng(0).uniform(-2, 2, (400, 1))
@@ -86,6 +88,7 @@ def test_an_ensemble_learns_the_mean_and_held_out_labels_do_not_count(gaussian):
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 def test_quantiles_follow_skewed_noise():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (4000, 1))
