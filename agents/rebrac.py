@@ -7,9 +7,9 @@ Deviations from the official code: the last step of an episode that a time limit
 penalty, since the data hold no action after it (the official loader drops the step); the target actor follows the actor
 after its step, not before. From equal parameters and one batch, losses and the step are the official ones.
 
-On the tests' point mass (actor_beta 0.1, critic_beta 0.01, two layers of 128, 6000 updates, two seeds) the return is
--82 and -79, and -79 and -80 with the official code, where the data's is -30. Probably because the critics start at 0,
-which promises much for unseen actions where every reward is negative and the anchor is weak.
+On the point mass of docs/toys.md (actor_beta 0.1, critic_beta 0.01, two layers of 128, 6000 updates, two seeds) the
+return is -82 and -79, and -79 and -80 with the official code, where the data's is -30. Probably because the critics
+start at 0, which promises much for unseen actions where every reward is negative and the anchor is weak.
 """
 
 from __future__ import annotations

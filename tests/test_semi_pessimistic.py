@@ -177,62 +177,6 @@ def test_what_rollouts_cannot_serve_is_refused_in_one_line(changes, words):
     assert "\n" not in str(refusal.value)
 
 
-# ---- a line from -1 to 1, on which labels come from the right half alone
-
-
-def line(number=100, steps=10):
-    """x' = x + 0.2 a. The reward is -x, and -1 left of 0; labels stop at 0.25, where rewards rise to the left."""
-    rng, found = np.random.default_rng(0), []
-    for i in range(number):
-        x, action = [rng.uniform(-1, 1) if i % 2 else rng.uniform(0.3, 1)], rng.uniform(-1, 1, steps)
-        for a in action:
-            x.append(along(x[-1], a))
-        obs = np.array(x[:-1])
-        known = (obs > 0.25) & (i % 2 == 0)
-        found.append({"observations": np.array(x)[:, None], "actions": action[:, None], "labelled": known,
-                      "rewards": np.where(known, on_the_line(obs), np.nan)})  # fmt: skip
-    return found
-
-
-def along(x, action):
-    return np.clip(x + 0.2 * action, -1, 1)
-
-
-def on_the_line(x):
-    return np.where(x < 0, -1.0, -x)
-
-
-@pytest.mark.slow
-def test_on_the_line_rollouts_with_the_lower_bound_stay_and_with_the_mean_they_run_off(mesh):
-    base = sac.Config((32, 32), gamma=0.9, tau=0.02, initial_alpha=0.1, batch_size=64)
-    base = dataclasses.replace(base, **{f"{name}_learning_rate": 3e-3 for name in ("actor", "critic", "alpha")})
-    config = Config(
-        base, c=2.0, prior_scale=3.0, model_widths=(32, 32), model_learning_rate=3e-3, model_steps=1500,
-        model_batch_size=64, rollout=5, dynamics_members=3, dynamics_widths=(32, 32), dynamics_steps=1000,
-        dynamics_batch_size=64,
-    )  # fmt: skip
-    returns = {}
-    for imputation in ("lower-bound", "mean"):
-        data = from_episodes(line())
-        stages = dataclasses.replace(config, imputation=imputation).stages(spec(data, None), 1500)
-        buffer = Buffer.from_episodes(data, Normaliser.fit(data, DataOptions("line")), needs(stages))
-        *_, last = fit(stages, buffer, stats(buffer), (0, 1), log_every=1500, mesh=mesh)
-        act = jax.jit(
-            jax.vmap(
-                lambda state, obs, learner=stages[-1].learner: jax.vmap(
-                    lambda o: learner.act(state, o, jax.random.key(0), greedy=True)[0][0]
-                )(obs)
-            )
-        )
-        x, total = np.tile(np.linspace(-0.2, 0.8, 20), (2, 1)), 0
-        for _ in range(30):
-            total = total + on_the_line(x)
-            x = along(x, np.asarray(act(last.state, jnp.asarray(x[..., None], jnp.float32)))[..., 0])
-        returns[imputation] = total.mean(1)
-    print(f"returns of two seeds: {returns}")
-    assert (returns["lower-bound"] > -14).all() and (returns["mean"] < -25).all()
-
-
 def test_labelled_only_draws_labelled_steps_only():
     (_, stage), buffer, _ = world(dataclasses.replace(SMALL, imputation="labelled-only"), smooth())
     batches = [stage.learner.sample(buffer, jax.random.key(i)).extra["labelled"] for i in range(20)]
