@@ -3,6 +3,10 @@
     python -m benchmarks.table run benchmarks/tables/icu_sepsis.toml --out runs/sepsis
     python -m benchmarks.icu_sepsis runs/sepsis/*/icu-sepsis/clinician-v0/*/ --csv VALUES.csv
 
+The document of the results takes its table from the tracked file of values:
+
+    python -m benchmarks.icu_sepsis --csv benchmarks/tables/icu_sepsis_values.csv --insert docs/discrete.md
+
 A value is the share of patients who survive (envs/icu_sepsis.py). "Greedy" asks the policy once in each of the 716
 states; "sampled" is the policy as it acts without ``greedy``, its probabilities estimated from draws in each state.
 The rows "counts" are what the data alone can give an exact method: an optimal policy of the MDP that the dataset's
@@ -138,6 +142,7 @@ def main() -> None:
     parser.add_argument(
         "--csv", type=Path, help="the values, a row for each seed: to be written, or, without runs, read"
     )
+    parser.add_argument("--insert", type=Path, metavar="DOCUMENT", help="write the table there, after its mark")
     options = parser.parse_args()
     if options.runs:
         found = measure(options.runs, DataOptions(icu_sepsis.DATASET, data_root=options.data_root))
@@ -148,6 +153,9 @@ def main() -> None:
     else:
         parser.error("name runs to measure, or a file of values with --csv")
     print(render(found))
+    if options.insert:
+        text = options.insert.read_text()
+        options.insert.write_text(table.insert(text, str(options.csv), render(found)))
 
 
 if __name__ == "__main__":
