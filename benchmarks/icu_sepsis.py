@@ -55,19 +55,22 @@ def probabilities(drawn: np.ndarray, count: int) -> np.ndarray:
     return (np.asarray(drawn)[..., None] == np.arange(count)).mean(0)
 
 
-def values(folder: Path, mdp: MDP) -> tuple[list[float], list[float]]:
-    """Values of the greedy and of the sampled policy of every seed of the run in ``folder``."""
+def values(folder: Path, mdp: MDP) -> list[tuple[int, float, float]]:
+    """(seed, value of the greedy policy, value of the sampled one) of every seed of the run in ``folder`` that did not
+    diverge."""
     record = Record.read(folder)
     if record.spec.observation.shape != mdp.start.shape:
         raise InputError(f"{folder} is not a run on {icu_sepsis.DATASET}")
-    agent, members = restore(folder, record)
-    normaliser, (states, count) = Normaliser.from_json(record.normaliser), mdp.clinician.shape
-    found: tuple[list[float], list[float]] = [], []
-    for member in range(len(record.seeds)):
-        state = jax.tree.map(lambda leaf, member=member: leaf[member], members)
-        for kind, draws, greedy in ((found[0], 1, True), (found[1], DRAWS, False)):
-            drawn = actions(agent, normaliser, state, states, draws=draws, greedy=greedy)
-            kind.append(mdp.value(probabilities(drawn, count)))
+    agent, states, members = restore(folder, record)
+    normaliser, (number, count) = Normaliser.from_json(record.normaliser), mdp.clinician.shape
+    found = []
+    for row, member in enumerate(members):
+        state = jax.tree.map(lambda leaf, row=row: leaf[row], states)
+        both = []
+        for draws, greedy in ((1, True), (DRAWS, False)):
+            drawn = actions(agent, normaliser, state, number, draws=draws, greedy=greedy)
+            both.append(mdp.value(probabilities(drawn, count)))
+        found.append((record.seeds[member], *both))
     return found
 
 
@@ -103,7 +106,7 @@ def measure(folders: Sequence[Path], options: DataOptions) -> list[dict[str, str
     for folder in folders:
         record = Record.read(folder)
         name = f"`{record.agent}`, {record.steps:,} updates"
-        for seed, greedy, sampled in zip(record.seeds, *values(folder, mdp), strict=True):
+        for seed, greedy, sampled in values(folder, mdp):
             found.append(_row(name, str(seed), greedy, sampled, table.configuration(record)))
     return found
 

@@ -95,7 +95,7 @@ def _prepare(options: TrainOptions, world: World) -> Job:
     evaluation = None
     if env:
         count = options.eval_episodes or world.episodes(env.spec.id if env.spec else "")
-        evaluation = EvaluationRecord(env_spec, count, seed=0)
+        evaluation = EvaluationRecord(env_spec, count, seed=options.eval_seed)
     record = Record(
         agent=options.agent,
         module=options.module,
@@ -155,7 +155,7 @@ def _reference(episodes: Episodes, env: gymnasium.Env | None, world: World) -> R
 def _intervals(options: TrainOptions) -> tuple[int, int]:
     """(log_every, eval_every), where not given so that the one divides the other. InputError for impossible numbers."""
     least = {"steps": 1, "seeds": 1, "seed": 0, "eval_episodes": 0, "eval_every": 1, "log_every": 1}
-    least |= {"time_limit": 0, "watchdog": 0, "q_limit": 0}
+    least |= {"eval_seed": 0, "time_limit": 0, "watchdog": 0, "q_limit": 0}
     for name, low in least.items():
         value = getattr(options, name)
         if value is not None and value < low:
@@ -193,7 +193,6 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         steps=episodes.report.used,
         rows=len(episodes.flags),
         mean_return=statistics.estimate(returns),
-        iqm=statistics.estimate(returns, statistics.iqm),
         observation_space=plain.encode(spaces.to_json(episodes.observation_space)),
         action_space=plain.encode(spaces.to_json(episodes.action_space)),
         options=plain.encode(options.data),
