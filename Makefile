@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 RLKIT := $(BIN)/python train.py
 
-.PHONY: install train test test-fast soak lint clean
+.PHONY: install train test test-fast mutants soak lint clean
 
 install: .venv/.installed
 
@@ -27,6 +27,9 @@ test: install
 
 test-fast: install
 	$(PYTEST) -m "not slow"
+
+mutants: install
+	$(BIN)/python -m tests.mutants
 
 soak: install
 	$(BIN)/python -m tests.soak --rounds 50

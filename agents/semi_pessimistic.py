@@ -373,12 +373,12 @@ PRESETS = {
         Config(base=iql.PRESETS["hopper/medium-replay"].config),
         20_000,
         _OWN + "The base's own preset for the data; rewards in 5 % of the trajectories, of the better half",
-        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+        iql.PRESETS["hopper/medium-replay"].data | {"label_share": 0.05, "label_from": "top-half"},
     ),
     "halfcheetah/medium-random": Preset(
         Config(base=iql.PRESETS["halfcheetah/medium"].config),
         20_000,
-        _OWN + "The base's own preset for the medium data, to which random episodes were added; rewards as for hopper",
-        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+        _OWN + "The base's own preset for the medium data, to which random episodes were added; labels as for hopper",
+        iql.PRESETS["halfcheetah/medium"].data | {"label_share": 0.05, "label_from": "top-half"},
     ),
 }

@@ -79,11 +79,13 @@ def test_the_bandits_values(cql_alpha, floor, expected):
 
 @pytest.fixture(scope="module")
 def drawn():
-    """(agent, state, batch with returns, candidates) of a calibrated learner with two actions from each source."""
+    """(agent, state, batch with returns, candidates) of a calibrated learner with two actions from each source; its
+    targets are not the critics."""
     agent = learner(Config(candidates=2, calibrate=True, gamma=0.9, **SMALL))
     assert agent.needs == ("return_to_go@0.9",)
     batch = BATCH._replace(extra={"return_to_go@0.9": jnp.array([0.5, -3.0, 0.01])})
     state = jax.jit(agent.init)(jax.random.key(0), None, STATS)
+    state = state._replace(target=jax.tree.map(lambda x: 3 * x, state.target))
     policies = [agent._actor.apply(state.actor.params, obs) for obs in (batch.obs, batch.next_obs)]
     return agent, state, batch, agent.draw_candidates(*policies, batch, jax.random.key(1)), policies
 
@@ -156,6 +158,25 @@ def test_the_multiplier_rises_where_the_gap_is_above_its_target():
     # the first gaps are about log(30 x 4), far above 0.8; critics and multiplier move together from the same gap
     assert metrics["critic/gap"] > 3 and after.log_multiplier.params > state.log_multiplier.params
     assert metrics["multiplier/value"] == pytest.approx(math.e)
+
+
+def test_the_multiplier_is_at_most_a_million_and_has_no_gradient_beyond():
+    agent = learner(Config(cql_alpha=5.0, lagrange_gap=0.8, **SMALL))
+
+    def multiplied(log_multiplier):
+        gradient, metrics = jax.grad(agent.multiplier_loss, has_aux=True)(jnp.float32(log_multiplier), jnp.float32(1.8))
+        return float(metrics["multiplier/value"]), -float(gradient)
+
+    assert multiplied(13.0) == pytest.approx((math.exp(13), 5 * math.exp(13)), rel=1e-4)
+    for beyond in (14.0, 100.0):  # exp(100) is beyond float32 too
+        value, slope = multiplied(beyond)
+        assert value == pytest.approx(1e6, rel=1e-4) and slope == 0
+
+    state = jax.jit(agent.init)(jax.random.key(0), None, STATS)
+    state = state._replace(log_multiplier=state.log_multiplier._replace(params=jnp.float32(14)))
+    _, metrics = jax.jit(agent.update)(state, BATCH, jax.random.key(1), 0)
+    # the squared error is small beside two critics' gaps of 5e6 each
+    assert metrics["critic/loss"] == pytest.approx(2 * 5e6 * metrics["critic/gap"], rel=1e-3)
 
 
 def believed_and_realised(config, mesh):

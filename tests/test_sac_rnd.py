@@ -35,13 +35,14 @@ def batch(rows=3, seed=0):
 
 @pytest.fixture(scope="module")
 def trained():
-    """(config, rnd learner, sac learner, their states) after two updates of the predictor."""
+    """(rnd learner, sac learner, their states) after two updates of the predictor; the targets are not the critics."""
     rnd_stage, sac_stage = SMALL.stages(SPEC, 10)
     rnd, sac = rnd_stage.learner, sac_stage.learner
     state = rnd.init(jax.random.key(0), None, STATS)
     for step in range(2):
         state, _ = rnd.update(state, batch(seed=step), jax.random.key(1), step)
-    return rnd, sac, state, sac.init(jax.random.key(2), state, STATS)
+    first = sac.init(jax.random.key(2), state, STATS)
+    return rnd, sac, state, first._replace(target=jax.tree.map(lambda x: 3 * x, first.target))
 
 
 def with_beta(sac, beta, critic_beta=None):

@@ -83,6 +83,28 @@ def test_hidden_rewards_change_no_bit_of_what_is_learnt(mesh, more):
     assert hidden[0] != hidden[1], "the diagnostics do see them"
 
 
+@pytest.mark.parametrize(
+    "estimator", ["bootstrap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gaussian", "quantile", "gp"))]
+)
+def test_the_reward_model_sees_no_label_that_is_held_out(estimator):
+    """Else the bound, which is chosen on them, would cover them better than it covers other steps."""
+    config = dataclasses.replace(SMALL, estimator=estimator)
+    (stage, *_), buffer, moments = world(config, smooth())
+    held, seen = buffer.extra["held_out"], buffer.extra["labelled"] & ~buffer.extra["held_out"]
+    start = stage.learner.init(jax.random.key(0), None, moments)
+
+    @jax.jit
+    def learnt(reward):
+        batch = stage.learner.sample(buffer._replace(reward=reward), jax.random.key(1))
+        state, _ = stage.learner.update(start, batch, jax.random.key(2), 0)
+        return config.model.predict(state.estimator, jnp.eye(5)), held[batch.row].sum()
+
+    found, drawn = learnt(buffer.reward)
+    assert drawn > 0, "a batch without a held-out step shows nothing"
+    assert bits(learnt(buffer.reward + 50 * held)[0]) == bits(found)
+    assert bits(learnt(jnp.where(seen, buffer.reward**2, buffer.reward))[0]) != bits(found), "the others it does see"
+
+
 def test_known_rewards_are_kept_and_the_others_are_bounds_that_cover(trained):
     found, (_, buffer, _) = relabelled(trained), trained[1]
     known, step = np.asarray(buffer.extra["labelled"]), np.asarray(buffer.flags) & 1 > 0

@@ -9,6 +9,7 @@ import point_mass
 import pytest
 from test_iql import SPEC, STATS, batch
 
+from agents import rebrac
 from agents.td3_bc import Config
 from rlkit import loop
 from rlkit.types import Discrete, InputError
@@ -87,6 +88,17 @@ def test_with_alpha_zero_the_actor_clones():
     ours = gradient(with_config(alpha=0.0), before.actor.params, before.critic.params, data)
     clone = jax.grad(lambda p: ((jnp.tanh(LEARNER._actor.apply(p, data.obs)) - data.action) ** 2).mean())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8), ours, clone(before.actor.params))
+
+
+def test_alpha_for_a_mean_over_dimensions_is_one_over_coefficient_and_dimensions_for_a_sum():
+    """The presets take their alpha from losses of the form coefficient x sum (pi(s) - a)^2 - Q / mean |Q|."""
+    before, data, coefficient, dimensions = state(), batch(), 0.05, 2
+    critic = jax.tree.map(lambda x: x[:1].repeat(2, 0), before.critic.params)  # one critic twice: no smaller one
+    config = rebrac.Config(actor_beta=coefficient, widths=SMALL.widths, critic_layer_norm=False)
+    summed = gradient(config.stages(SPEC, 10)[0].learner, before.actor.params, critic, data)
+    alpha = 1 / (coefficient * dimensions)
+    ours = gradient(with_config(alpha=alpha), before.actor.params, critic, data)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, alpha * b, rtol=1e-4, atol=1e-6), ours, summed)
 
 
 def test_actor_and_targets_rest_on_odd_steps_and_their_metrics_are_means_over_the_actors_updates():
