@@ -73,6 +73,11 @@ def run(options: TrainOptions, world: World) -> int:
     return 1 if faults else 0
 
 
+def resolve(options: TrainOptions, world: World) -> Record:
+    """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
+    return _prepare(options, world).record
+
+
 def _prepare(options: TrainOptions, world: World) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
     log_every, eval_every = _intervals(options)
