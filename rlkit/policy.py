@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer, plain
+from rlkit import buffer
 from rlkit.checkpoint import Checkpoints
 from rlkit.datasets import Normaliser, spaces
-from rlkit.run import Record
+from rlkit.run import Record, rebuild
 from rlkit.sharding import make_mesh
-from rlkit.types import Agent, InputError, Key, Memory, Percept, Stage, State, Stats
+from rlkit.types import Agent, InputError, Key, Memory, Percept, State, Stats
 
 
 def load(run: str | Path, *, member: int = 0, greedy: bool = True, seed: int = 0) -> Policy:
@@ -50,22 +47,6 @@ def restore(folder: Path, record: Record) -> tuple[Agent, State]:
     if progress is None or progress.stage != len(stages) - 1:
         raise InputError(f"{folder} has no checkpoint of its last stage yet: continue it with train --resume auto")
     return stages[-1].learner, progress.state
-
-
-def rebuild(record: Record) -> tuple[Stage, ...]:
-    """The stages of a run, from the agent's module that its record names."""
-    module = agent_module(record.module)
-    config = plain.decode(module.Config, record.config, "run.json: config")
-    return config.stages(record.spec, record.steps)
-
-
-def agent_module(name: str) -> ModuleType:
-    """Import ``name``; InputError unless it is a module of the package ``agents``, since a record is not trusted."""
-    if not re.fullmatch(r"agents\.[a-z][a-z0-9_]*", name):
-        raise InputError(f"run.json: {name!r} is not a module of the package agents")
-    if importlib.util.find_spec(name) is None:
-        raise InputError(f"run.json: there is no module {name}; was the run made by another version?")
-    return importlib.import_module(name)
 
 
 def _space(form: dict[str, Any], where: str) -> gymnasium.Space:
