@@ -54,11 +54,11 @@ def run(options: TrainOptions, world: World) -> int:
         loggers.import_wandb()
     keep_compiled()
     if options.dry_run:
-        print(dry_run.describe(prepare(options, world)))
+        print(dry_run.describe(_prepare(options, world)))
         return 0
     claim(folder, options.resume)
     with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
-        job = prepare(options, world)
+        job = _prepare(options, world)
         with Run(folder, job.record, wandb=options.wandb) as opened:
             if finished(folder):
                 print(f"{folder}: already finished")
@@ -72,7 +72,12 @@ def run(options: TrainOptions, world: World) -> int:
     return 1 if faults else 0
 
 
-def prepare(options: TrainOptions, world: World) -> Job:
+def resolve(options: TrainOptions, world: World) -> Record:
+    """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
+    return _prepare(options, world).record
+
+
+def _prepare(options: TrainOptions, world: World) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
     log_every, eval_every = _intervals(options)
     episodes = load(options.data, roots=[world.datasets])
