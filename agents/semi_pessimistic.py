@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import jax.numpy as jnp
-import tyro
 
 from agents import awac, cql, discrete_cql, edac, iql, rebrac, rollouts, sac, td3_bc
 from rlkit import dynamics, uncertainty
@@ -41,14 +41,19 @@ from rlkit.types import (
 )
 from rlkit.uncertainty import Estimator, Labels, masked_mean
 
+
+def _named(base: ModuleType) -> Any:
+    """The base's Config, named like its agent on the command line; without tyro there is no command line."""
+    try:
+        from tyro.conf import subcommand
+    except ModuleNotFoundError:
+        return base.Config
+    return Annotated[base.Config, subcommand(base.__name__.rpartition(".")[2].replace("_", "-"))]
+
+
 BASES = (awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc)
 # what is named on the command line: config.base:NAME; no two have the same fields, which is how a record is read back
-Base = Union[  # noqa: UP007  (made from the list)
-    tuple(
-        Annotated[base.Config, tyro.conf.subcommand(base.__name__.rpartition(".")[2].replace("_", "-"))]
-        for base in BASES
-    )
-]
+Base = Union[tuple(_named(base) for base in BASES)]  # noqa: UP007  (made from the list)
 
 
 @dataclass(frozen=True)

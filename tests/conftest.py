@@ -24,8 +24,7 @@ import envs
 from rlkit import commands
 from rlkit.buffer import abstract
 from rlkit.checkpoint import Checkpoints
-from rlkit.policy import rebuild
-from rlkit.run import Record
+from rlkit.run import Record, rebuild
 from rlkit.sharding import make_mesh
 from rlkit.types import Stats
 
