@@ -54,9 +54,7 @@ class Buffer(NamedTuple):
         expects to be unknown.
         """
         flags = np.asarray(episodes.flags)
-        drawable = ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)
-        if not drawable.any():
-            raise InputError(f"{episodes.name}: no step has a recorded successor or a terminal; nothing can be drawn")
+        drawable = episodes.drawable()
         for need in needs:
             columns.stored(need)  # refuses an unknown name before anything is made
         labelled = (flags & LABELLED) > 0

@@ -136,7 +136,7 @@ class Checkpoints:
                     raise InputError(f"{error}: restore it from a copy") from None
 
     def _check_identity(self, updates: int, meta: _Meta) -> None:
-        if differing := plain.differences(meta.identity, self._identity):
+        if differing := plain.differences(meta.identity, self._identity, additions=False):
             raise InputError(
                 f"{self.folder}: checkpoint {updates} is of another run ({'; '.join(differing)}): choose another --out"
             )

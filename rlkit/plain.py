@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -76,12 +76,17 @@ def _decode_record(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected an object with the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
-    names = [f.name for f in fields(kind)] if is_dataclass(kind) else kind._fields
-    if differing := sorted(set(names) ^ set(value)):
-        unknown = [name for name in differing if name in value]
-        missing = [name for name in differing if name not in value]
+    if is_dataclass(kind):
+        names = [field.name for field in fields(kind)]
+        optional = {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
+    else:
+        names, optional = kind._fields, set(kind._field_defaults)
+    unknown = sorted(set(value) - set(names))
+    missing = sorted(set(names) - set(value) - optional)  # what was not there yet when it was written has a default
+    if unknown or missing:
         raise InputError(f"{where}: unknown keys {unknown}, missing keys {missing}; written by another version?")
-    return kind(**{name: decode(hints[name], value[name], f"{where}.{name}") for name in names})
+    given = [name for name in names if name in value]
+    return kind(**{name: decode(hints[name], value[name], f"{where}.{name}") for name in given})
 
 
 def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -132,12 +137,16 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error})") from None
 
 
-def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """What differs between two plain mappings, nested ones included, as "key: mine -> theirs"."""
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, additions: bool = True) -> list[str]:
+    """What differs between two plain mappings, nested ones included, as "key: mine -> theirs".
+
+    additions: whether a key that only ``theirs`` has counts; it need not where ``mine`` is of an older version.
+    """
     mine, theirs = _flat(mine), _flat(theirs)
+    keys = dict.fromkeys([*mine, *theirs]) if additions else mine
     return [
         f"{key}: {_short(mine.get(key))} -> {_short(theirs.get(key))}"
-        for key in dict.fromkeys([*mine, *theirs])
+        for key in keys
         if mine.get(key) != theirs.get(key)
     ]
 

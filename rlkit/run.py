@@ -6,7 +6,8 @@ metrics.jsonl  training metrics and evaluations; holds no clock reading, so that
 timing.jsonl   rates, times, memory
 checkpoints/   see rlkit.checkpoint
 tensorboard/   the scalars of metrics.jsonl, means over seeds
-result.json    final scores; its presence says that the run is finished
+result.json    final scores, and every episode's return in the last evaluation; its presence says that the run is
+               finished
 curve.png      the learning curve
 .lock          who writes here, while somebody does
 """
@@ -14,18 +15,22 @@ curve.png      the learning curve
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
+import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
 from rlkit import loggers, plain
 from rlkit.statistics import Estimate
-from rlkit.types import InputError, RunError, Spec
+from rlkit.types import InputError, RunError, Spec, Stage
 
 FORMAT = 1
 Resume = Literal["auto", "never", "must"]
@@ -49,8 +54,7 @@ class DataRecord:
     episodes: int
     steps: int  # that can be drawn
     rows: int  # of the buffer, final observations included
-    mean_return: Estimate
-    iqm: Estimate  # of the returns
+    mean_return: Estimate  # over its episodes
     observation_space: dict[str, Any]  # as stored, in Minari's JSON form
     action_space: dict[str, Any]
     options: dict[str, Any]  # rlkit.datasets.DataOptions
@@ -58,7 +62,8 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """How policies were evaluated. environment: a gymnasium EnvSpec as JSON, or an id."""
+    """How policies were evaluated. environment: a gymnasium EnvSpec as JSON, or an id. seed: episode i of every seed of
+    the run was reset with seed + i."""
 
     environment: str
     episodes: int
@@ -97,6 +102,8 @@ class Record:
         value = plain.read_json(path)
         if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
             raise InputError(f"{path}: format {value['format']}; this version reads format {FORMAT}")
+        if isinstance(value, dict) and isinstance(value.get("data"), dict):
+            value["data"].pop("iqm", None)  # written by the first versions, and read by nothing
         return plain.decode(cls, value, str(path))
 
     def differences(self, other: Record) -> list[str]:
@@ -118,6 +125,26 @@ class Record:
         return identity | {"dataset fingerprint": self.data.fingerprint}
 
 
+def recorded_config(record: Record) -> Any:
+    """The Config of a run, from the agent's module that its record names."""
+    return plain.decode(agent_module(record.module).Config, record.config, "run.json: config")
+
+
+def rebuild(record: Record, config: Any = None) -> tuple[Stage, ...]:
+    """The stages of a run; those of ``config`` in place of the recorded one, if it is given."""
+    config = recorded_config(record) if config is None else config
+    return config.stages(record.spec, record.steps)
+
+
+def agent_module(name: str) -> ModuleType:
+    """Import ``name``; InputError unless it is a module of the package ``agents``, since a record is not trusted."""
+    if not re.fullmatch(r"agents\.[a-z][a-z0-9_]*", name):
+        raise InputError(f"run.json: {name!r} is not a module of the package agents")
+    if importlib.util.find_spec(name) is None:
+        raise InputError(f"run.json: there is no module {name}; was the run made by another version?")
+    return importlib.import_module(name)
+
+
 class Place(NamedTuple):
     """Where a run stands: after ``step`` updates of stage number ``stage``, and ``updates`` of all stages."""
 
@@ -127,11 +154,12 @@ class Place(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """One evaluation: where it was made, and [S, episodes] returns and lengths."""
+    """One evaluation: where it was made, [S, episodes] returns and lengths, and the label of what was asked for."""
 
     place: Place
     returns: np.ndarray
     lengths: np.ndarray
+    goal: str = ""
 
 
 def claim(folder: Path, resume: Resume) -> None:
@@ -151,18 +179,47 @@ def finished(folder: Path) -> bool:
 
 
 def evaluations(folder: Path) -> list[Evaluated]:
-    """The evaluations of the run in ``folder``, in order."""
-    return [
-        Evaluated(_place(line), np.array(line["returns"], np.float64), np.array(line["lengths"], np.int64))
-        for line in lines(folder / "metrics.jsonl")
-        if "returns" in line
-    ]
+    """The evaluations of the run in ``folder`` that are its score, those of its first goal, in order."""
+    by_goal = evaluations_by_goal(folder)
+    return next(iter(by_goal.values()), [])
+
+
+def evaluations_by_goal(folder: Path) -> dict[str, list[Evaluated]]:
+    """Label of a goal -> the evaluations of the run in ``folder``, in order, all of the same seeds and starts."""
+    by_goal: dict[str, list[Evaluated]] = {}
+    for evaluated in _evaluations(folder):
+        by_goal.setdefault(evaluated.goal, []).append(evaluated)
+    return by_goal
+
+
+def _evaluations(folder: Path) -> list[Evaluated]:
+    path = folder / "metrics.jsonl"
+    found = []
+    for line in lines(path):
+        if "returns" not in line:
+            continue
+        try:
+            returns = np.array(line["returns"], np.float64)
+            lengths = np.array(line["lengths"], np.int64)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: an evaluation is not what was written ({reason})") from None
+        expected = found[0].returns.shape if found else returns.shape
+        if returns.ndim != 2 or returns.shape != expected or lengths.shape != expected:
+            raise InputError(f"{path}: not every evaluation has the same seeds and episodes")
+        found.append(Evaluated(_place(line), returns, lengths, str(line.get("goal", ""))))
+    return found
 
 
 def final_metrics(folder: Path) -> dict[str, list[float]]:
     """The metrics that the run in ``folder`` logged last, [S] each."""
     logged = [line["metrics"] for line in lines(folder / "metrics.jsonl") if "metrics" in line]
     return logged[-1] if logged else {}
+
+
+def diverged(folder: Path) -> set[int]:
+    """Numbers, from 0, of the seeds of the run in ``folder`` that had diverged by its last line of metrics."""
+    return _nan(final_metrics(folder))
 
 
 class Run:
@@ -204,18 +261,21 @@ class Run:
         for logger in tuple(self._loggers):
             self._attempt(logger, logger.close)
 
-    def begin(self, place: Place | None) -> None:
+    def begin(self, place: Place | None, goals: int = 1) -> None:
         """Open the logs to go on after ``place``, None for a new start; what metrics.jsonl says of later is dropped.
 
-        An evaluation at ``place`` that was invalid is dropped too: it is to be made again.
+        An evaluation at ``place`` that was invalid, or lacks one of the ``goals``, is dropped too: it is to be made
+        again.
         """
         path = self.folder / "metrics.jsonl"
         kept = [line for line in lines(path) if place and _place(line) <= place]
-        kept = [line for line in kept if not ("invalid" in line and _place(line) == place)]
-        self.evaluated = any("returns" in line and _place(line) == place for line in kept)
+        evaluated = [line for line in kept if "returns" in line and _place(line) == place]
+        self.evaluated = len(evaluated) == goals
+        unsound = {"invalid"} if self.evaluated else {"invalid", "returns"}
+        kept = [line for line in kept if _place(line) != place or not unsound & set(line)]
         self.failed = sum("invalid" in line for line in kept)
         logged = [line["metrics"] for line in kept if "metrics" in line]
-        self.diverged = {s for values in logged[-1:] for value in values.values() for s in _nan(value)}
+        self.diverged = _nan(logged[-1]) if logged else set()
         try:
             plain.write_text(path, "".join(plain.dumps(line) + "\n" for line in kept))
             self._metrics = path.open("a", encoding="utf-8")
@@ -231,11 +291,18 @@ class Run:
         self._write(self._metrics, {**place._asdict(), "metrics": values})
         self._tell(place, {name: _mean(value) for name, value in values.items()})
 
-    def evaluation(self, place: Place, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Log one evaluation, [S, episodes] returns and lengths; NaN and 0 for the seeds that diverged."""
-        self._write(self._metrics, {**place._asdict(), "returns": returns, "lengths": lengths})
-        played = lengths > 0
-        scalars = {"evaluation/return": _mean(returns[played]), "evaluation/length": _mean(lengths[played])}
+    def evaluation(self, place: Place, returns: np.ndarray, lengths: np.ndarray, goals: Sequence[str] = ("",)) -> None:
+        """Log one evaluation, [G, S, episodes] returns and lengths, a line for each of ``goals``; NaN and 0 for the
+        seeds that diverged."""
+        lines, scalars = [], {}
+        for goal, goal_returns, goal_lengths in zip(goals, returns, lengths, strict=True):
+            asked = {"goal": goal} if goal else {}
+            lines.append({**place._asdict(), **asked, "returns": goal_returns, "lengths": goal_lengths})
+            played = goal_lengths > 0
+            suffix = "" if goal == goals[0] else f" of {goal}"
+            scalars[f"evaluation/return{suffix}"] = _mean(goal_returns[played])
+            scalars[f"evaluation/length{suffix}"] = _mean(goal_lengths[played])
+        self._write(self._metrics, *lines)
         self._tell(place, scalars)
 
     def invalid(self, place: Place, problem: str) -> None:
@@ -247,9 +314,9 @@ class Run:
         """Log what depends on the machine: rates, times, memory."""
         self._write(self._timing, values)
 
-    def _write(self, stream: TextIO, value: Mapping[str, Any]) -> None:
+    def _write(self, stream: TextIO, *values: Mapping[str, Any]) -> None:
         try:
-            stream.write(plain.dumps(value) + "\n")
+            stream.write("".join(plain.dumps(value) + "\n" for value in values))
             stream.flush()
         except OSError as error:
             raise self._unwritten(error) from error
@@ -261,8 +328,9 @@ class Run:
         )
 
     def _tell(self, place: Place, scalars: Mapping[str, float]) -> None:
+        known = {name: value for name, value in scalars.items() if not math.isnan(value)}  # all seeds diverged
         for logger in tuple(self._loggers):
-            self._attempt(logger, functools.partial(logger.scalars, place.updates, scalars))
+            self._attempt(logger, functools.partial(logger.scalars, place.updates, known))
 
     def _attempt(self, logger: loggers.Logger, call: Callable[[], None]) -> None:
         try:
@@ -294,8 +362,9 @@ def _place(line: Mapping[str, Any]) -> Place:
     return place
 
 
-def _nan(values: Sequence[Any]) -> list[int]:
-    return [seed for seed, value in enumerate(values) if value == "nan"]
+def _nan(metrics: Mapping[str, Sequence[Any]]) -> set[int]:
+    """The seeds for which a metric is NaN."""
+    return {seed for values in metrics.values() for seed, value in enumerate(values) if value == "nan"}
 
 
 def _mean(values: np.ndarray) -> float:

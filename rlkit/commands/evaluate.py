@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from rlkit import report
+from rlkit import plain, report
 from rlkit.commands import World
 from rlkit.commands.options import EvaluateOptions
-from rlkit.commands.report import data_row, heading, score_row
+from rlkit.commands.report import data_row, heading, label_of, score_row
 from rlkit.compilation import keep_compiled
 from rlkit.datasets import Normaliser
 from rlkit.evaluate import EvaluationError, Evaluator, longest
@@ -17,27 +17,33 @@ from rlkit.types import InputError, RunError
 
 
 def run(options: EvaluateOptions, world: World) -> int:
-    """Print the scores. Raises InputError if the run has no checkpoint or no environment."""
+    """Print the scores of the seeds that did not diverge, and how many did.
+
+    Raises InputError if the run has no checkpoint or no environment, RunError if every seed diverged.
+    """
     record = Record.read(options.run)
-    if options.episodes is not None and options.episodes < 1:
-        raise InputError(f"--episodes {options.episodes}: must be at least 1")
     if record.evaluation is None:
         raise InputError(f"{options.run} names no environment to evaluate in")
     keep_compiled()
-    agent, state = restore(options.run, record)
+    restored = restore(options.run, record, options.config)
     evaluator = Evaluator(
-        agent,
+        restored.agent,
         Normaliser.from_json(record.normaliser),
         functools.partial(world.make_env, record.evaluation.environment),
         episodes=options.episodes or record.evaluation.episodes,
-        seed=record.evaluation.seed if options.seed is None else options.seed,
+        seed=record.evaluation.seed if options.eval_seed is None else options.eval_seed,
         longest=longest(record.spec),
     )
     try:
-        returns = evaluator.run(state).returns
+        returns = evaluator.run(restored.state).returns
     except EvaluationError as error:
         raise RunError(f"{options.run}: {error}") from error
     evaluator.close()
     print(heading(record))
-    report.show([data_row(record), score_row(record.agent, record, returns)])
+    changed = plain.differences(record.config, plain.encode(options.config)) if options.config is not None else []
+    if changed:
+        print(f"with other settings than in training: {'; '.join(changed)}")
+    labels = [label_of(record.agent, goal) for goal in evaluator.goals]
+    rows = [score_row(label, record, reached) for label, reached in zip(labels, returns, strict=True)]
+    report.show([data_row(record), *rows])
     return 0

@@ -41,7 +41,7 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
         trainer = _Trainer(job, run, guard, checkpoints, q_limit)
         _check_room(job, run)
         place = trainer.place(start) if start else None
-        run.begin(place)
+        run.begin(place, trainer.goals)
         parts = fit(
             job.stages, job.buffer, job.stats, record.seeds,
             log_every=record.log_every, mesh=mesh, resume=start, chunk_seconds=CHUNK_SECONDS,
@@ -61,11 +61,18 @@ class _Trainer:
         self._job, self._run, self._guard, self._checkpoints = job, run, guard, checkpoints
         self._before = list(itertools.accumulate((stage.steps for stage in job.stages), initial=0))
         self.total = self._before[-1]
-        self._limit = _q_limit(job) if q_limit is None else q_limit
+        if q_limit is None:
+            q_limit = divergence.limit_of(job.stages, job.buffer, job.stats, job.record.spec.horizon)
+        self._limit = q_limit
         self._evaluator = _evaluator(job)
         self._compiled = -1  # the stage of which a chunk has run in this process
         self._rate = _Rate()
         self._failure = ""  # of the latest evaluation
+
+    @property
+    def goals(self) -> int:
+        """How many goals an evaluation asks for."""
+        return len(self._evaluator.goals) if self._evaluator else 1
 
     def place(self, progress: Progress) -> Place:
         """Where ``progress`` stands."""
@@ -135,6 +142,8 @@ class _Trainer:
             if len(known) == len(seeds):
                 numbers = checkpoint.numbers(self._checkpoints.folder)
                 last = f"the last good checkpoint is {numbers[-1]}" if numbers else "there is no checkpoint yet"
+                if metrics:  # so that the run's folder says which seeds diverged: all
+                    self._run.metrics(place, divergence.without(metrics, known))
                 raise RunError(f"{self._run.folder}: {told}; {last}; {divergence.ADVICE}")
             print(f"rlkit: {told}; the other seeds go on", file=sys.stderr)
         return divergence.without(metrics, known)
@@ -158,11 +167,15 @@ class _Trainer:
             return
         self._guard.enter("saving")
         self._failure = ""
-        returns = np.full((len(self._job.record.seeds), played.returns.shape[1]), np.nan)
+        goals, _, episodes = played.returns.shape
+        returns = np.full((goals, len(self._job.record.seeds), episodes), np.nan)
         lengths = np.zeros(returns.shape, np.int64)
-        returns[sound], lengths[sound] = played
-        self._run.evaluation(place, returns, lengths)
-        display.say(f"after {place.step} updates: {_score(self._job, played.returns)}")
+        returns[:, sound], lengths[:, sound] = played
+        labels = list(self._evaluator.goals)
+        self._run.evaluation(place, returns, lengths, labels)
+        for label, reached in zip(labels, played.returns, strict=True):
+            asked = f", asked for {label}" if label else ""
+            display.say(f"after {place.step} updates{asked}: {_score(self._job, reached)}")
 
 
 class _Rate:
@@ -198,10 +211,6 @@ def _check_room(job: Job, run: Run) -> None:
     free = shutil.disk_usage(run.folder).free
     if free < need:
         raise InputError(f"{run.folder}: the checkpoints need {need:,} bytes, and {free:,} are free: make room")
-
-
-def _q_limit(job: Job) -> float:
-    return divergence.default_limit(float(np.abs(np.asarray(job.buffer.reward)).max()), job.record.spec.horizon)
 
 
 def _evaluator(job: Job) -> Evaluator | None:
