@@ -9,7 +9,7 @@ from conftest import random_episodes
 
 from agents.bc import BC, Config
 from rlkit import loop
-from rlkit.buffer import Buffer, stats
+from rlkit.buffer import Buffer, abstract, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.loop import fit
 from rlkit.sharding import make_mesh
@@ -136,3 +136,19 @@ def test_what_a_stage_is_made_into_is_handed_on_and_a_resumed_run_has_the_same_b
 
 def _bits(tree):
     return [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_no_seed_gets_a_copy_of_the_data(world, devices):
+    """Memory that a chunk allocates beside its inputs and outputs, for four seeds on a million rows."""
+    (stage,), small, moments = world
+    mesh = make_mesh(4, jax.devices()[:devices])
+    large = abstract(stage.learner.spec, 1_000_000, 999_000, ())
+    init_keys, step_keys = jax.eval_shape(lambda: loop._stage_keys(np.arange(4, dtype=np.uint32), 0))
+    state = loop.abstract_state([stage], 0, small, moments, range(4))
+    sums = {"policy/loss": jax.ShapeDtypeStruct((4,), np.float32)}
+    number = jax.ShapeDtypeStruct((), np.int32)
+    program = loop._chunk.lower(stage.learner, mesh, state, sums, large, step_keys, number, number).compile()
+    rows = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(large))
+    assert rows > 30_000_000
+    assert program.memory_analysis().temp_size_in_bytes < rows / 10
