@@ -30,6 +30,7 @@ def load(
     greedy: bool = True,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
+    agent: str | None = None,
 ) -> Policy:
     """The policy at the last checkpoint of a run directory.
 
@@ -39,6 +40,7 @@ def load(
         greedy: whether the policy takes its likeliest action; else it samples, starting from ``seed``.
         config: settings of the agent to act with in place of the recorded ones, such as what it is asked for. They must
             leave the arrays of its state as they are.
+        agent: ``module:Config``, for an agent in a module of your own.
 
     Returns:
         A Policy, which needs neither data nor environment.
@@ -54,7 +56,7 @@ def load(
     record = Record.read(folder)
     if member is not None and not 0 <= member < len(record.seeds):
         raise InputError(f"{folder} has {len(record.seeds)} seeds; member {member} is not one of them")
-    settings = altered(recorded_config(record), config) if config else None
+    settings = altered(recorded_config(record, agent), config or {})
     agent, states, members = restore(folder, record, settings)
     if member is not None and member not in members:
         rest = ", ".join(map(str, members))

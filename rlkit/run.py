@@ -15,20 +15,17 @@ curve.png      the learning curve
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import math
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
-from rlkit import loggers, plain
+from rlkit import loggers, plain, registry
 from rlkit.statistics import Estimate
 from rlkit.types import InputError, RunError, Spec, Stage
 
@@ -125,24 +122,20 @@ class Record:
         return identity | {"dataset fingerprint": self.data.fingerprint}
 
 
-def recorded_config(record: Record) -> Any:
-    """The Config of a run, from the agent's module that its record names."""
-    return plain.decode(agent_module(record.module).Config, record.config, "run.json: config")
+def recorded_config(record: Record, agent: str | None = None) -> Any:
+    """The Config of a run, an instance of the class in the module that its record names.
+
+    agent: ``module:Config`` as the user typed it, for an agent in a module of their own, which a record alone does not
+    import.
+    """
+    method = registry.recorded(record.module, agent)
+    return plain.decode(method.config, record.config, "run.json: config")
 
 
 def rebuild(record: Record, config: Any = None) -> tuple[Stage, ...]:
     """The stages of a run; those of ``config`` in place of the recorded one, if it is given."""
     config = recorded_config(record) if config is None else config
     return config.stages(record.spec, record.steps)
-
-
-def agent_module(name: str) -> ModuleType:
-    """Import ``name``; InputError unless it is a module of the package ``agents``, since a record is not trusted."""
-    if not re.fullmatch(r"agents\.[a-z][a-z0-9_]*", name):
-        raise InputError(f"run.json: {name!r} is not a module of the package agents")
-    if importlib.util.find_spec(name) is None:
-        raise InputError(f"run.json: there is no module {name}; was the run made by another version?")
-    return importlib.import_module(name)
 
 
 class Place(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from rlkit import __version__, ranges
+from rlkit import __version__, ranges, registry
 from rlkit.datasets.options import DataOptions
 from rlkit.ranges import Count, Range, Seed, Whole
 from rlkit.types import InputError, Preset
@@ -100,6 +100,8 @@ class EvaluateOptions(Generic[C]):
     """Episodes for each seed of the run. Default: as in training."""
     eval_seed: Seed | None = None
     """Episode i is reset with EVAL-SEED + i. Default: as in training."""
+    agent: str | None = None
+    """module:Config, for an agent in a module of your own, as in training."""
 
 
 @dataclass(frozen=True)
@@ -182,27 +184,35 @@ def _parse(argv: Sequence[str], world: World) -> Asked | str:
 
 
 def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
+    entries = registry.installed() | dict(world.agents)
     if not argv or argv[0] in HELP:
-        summaries = {name: entry.summary for name, entry in world.agents.items()}
-        return _listing("rlkit train AGENT [OPTIONS]", summaries, "rlkit train AGENT --help lists an agent's options.")
-    name, rest = _known("agent", argv[0], world.agents), argv[1:]
+        summaries = {name: entry.summary for name, entry in entries.items()}
+        hint = (
+            "rlkit train AGENT --help lists an agent's options. An agent in a file of yours is named as module:Config."
+        )
+        return _listing("rlkit train AGENT [OPTIONS]", summaries, hint)
+    name, rest = argv[0], argv[1:]
     if set(HELP) & set(rest):
         for slow in ("optax", "rlkit.networks"):
             sys.modules.setdefault(slow, _Deferred(slow))
-    module = importlib.import_module(world.agents[name].module)
+    if registry.is_typed(name):
+        method, summary = registry.typed(name), f"The agent {name}"
+    else:
+        entry = entries[_known("agent", name, entries)]
+        method, summary = registry.named(entry.module), entry.summary
     default = TrainOptions(
-        config=module.Config(), data=DataOptions(_default_dataset(world)), agent=name, module=module.__name__
+        config=method.config(), data=DataOptions(_default_dataset(world)), agent=name, module=method.module
     )
-    if chosen := _preset_in(rest):
-        preset = module.PRESETS[_known("preset", chosen, module.PRESETS)]
+    if chosen := _value_of("--preset", rest):
+        preset = method.presets[_known("preset", chosen, method.presets)]
         data = dataclasses.replace(default.data, **preset.data)
         default = dataclasses.replace(default, config=preset.config, steps=preset.steps, data=data, preset=chosen)
     return tyro.cli(
-        TrainOptions[module.Config],
+        TrainOptions[method.config],
         args=rest,
         default=default,
         prog=f"rlkit train {name}",
-        description=f"{world.agents[name].summary}\n\n{_presets(module.PRESETS)}",
+        description=f"{summary}\n\n{_presets(method.presets)}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
 
@@ -214,7 +224,7 @@ def _parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
     if folder is not None:
         from rlkit.run import Record, recorded_config
 
-        config = recorded_config(Record.read(Path(folder)))
+        config = recorded_config(Record.read(Path(folder)), _value_of("--agent", argv))
     return tyro.cli(
         EvaluateOptions[type(config)],
         args=argv,
@@ -240,11 +250,11 @@ def _default_dataset(world: World) -> str:
     return found[0].parent.parent.relative_to(world.datasets).as_posix() if found else tyro.MISSING
 
 
-def _preset_in(argv: Sequence[str]) -> str | None:
-    # before the rest is read, since a preset changes the defaults
-    parser = argparse.ArgumentParser(prog="rlkit train", add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset")
-    return parser.parse_known_args(argv)[0].preset
+def _value_of(option: str, argv: Sequence[str]) -> str | None:
+    """What ``option`` is given, before the rest is read: it says what else there is to be read."""
+    parser = argparse.ArgumentParser(prog="rlkit", add_help=False, allow_abbrev=False)
+    parser.add_argument(option, dest="value")
+    return parser.parse_known_args(argv)[0].value
 
 
 def _presets(presets: Mapping[str, Preset]) -> str:
