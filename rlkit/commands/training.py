@@ -1,29 +1,26 @@
-"""What happens while a run trains: log, judge, save, evaluate, and stop when asked to."""
+"""What `rlkit train` does while it trains: `train` reads top to bottom; what it calls stands below."""
 
 from __future__ import annotations
 
-import itertools
 import resource
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
 from rlkit import checkpoint, divergence
 from rlkit.checkpoint import Checkpoints
-from rlkit.evaluate import EvaluationError, Evaluator, longest, score
+from rlkit.evaluate import Evaluation, EvaluationError, Evaluator, score
 from rlkit.interrupts import Guard, Stop
+from rlkit.job import Job
 from rlkit.loop import Progress, abstract_state, finite, fit
 from rlkit.progress import Display
-from rlkit.run import Place, Run
+from rlkit.run import Position, Run
 from rlkit.sharding import make_mesh
-from rlkit.types import InputError, RunError, State
-
-if TYPE_CHECKING:
-    from rlkit.commands.train import Job
+from rlkit.types import InputError, RunError
 
 KEEP = 2  # checkpoints
 CHUNK_SECONDS = 0.5  # a signal is answered when the running chunk has ended
@@ -35,150 +32,163 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
 
     Raises Stop, with a checkpoint, if ``guard`` was asked to stop, and RunError if nothing sound is left to train.
     """
-    record, mesh = job.record, make_mesh(len(job.record.seeds))
+    record, stages = job.record, job.stages
+    mesh = make_mesh(len(record.seeds))
+    if q_limit is None:
+        q_limit = divergence.limit_of(stages, job.buffer, job.stats, record.spec.horizon)
+    evaluator = job.evaluator()
+    clock = Clock()
+    failure = ""  # of the latest evaluation
+
     with Checkpoints(run.folder / "checkpoints", KEEP, record.identity()) as checkpoints:
-        start = checkpoints.last(job.stages, job.buffer, job.stats, record.seeds, mesh)
-        trainer = _Trainer(job, run, guard, checkpoints, q_limit)
-        _check_room(job, run)
-        place = trainer.place(start) if start else None
-        run.begin(place, trainer.goals)
-        parts = fit(
-            job.stages, job.buffer, job.stats, record.seeds,
-            log_every=record.log_every, mesh=mesh, resume=start, chunk_seconds=CHUNK_SECONDS,
-        )  # fmt: skip
-        with Display(trainer.total, place.updates if place else 0) as display:
-            if place:
-                trainer.resume(display, place, start)
-            for progress in parts:
-                trainer.step(display, progress)
-    return trainer.faults()
+        # --- where the run stands ---
+        start = checkpoints.last(stages, job.buffer, job.stats, record.seeds, mesh)
+        check_room(job, run)
+        position = job.position(start) if start else None
+        run.begin(position, len(evaluator.goals) if evaluator else 1)
+        done = position.updates if position else 0
+        with Display(job.updates, done) as display:
+            if start:
+                display.say(f"going on after {done} updates")
+                if job.is_due(start) and not run.evaluated:  # it was stopped before its end
+                    failure = evaluate(job, run, guard, evaluator, display, start)
+            guard.enter("compilation")
+            clock.start(done)
+
+            # --- training ---
+            for progress in fit(
+                stages,
+                job.buffer,
+                job.stats,
+                record.seeds,
+                log_every=record.log_every,
+                mesh=mesh,
+                resume=start,
+                chunk_seconds=CHUNK_SECONDS,
+            ):
+                guard.enter("saving")
+                stop = guard.code
+                stage = stages[progress.stage]
+                position = job.position(progress)
+                has_trained = progress.step > 0
+                if has_trained:
+                    display.update(stage.name, position.updates, clock.count(position.updates))
+
+                # --- judge and log ---
+                if progress.metrics:
+                    judge(job, run, progress, q_limit)
+                    run.metrics(position, divergence.without(progress.metrics, run.diverged))
+                    run.timing({"updates": position.updates, "updates_per_second": clock.close(), **memory()})
+                elif stop is not None and has_trained:  # what has diverged must not push out a sound checkpoint
+                    sound = jax.device_get(finite(progress.state, progress.sums))
+                    judge(job, run, progress._replace(finite=sound), q_limit)
+
+                # --- save ---
+                if has_trained and (stop is not None or job.is_due(progress)):
+                    checkpoints.save(position.updates, progress)
+
+                # --- stop ---
+                if stop is not None:
+                    display.say(f"stopped after {position.updates} updates; --resume auto goes on from there")
+                    raise Stop(stop)
+
+                # --- evaluate ---
+                if job.is_due(progress):
+                    failure = evaluate(job, run, guard, evaluator, display, progress)
+
+                # --- go on: the first chunk of a stage begins with its compilation ---
+                guard.enter("training" if has_trained and progress.step < stage.steps else "compilation")
+                clock.start(position.updates)
+    return faults(job, run, failure)
 
 
-class _Trainer:
-    """One training: every part of it that `fit` yields is passed to `step`."""
-
-    def __init__(self, job: Job, run: Run, guard: Guard, checkpoints: Checkpoints, q_limit: float | None):
-        self._job, self._run, self._guard, self._checkpoints = job, run, guard, checkpoints
-        self._before = list(itertools.accumulate((stage.steps for stage in job.stages), initial=0))
-        self.total = self._before[-1]
-        if q_limit is None:
-            q_limit = divergence.limit_of(job.stages, job.buffer, job.stats, job.record.spec.horizon)
-        self._limit = q_limit
-        self._evaluator = _evaluator(job)
-        self._compiled = -1  # the stage of which a chunk has run in this process
-        self._rate = _Rate()
-        self._failure = ""  # of the latest evaluation
-
-    @property
-    def goals(self) -> int:
-        """How many goals an evaluation asks for."""
-        return len(self._evaluator.goals) if self._evaluator else 1
-
-    def place(self, progress: Progress) -> Place:
-        """Where ``progress`` stands."""
-        return Place(progress.stage, progress.step, self._before[progress.stage] + progress.step)
-
-    def resume(self, display: Display, place: Place, start: Progress) -> None:
-        """Make the evaluation that was due where the run goes on, if it was stopped before its end."""
-        display.say(f"going on after {place.updates} updates")
-        if self._due(start) and not self._run.evaluated:
-            self._evaluate(display, place, start.state)
-        self._go_on(start)
-
-    def step(self, display: Display, progress: Progress) -> None:
-        """Log, judge, save and evaluate; raises Stop where the run was asked to stop."""
-        place = self.place(progress)
-        if progress.step:
-            self._compiled = progress.stage
-            display.update(self._job.stages[progress.stage].name, place.updates, self._rate.count(place.updates))
-        self._guard.enter("saving")
-        stop = self._guard.code
-        if progress.metrics:
-            self._run.metrics(place, self._judge(place, progress.metrics, progress.finite))
-            self._run.timing({"updates": place.updates, "updates_per_second": self._rate.close(), **_memory()})
-        elif stop is not None and progress.step:  # what has diverged must not push out a sound checkpoint
-            self._judge(place, {}, jax.device_get(finite(progress.state, progress.sums)))
-        if progress.step and (stop is not None or self._due(progress)):
-            self._checkpoints.save(place.updates, progress)
-        if stop is not None:
-            display.say(f"stopped after {place.updates} updates; --resume auto goes on from there")
-            raise Stop(stop)
-        if self._due(progress):
-            self._evaluate(display, place, progress.state)
-        self._go_on(progress)
-
-    def faults(self) -> list[str]:
-        """What went wrong on the way. RunError if the last evaluation did."""
-        if self._failure:
-            raise RunError(
-                f"{self._run.folder}: training is done, but its last evaluation is invalid ({self._failure}): mend the "
-                "environment, and --resume auto makes it again"
-            )
-        seeds = ", ".join(str(self._job.record.seeds[number]) for number in sorted(self._run.diverged))
-        found = [f"seeds that diverged and are left out of the scores: {seeds}"] if seeds else []
-        if self._run.failed:
-            found.append(f"{self._run.failed} evaluations are invalid; metrics.jsonl says why")
-        return found
-
-    def _go_on(self, progress: Progress) -> None:
-        """Hand over to `fit`, whose first chunk of a stage begins with its compilation."""
-        known = self._compiled == progress.stage and progress.step < self._job.stages[progress.stage].steps
-        self._guard.enter("training" if known else "compilation")
-        self._rate.start(self.place(progress).updates)
-
-    def _due(self, progress: Progress) -> bool:
-        """Whether a checkpoint and, in the last stage, an evaluation go with ``progress``."""
-        over = progress.step == self._job.stages[progress.stage].steps
-        return over or progress.step % self._job.record.eval_every == 0
-
-    def _judge(self, place: Place, metrics: dict[str, np.ndarray], sound: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics, with NaN for the seeds that have diverged by now. RunError if all have."""
-        seeds, known = self._job.record.seeds, self._run.diverged
-        for number, what in divergence.diverged(metrics, sound, self._limit).items():
-            if number in known:
-                continue
-            known.add(number)
-            told = f"seed {seeds[number]} diverged by step {place.step} of {self._job.stages[place.stage].name}: {what}"
-            if len(known) == len(seeds):
-                numbers = checkpoint.numbers(self._checkpoints.folder)
-                last = f"the last good checkpoint is {numbers[-1]}" if numbers else "there is no checkpoint yet"
-                if metrics:  # so that the run's folder says which seeds diverged: all
-                    self._run.metrics(place, divergence.without(metrics, known))
-                raise RunError(f"{self._run.folder}: {told}; {last}; {divergence.ADVICE}")
-            print(f"rlkit: {told}; the other seeds go on", file=sys.stderr)
-        return divergence.without(metrics, known)
-
-    def _evaluate(self, display: Display, place: Place, state: State) -> None:
-        """Evaluate the seeds that have not diverged. An evaluation that fails is logged as invalid."""
-        if self._evaluator is None or place.stage != len(self._job.stages) - 1:
-            return
-        self._guard.enter("evaluation")
-        lost = self._run.diverged
-        sound = np.array([number for number in range(len(self._job.record.seeds)) if number not in lost])
-        if lost:
-            state = jax.tree.map(lambda leaf: leaf[sound], state)
-        try:
-            played = self._evaluator.run(state, self._guard.beat)
-        except (EvaluationError, TimeoutError) as error:
-            self._guard.enter("saving")
-            self._failure = str(error)
-            self._run.invalid(place, self._failure)
-            print(f"rlkit: the evaluation after {place.step} updates is invalid: {error}", file=sys.stderr)
-            return
-        self._guard.enter("saving")
-        self._failure = ""
-        goals, _, episodes = played.returns.shape
-        returns = np.full((goals, len(self._job.record.seeds), episodes), np.nan)
-        lengths = np.zeros(returns.shape, np.int64)
-        returns[:, sound], lengths[:, sound] = played
-        labels = list(self._evaluator.goals)
-        self._run.evaluation(place, returns, lengths, labels)
-        for label, reached in zip(labels, played.returns, strict=True):
-            asked = f", asked for {label}" if label else ""
-            display.say(f"after {place.step} updates{asked}: {_score(self._job, reached)}")
+def judge(job: Job, run: Run, progress: Progress, q_limit: float) -> None:
+    """Note the seeds that have diverged by ``progress``, in ``run.diverged``, and say so. RunError if all have."""
+    seeds, known = job.record.seeds, run.diverged
+    for number, reason in divergence.diverged(progress.metrics, progress.finite, q_limit).items():
+        if number in known:
+            continue
+        known.add(number)
+        stage = job.stages[progress.stage].name
+        message = f"seed {seeds[number]} diverged by step {progress.step} of {stage}: {reason}"
+        if len(known) < len(seeds):
+            print(f"rlkit: {message}; the other seeds go on", file=sys.stderr)
+            continue
+        if progress.metrics:  # so that the run's folder says which seeds diverged: all
+            run.metrics(job.position(progress), divergence.without(progress.metrics, known))
+        numbers = checkpoint.numbers(run.folder / "checkpoints")
+        last = f"the last good checkpoint is {numbers[-1]}" if numbers else "there is no checkpoint yet"
+        raise RunError(f"{run.folder}: {message}; {last}; {divergence.ADVICE}")
 
 
-class _Rate:
+def evaluate(
+    job: Job, run: Run, guard: Guard, evaluator: Evaluator | None, display: Display, progress: Progress
+) -> str:
+    """Evaluate the seeds that have not diverged, in the last stage, and log the returns.
+
+    An evaluation that fails is logged as invalid, and the reason is returned; else "".
+    """
+    if evaluator is None or progress.stage != len(job.stages) - 1:
+        return ""
+    position = job.position(progress)
+    seeds = len(job.record.seeds)
+    sound = np.array([number for number in range(seeds) if number not in run.diverged])
+    state = progress.state
+    if len(sound) < seeds:
+        state = jax.tree.map(lambda leaf: leaf[sound], state)
+    guard.enter("evaluation")
+    try:
+        played = evaluator.run(state, guard.beat)
+    except (EvaluationError, TimeoutError) as error:
+        guard.enter("saving")
+        run.invalid(position, str(error))
+        print(f"rlkit: the evaluation after {progress.step} updates is invalid: {error}", file=sys.stderr)
+        return str(error)
+    guard.enter("saving")
+    goals = list(evaluator.goals)
+    whole = among_all(played, sound, seeds)
+    run.evaluation(position, whole.returns, whole.lengths, goals)
+    for goal, returns in zip(goals, played.returns, strict=True):
+        asked = f", asked for {goal}" if goal else ""
+        display.say(f"after {progress.step} updates{asked}: {summary(job, returns)}")
+    return ""
+
+
+def among_all(played: Evaluation, sound: np.ndarray, seeds: int) -> Evaluation:
+    """The evaluation of the seeds ``sound`` as one of all ``seeds``: the others have returns NaN and lengths 0."""
+    goals, _, episodes = played.returns.shape
+    returns = np.full((goals, seeds, episodes), np.nan)
+    lengths = np.zeros((goals, seeds, episodes), np.int64)
+    returns[:, sound] = played.returns
+    lengths[:, sound] = played.lengths
+    return Evaluation(returns, lengths)
+
+
+def summary(job: Job, returns: np.ndarray) -> str:
+    """Mean return, and score where the environment has reference returns."""
+    text = f"return {returns.mean():.1f}"
+    if reference := job.record.reference:
+        text += f", score {score(returns.mean(), (reference.random, reference.expert)):.1f}"
+    return text
+
+
+def faults(job: Job, run: Run, failure: str) -> list[str]:
+    """What went wrong in a run that came to its end. RunError if its last evaluation did, for the reason ``failure``."""
+    if failure:
+        raise RunError(
+            f"{run.folder}: training is done, but its last evaluation is invalid ({failure}): mend the environment, "
+            "and --resume auto makes it again"
+        )
+    lines = []
+    if run.diverged:
+        seeds = ", ".join(str(job.record.seeds[number]) for number in sorted(run.diverged))
+        lines.append(f"seeds that diverged and are left out of the scores: {seeds}")
+    if run.failed:
+        lines.append(f"{run.failed} evaluations are invalid; metrics.jsonl says why")
+    return lines
+
+
+class Clock:
     """Updates a second while `fit` runs, since the last log line."""
 
     def __init__(self) -> None:
@@ -202,7 +212,16 @@ class _Rate:
         return rate
 
 
-def _check_room(job: Job, run: Run) -> None:
+def memory() -> Mapping[str, int]:
+    """Largest memory so far in bytes: of the process, and of the device where it tells."""
+    peaks = {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    device = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in device:
+        peaks["device_peak_bytes"] = device["peak_bytes_in_use"]
+    return peaks
+
+
+def check_room(job: Job, run: Run) -> None:
     """InputError if the checkpoints to come have no room: a new one is written before the oldest is removed."""
     seeds = job.record.seeds
     states = [abstract_state(job.stages, n, job.buffer, job.stats, seeds) for n in range(len(job.stages))]
@@ -211,31 +230,3 @@ def _check_room(job: Job, run: Run) -> None:
     free = shutil.disk_usage(run.folder).free
     if free < need:
         raise InputError(f"{run.folder}: the checkpoints need {need:,} bytes, and {free:,} are free: make room")
-
-
-def _evaluator(job: Job) -> Evaluator | None:
-    if job.make_env is None:
-        return None
-    evaluation = job.record.evaluation
-    return Evaluator(
-        job.stages[-1].learner,
-        job.normaliser,
-        job.make_env,
-        episodes=evaluation.episodes,
-        seed=evaluation.seed,
-        longest=longest(job.record.spec),
-    )
-
-
-def _memory() -> dict[str, int]:
-    """Largest memory so far: of the process, and of the device where it tells."""
-    device = jax.devices()[0].memory_stats() or {}
-    peak = {"device_peak_bytes": device["peak_bytes_in_use"]} if "peak_bytes_in_use" in device else {}
-    return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **peak}
-
-
-def _score(job: Job, returns: np.ndarray) -> str:
-    text = f"return {returns.mean():.1f}"
-    if reference := job.record.reference:
-        text += f", score {score(returns.mean(), (reference.random, reference.expert)):.1f}"
-    return text
