@@ -179,7 +179,7 @@ def believed_and_realised(config, mesh):
     return float(believed), float(reward @ point_mass.GAMMA ** jnp.arange(float(point_mass.STEPS))), float(reward.sum())
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_sac_believes_more_than_comes_and_cql_less_and_finds_the_good_controller(mesh):
     """After card 7e, with smaller networks and batches. The data's mean return is -30.2, the good controller's -4.8;
     the card's CQL scored -13.3. With the temperature fixed at 1e-3 ours scores -31: a nearly deterministic policy

@@ -121,7 +121,7 @@ def test_unbounded_actions_are_refused():
         SMALL.stages(dataclasses.replace(SPEC, action=Box((2,), (-np.inf,) * 2, (np.inf,) * 2)), 1)
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_the_point_mass_is_led_by_its_good_third(mesh):
     """Measured with two seeds: -4.0; the good controller -4.7, the data -30.1."""
     config = Config(

@@ -239,7 +239,7 @@ def descended():
     return {"film": run(Config())[0], "naive": naive, "naive, full gradient": naive_full}
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_toy_a_the_conditioned_bonus_leads_actions_to_the_data_and_the_concatenated_one_does_not(descended):
     """Card: 0.91 (0.81 to 0.98) of random actions end within 0.25 of the data's corner under FiLM and bilinear layers,
     0.38 (0.08 to 0.76) under concatenation; means of five seeds, since single seeds overlap."""
@@ -248,7 +248,7 @@ def test_toy_a_the_conditioned_bonus_leads_actions_to_the_data_and_the_concatena
     assert film.mean() - naive.mean() >= 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_toy_a_concatenation_fails_by_the_gradient_not_by_the_bonus(descended):
     """Both bonuses separate random actions from the data by more than 500 times (card), and the same concatenated one
     leads to the data once the gradient passes through the prior too."""
@@ -257,7 +257,7 @@ def test_toy_a_concatenation_fails_by_the_gradient_not_by_the_bonus(descended):
     assert descended["naive, full gradient"][0].mean() >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_toy_b_beta_must_match_the_scale_of_q(mesh):
     """Card: a cliff past the edge of the good corner. Q alone falls off (-1), beta = 100 stays on (0.71, the mean
     of three seeds; staying in support at random would give 0.51); with concatenation it does not always (0.38)."""

@@ -182,7 +182,7 @@ def on_the_line(x):
     return np.where(x < 0, -1.0, -x)
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_on_the_line_rollouts_with_the_lower_bound_stay_and_with_the_mean_they_run_off(mesh):
     base = sac.Config((32, 32), gamma=0.9, tau=0.02, initial_alpha=0.1, batch_size=64)
     base = dataclasses.replace(base, **{f"{name}_learning_rate": 3e-3 for name in ("actor", "critic", "alpha")})

@@ -111,7 +111,7 @@ def test_discrete_actions_are_refused():
         SMALL.stages(dataclasses.replace(SPEC, action=Discrete(2)), 1)
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_on_the_point_mass_the_anchor_must_be_neither_too_strong_nor_too_weak(mesh):
     """Measured with two seeds: -5.1 at alpha 10 (-3.7, -6.6), -33.9 at 2.5, whose actor is a clone, and -15.7 at 160,
     whose actor trusts the critics (-11.2, -20.3).
