@@ -26,6 +26,7 @@ import optax
 from agents.sac import SAC
 from rlkit import networks, optim
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -33,44 +34,44 @@ from rlkit.types import Array, InputError, Key, Metrics, Preset, Spec, Stage, St
 class Config:
     """Hyper-parameters of CQL and Cal-QL."""
 
-    cql_alpha: float = 10.0
+    cql_alpha: Weight = 10.0
     """Weight of the conservative term beside the squared error (which has no half)."""
     calibrate: bool = False
     """Cal-QL: values of the policy's actions enter the conservative term no lower than the data's return to go."""
-    lagrange_gap: float | None = None
+    lagrange_gap: Finite | None = None
     """Gap that a learned multiplier of cql_alpha, at most 1e6, steers the conservative term to; no multiplier if not
     given."""
-    min_gap: float | None = None
+    min_gap: Finite | None = None
     """Below this gap a state's conservative term has no gradient; unlimited if not given."""
-    candidates: int = 10
+    candidates: Count = 10
     """Actions in the conservative term from each of the uniform distribution, the policy at s and the policy at s'."""
     max_backup: bool = False
     """Back up the best of as many actions at s', rather than one."""
     backup_entropy: bool = False
     """Whether the backed-up value contains the policy's entropy."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: Widths = (256, 256, 256)
     """Hidden layers of the actor."""
-    critic_widths: tuple[int, ...] = (256, 256, 256)
+    critic_widths: Widths = (256, 256, 256)
     """Hidden layers of each critic."""
-    critics: int = 2
+    critics: Count = 2
     """Critics; the smallest of their values counts."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    actor_learning_rate: float = 3e-5
+    actor_learning_rate: LearningRate = 3e-5
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics and for the logarithm of the multiplier."""
-    alpha_learning_rate: float = 3e-5
+    alpha_learning_rate: LearningRate = 3e-5
     """Adam's step size for the logarithm of the temperature."""
-    initial_alpha: float = 1.0
+    initial_alpha: Positive = 1.0
     """Temperature at the start."""
-    target_entropy: float | None = None
+    target_entropy: Finite | None = None
     """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
-    chunk: int | None = None
+    chunk: Count | None = None
     """States whose candidates are valued at once: less memory, the same step. The whole batch if not given, which suits
     an accelerator; on a CPU 16 is faster."""
 
@@ -110,6 +111,11 @@ class Candidates(NamedTuple):
 @dataclass(frozen=True)
 class CQL(SAC):
     """SAC with the conservative term in the loss of its critics."""
+
+    @property
+    def intrinsic_reward(self) -> float:
+        """SAC's, where the entropy is backed up at all."""
+        return super().intrinsic_reward if self.config.backup_entropy else 0.0
 
     def init(self, key: Key, prev: None, stats: Stats) -> CQLState:
         """SAC's, and a multiplier of e."""

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.sac import SAC
+from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, InputError, Metrics, Preset, Spec, Stage, Transitions
 
 
@@ -24,29 +25,29 @@ from rlkit.types import Array, InputError, Metrics, Preset, Spec, Stage, Transit
 class Config:
     """Hyper-parameters of SAC-N and EDAC."""
 
-    critics: int = 10
+    critics: Count = 10
     """Critics; the smallest of their values counts."""
-    eta: float = 1.0
+    eta: Weight = 1.0
     """Weight of the diversity of the critics' action gradients; 0 is SAC-N."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: Widths = (256, 256, 256)
     """Hidden layers of the actor and of each critic."""
     critic_layer_norm: bool = False
     """LayerNorm after each ReLU of the critics."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: LearningRate = 3e-4
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics."""
-    alpha_learning_rate: float = 3e-4
+    alpha_learning_rate: LearningRate = 3e-4
     """Adam's step size for the logarithm of the temperature."""
-    initial_alpha: float = 1.0
+    initial_alpha: Positive = 1.0
     """Temperature at the start."""
-    target_entropy: float | None = None
+    target_entropy: Finite | None = None
     """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:

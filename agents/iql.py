@@ -26,6 +26,7 @@ from rlkit import losses, networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, Fraction, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -33,23 +34,23 @@ from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stat
 class Config:
     """Hyper-parameters of IQL."""
 
-    expectile: float = 0.7
+    expectile: Fraction = 0.7
     """Expectile of Q over the data's actions that V is: 0.5 is their mean, towards 1 their best."""
-    beta: float = 3.0
+    beta: Weight = 3.0
     """Inverse temperature of the policy's weights exp(beta (Q - V)), to suit the rewards' scale: 0 clones the data."""
-    max_weight: float = 100.0
+    max_weight: Positive = 100.0
     """Largest weight of one step."""
-    widths: tuple[int, ...] = (256, 256)
+    widths: Widths = (256, 256)
     """Hidden layers of the actor, of each critic and of V."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: LearningRate = 3e-4
     """Adam's step size for the actor at the start; it falls to 0 along a cosine over all updates."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics and V."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:

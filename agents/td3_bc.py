@@ -24,6 +24,7 @@ from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, LearningRate, TargetShare, Weight, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -31,25 +32,25 @@ from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transit
 class Config:
     """Hyper-parameters of TD3+BC."""
 
-    alpha: float = 2.5
+    alpha: Weight = 2.5
     """Weight of Q, normalised, against the imitation: 0 clones the data, large values are TD3."""
-    widths: tuple[int, ...] = (256, 256)
+    widths: Widths = (256, 256)
     """Hidden layers of the actor and of each critic."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online networks that their targets take over whenever the actor moves."""
-    policy_delay: int = 2
+    policy_delay: Count = 2
     """Updates of the critics for one of the actor and the targets."""
-    policy_noise: float = 0.2
+    policy_noise: Weight = 0.2
     """Standard deviation of the noise on the target policy's actions."""
-    noise_clip: float = 0.5
+    noise_clip: Weight = 0.5
     """Largest size of that noise."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: LearningRate = 3e-4
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer, plain
+from rlkit import buffer
 from rlkit.checkpoint import Checkpoints
 from rlkit.datasets import Normaliser, spaces
 from rlkit.loop import finite
-from rlkit.run import Record, diverged
+from rlkit.run import Record, diverged, rebuild
 from rlkit.sharding import make_mesh
-from rlkit.types import Agent, InputError, Key, Memory, Percept, RunError, Stage, State, Stats
+from rlkit.types import Agent, InputError, Key, Memory, Percept, RunError, State, Stats
 
 
 def load(run: str | Path, *, member: int | None = None, greedy: bool = True, seed: int = 0) -> Policy:
@@ -81,22 +78,6 @@ def _sound_members(folder: Path, state: State) -> tuple[int, ...]:
     if not members:
         raise RunError(f"{folder}: every seed of this run diverged in training, so it has no policy: train it anew")
     return members
-
-
-def rebuild(record: Record) -> tuple[Stage, ...]:
-    """The stages of a run, from the agent's module that its record names."""
-    module = agent_module(record.module)
-    config = plain.decode(module.Config, record.config, "run.json: config")
-    return config.stages(record.spec, record.steps)
-
-
-def agent_module(name: str) -> ModuleType:
-    """Import ``name``; InputError unless it is a module of the package ``agents``, since a record is not trusted."""
-    if not re.fullmatch(r"agents\.[a-z][a-z0-9_]*", name):
-        raise InputError(f"run.json: {name!r} is not a module of the package agents")
-    if importlib.util.find_spec(name) is None:
-        raise InputError(f"run.json: there is no module {name}; was the run made by another version?")
-    return importlib.import_module(name)
 
 
 def _space(form: dict[str, Any], where: str) -> gymnasium.Space:

@@ -6,7 +6,8 @@ metrics.jsonl  training metrics and evaluations; holds no clock reading, so that
 timing.jsonl   rates, times, memory
 checkpoints/   see rlkit.checkpoint
 tensorboard/   the scalars of metrics.jsonl, means over seeds
-result.json    final scores; its presence says that the run is finished
+result.json    final scores, and every episode's return in the last evaluation; its presence says that the run is
+               finished
 curve.png      the learning curve
 .lock          who writes here, while somebody does
 """
@@ -14,19 +15,22 @@ curve.png      the learning curve
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
 from rlkit import loggers, plain
 from rlkit.statistics import Estimate
-from rlkit.types import InputError, RunError, Spec
+from rlkit.types import InputError, RunError, Spec, Stage
 
 FORMAT = 1
 Resume = Literal["auto", "never", "must"]
@@ -119,6 +123,22 @@ class Record:
         identity = {name: plain.encode(getattr(self, name)) for name in same}
         identity["data"] = {name: plain.encode(self.data.options.get(name)) for name in options}
         return identity | {"dataset fingerprint": self.data.fingerprint}
+
+
+def rebuild(record: Record) -> tuple[Stage, ...]:
+    """The stages of a run, from the agent's module that its record names."""
+    module = agent_module(record.module)
+    config = plain.decode(module.Config, record.config, "run.json: config")
+    return config.stages(record.spec, record.steps)
+
+
+def agent_module(name: str) -> ModuleType:
+    """Import ``name``; InputError unless it is a module of the package ``agents``, since a record is not trusted."""
+    if not re.fullmatch(r"agents\.[a-z][a-z0-9_]*", name):
+        raise InputError(f"run.json: {name!r} is not a module of the package agents")
+    if importlib.util.find_spec(name) is None:
+        raise InputError(f"run.json: there is no module {name}; was the run made by another version?")
+    return importlib.import_module(name)
 
 
 class Place(NamedTuple):

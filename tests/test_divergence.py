@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 
 import rlkit
+from agents import cql, edac, iql, rebrac, sac, sac_rnd, semi_pessimistic, td3_bc
 from rlkit import divergence
+from rlkit.buffer import Buffer, needs, stats
+from rlkit.datasets import DataOptions, Normaliser, from_episodes
+from rlkit.datasets import spec as spec_of
+from rlkit.loop import fit
 from rlkit.policy import _sound_members, restore
 from rlkit.run import Record, evaluations
-from rlkit.types import InputError, RunError
+from rlkit.types import Box, InputError, RunError, Spec
 
 ARGV = ["--steps", "40", "--eval-every", "10", "--log-every", "5", "--eval-episodes", "2"]
 
@@ -43,7 +48,86 @@ def test_what_is_judged():
         3: "a parameter is not finite",
     }
     assert divergence.diverged(metrics, np.array([True] * 4), limit=np.inf) == {}
-    assert divergence.default_limit(16.0, 200) == 100 * 16 * 200
+
+
+def test_the_limit_is_a_hundred_times_what_an_episode_can_add_up_to():
+    assert divergence.default_limit(16.0, 0.0, 200, 1.0) == 100 * 16 * 200
+    assert divergence.default_limit(0.01, 85.0, 100, 1.0) == 100 * (0.01 + 85) * 100
+    assert (
+        divergence.default_limit(0.0, 0.0, 200, 1000.0) == 100 * 1000
+    )  # an untrained critic is as large as its inputs
+    assert divergence.default_limit(0.0, 0.0, 200, 0.0) == 100
+
+
+def test_methods_say_what_they_add_to_the_rewards():
+    """Three dimensions of the action; the least log standard deviation of a policy is -5."""
+    spec = Spec(Box((2,), (-np.inf,) * 2, (np.inf,) * 2), Box((3,), (-1.0,) * 3, (1.0,) * 3), 10)
+
+    def added(config):
+        return getattr(config.stages(spec, 1)[-1].learner, "intrinsic_reward", 0.0)
+
+    assert added(sac.Config(initial_alpha=0.5)) == added(edac.Config(initial_alpha=0.5)) == 0.5 * 3 * 5
+    assert added(sac_rnd.Config(initial_alpha=0.5, beta=4.0)) == 0.5 * 3 * 5 + 4
+    assert added(sac_rnd.Config(initial_alpha=0.5, beta=4.0, critic_beta=1.0)) == 0.5 * 3 * 5 + 1
+    assert added(cql.Config()) == added(td3_bc.Config()) == added(iql.Config()) == 0
+    assert added(cql.Config(backup_entropy=True)) == 3 * 5
+    assert added(rebrac.Config(critic_beta=0.1)) == pytest.approx(0.1 * 4 * 3)
+    for rollout in (0, 3):  # an agent with a base adds what the base does
+        assert added(semi_pessimistic.Config(base=sac.Config(), rollout=rollout)) == 3 * 5
+        assert added(semi_pessimistic.Config(rollout=rollout)) == 0
+
+
+def _noise(obs, actions, steps, centre, reward):
+    """Five episodes in which nothing depends on anything."""
+    rng = np.random.default_rng(0)
+    return from_episodes(
+        {
+            "observations": (centre + rng.normal(size=(steps + 1, obs))).astype(np.float32),
+            "actions": rng.uniform(-1, 1, (steps, actions)).astype(np.float32),
+            "rewards": rng.uniform(-reward, reward, steps).astype(np.float32),
+        }
+        for _ in range(5)
+    )
+
+
+def _judge(config, data, updates, log_every, mesh):
+    """The step at which training counts as diverged, None if it does not, and the largest |Q| until then."""
+    stages = config.stages(spec_of(data, None), updates)
+    buffer = Buffer.from_episodes(data, Normaliser.fit(data, DataOptions("noise")), needs(stages))
+    moments = stats(buffer)
+    limit = divergence.limit_of(stages, buffer, moments, stages[-1].learner.spec.horizon)
+    largest = 0.0
+    for progress in fit(stages, buffer, moments, (0,), log_every=log_every, mesh=mesh):
+        values = [abs(float(value[0])) for name, value in progress.metrics.items() if name.endswith("/q")]
+        largest = max([largest, *values])
+        if divergence.diverged(progress.metrics, progress.finite, limit):
+            return progress.step, largest
+    return None, largest
+
+
+SMALL = {"widths": (64, 64), "batch_size": 64}
+
+
+@pytest.mark.slow
+def test_an_entropy_far_above_the_rewards_is_no_divergence(mesh):
+    """|reward| <= 0.01, 17 dimensions of the action, 100 steps: a Q of up to 1 from rewards alone."""
+    diverged, largest = _judge(sac.Config(**SMALL), _noise(17, 17, 100, 0.0, 0.01), 3000, 100, mesh)
+    assert diverged is None
+    assert largest > 100 * 0.01 * 100  # a hundred times that is not enough
+
+
+def test_what_an_untrained_critic_says_of_large_observations_is_no_divergence(mesh):
+    """Reward 0 throughout, observations near 1,000."""
+    diverged, largest = _judge(sac.Config(batch_size=32), _noise(11, 3, 200, 1000.0, 0.0), 10, 5, mesh)
+    assert diverged is None
+    assert largest > 20  # a hundred times a thousandth at each of the 200 steps is not enough
+
+
+def test_an_explosion_is_noticed_soon_however_much_entropy_there_may_be(mesh):
+    """The same small rewards, with critics that run after their own values in large steps."""
+    config = sac.Config(critic_learning_rate=3e-2, tau=1.0, **SMALL)
+    diverged, _ = _judge(config, _noise(17, 17, 100, 0.0, 0.01), 500, 10, mesh)
+    assert diverged is not None
 
 
 def test_a_seed_that_diverged_is_nan_from_there_on_and_others_keep_their_bits():

@@ -22,10 +22,6 @@ def run(options: EvaluateOptions, world: World) -> int:
     Raises InputError if the run has no checkpoint or no environment, RunError if every seed diverged.
     """
     record = Record.read(options.run)
-    if options.episodes is not None and options.episodes < 1:
-        raise InputError(f"--episodes {options.episodes}: must be at least 1")
-    if options.eval_seed is not None and options.eval_seed < 0:
-        raise InputError(f"--eval-seed {options.eval_seed}: must be at least 0")
     if record.evaluation is None:
         raise InputError(f"{options.run} names no environment to evaluate in")
     keep_compiled()

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlkit import ranges
 from rlkit.datasets.options import DataOptions
 from rlkit.types import InputError
 
@@ -53,6 +54,7 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     """
     from rlkit.datasets import cache, labels, rows, sources
 
+    ranges.check_options(options)
     try:
         source = sources.find(options, roots)
         entry = cache.entry(options, source, infos)

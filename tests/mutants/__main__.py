@@ -63,8 +63,9 @@ def copy_of_tracked_files(target: Path) -> None:
 
 def run(tests: list[str], tree: Path) -> subprocess.CompletedProcess:
     """pytest on some tests of ``tree``. No bytecode is kept: a stale file of it could hide a mutant."""
-    compiled = {"JAX_COMPILATION_CACHE_DIR": str(tree / ".xla"), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment = {**compiled, **os.environ, "PYTHONPATH": str(tree)}
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(tree / ".xla"), **os.environ}
+    environment |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["COLUMNS"] = "1000"  # pytest leaves the reason of a failure out where a line would be too long
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "--tb=short", "-rfE", *tests]
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
 
