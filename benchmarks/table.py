@@ -44,7 +44,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -128,23 +128,23 @@ def cells(path: Path) -> list[Cell]:
     return sorted(found, key=lambda cell: cell.seed)
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of the CSV file ``path``, none if it has not been begun. InputError if its columns are not ours."""
+def rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:
+    """The rows of the CSV file ``path``, none if it has not been begun. InputError if its columns are not those."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         found = list(reader)
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    if tuple(reader.fieldnames or ()) != tuple(columns):
         raise InputError(f"{path}: its columns are not those of this version; remove the file and run the table anew")
     return found
 
 
-def write_rows(path: Path, found: Iterable[dict]) -> None:
+def write_rows(path: Path, found: Iterable[Mapping[str, object]], columns: Sequence[str] = COLUMNS) -> None:
     """Write the CSV file ``path`` anew, at once or not at all."""
     part = path.with_name(f"{path.name}.part")
     with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
     part.replace(path)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 # Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations.
 DEVICES = "--xla_force_host_platform_device_count=8"
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES} {QUICK}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import PACE, SMALL
 
 from agents import bc
-from benchmarks import table
+from benchmarks import icu_sepsis, table
 from benchmarks.table import COLUMNS, Cell, configuration
 from rlkit import statistics
 from rlkit.divergence import ADVICE
@@ -327,3 +327,26 @@ def test_a_table_is_written_between_its_marks(home, estimates):
     assert text == f"a\n<!-- table toy.toml -->\n{table.render(path)}\n<!-- end -->\nb\n<!-- end -->\n"
     with pytest.raises(InputError, match="<!-- table other.toml -->"):
         table.insert(text, "other.toml", "")
+
+
+def test_exact_values_have_intervals_over_seeds_alone(monkeypatch):
+    asked = []
+
+    def estimate(values):
+        asked.append(np.asarray(values).tolist())
+        return Estimate(0.8, 0.7, 0.9, "seeds")
+
+    monkeypatch.setattr(icu_sepsis, "estimate", estimate)
+    rows = [
+        icu_sepsis._row("uniform", sampled=0.7801),
+        icu_sepsis._row("`bc`", "0", 0.75, 0.5, "c"),
+        icu_sepsis._row("`bc`", "1", 0.85, 0.5, "c"),
+    ]
+    lines = icu_sepsis.render(rows).splitlines()
+    assert lines[2:] == [
+        "| uniform | - | 0.7801 |",
+        "| `bc` | 0.8000 [0.7000, 0.9000] (2) | 0.8000 [0.7000, 0.9000] (2) |",
+    ]
+    assert asked == [[[0.75], [0.85]], [[0.5], [0.5]]]
+    with pytest.raises(InputError, match="different configurations"):
+        icu_sepsis.render([*rows, icu_sepsis._row("`bc`", "2", 0.8, 0.8, "d")])

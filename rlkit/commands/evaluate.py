@@ -17,24 +17,25 @@ from rlkit.types import InputError, RunError
 
 
 def run(options: EvaluateOptions, world: World) -> int:
-    """Print the scores. Raises InputError if the run has no checkpoint or no environment."""
+    """Print the scores of the seeds that did not diverge, and how many did.
+
+    Raises InputError if the run has no checkpoint or no environment, RunError if every seed diverged.
+    """
     record = Record.read(options.run)
-    if options.episodes is not None and options.episodes < 1:
-        raise InputError(f"--episodes {options.episodes}: must be at least 1")
     if record.evaluation is None:
         raise InputError(f"{options.run} names no environment to evaluate in")
     keep_compiled()
-    agent, state = restore(options.run, record)
+    restored = restore(options.run, record)
     evaluator = Evaluator(
-        agent,
+        restored.agent,
         Normaliser.from_json(record.normaliser),
         functools.partial(world.make_env, record.evaluation.environment),
         episodes=options.episodes or record.evaluation.episodes,
-        seed=record.evaluation.seed if options.seed is None else options.seed,
+        seed=record.evaluation.seed if options.eval_seed is None else options.eval_seed,
         longest=longest(record.spec),
     )
     try:
-        returns = evaluator.run(state).returns
+        returns = evaluator.run(restored.state).returns
     except EvaluationError as error:
         raise RunError(f"{options.run}: {error}") from error
     evaluator.close()

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlkit import ranges
 from rlkit.datasets.options import DataOptions
 from rlkit.types import InputError
 
@@ -51,25 +52,46 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     ``anew`` passes the cache by.
     Raises InputError, one line that names the place and the cure.
     """
-    from rlkit.datasets import cache, labels, rows, sources
+    from rlkit.datasets import labels
+    from rlkit.types import one_line
 
+    ranges.check_options(options)
     try:
-        source = sources.find(options, roots)
-        entry = cache.entry(options, source, infos)
-        if not anew and (episodes := cache.read(entry)) is not None:
-            return labels.hide(episodes, options)
-        recording = source.read(env=options.env, infos=infos)
-        changed = cache.entry(options, source, infos) != entry
+        episodes = _load(options, roots, infos, anew)
     except OSError as error:
-        raise InputError(f"{options.dataset}: cannot be read: {' '.join(str(error).split())}") from error
+        raise InputError(f"{options.dataset}: cannot be read: {one_line(error)}") from error
     except MemoryError as error:
         raise InputError(f"{options.dataset}: does not fit into memory; use a smaller part of the data") from error
-    if changed:
-        raise InputError(f"{options.dataset}: changed while it was read; wait until it is written, and load it again")
-    episodes = rows.assemble(recording, repair=options.repair)
+    return labels.hide(episodes, options)
+
+
+def _load(options: DataOptions, roots: Sequence[Path], infos: bool, anew: bool) -> Episodes:
+    """The data from the cache, or from their source and then into the cache."""
+    from rlkit.datasets import cache, reader_process, sources
+
+    def check_unchanged() -> None:
+        if cache.entry(options, source, infos) != entry:
+            problem = "changed while it was read; wait until it is written, and load it again"
+            raise InputError(f"{options.dataset}: {problem}")
+
+    source = sources.find(options, roots)
+    entry = cache.entry(options, source, infos)
+    if not anew:
+        cached = cache.read(entry)
+        if cached is not None:
+            return cached
+    if source.is_columnar():
+        root = None if anew else entry.parent
+        with reader_process.read(options, source, roots, infos, cache_root=root) as (episodes, folder):
+            check_unchanged()
+            if folder.parent == root:
+                cache.put(folder, entry)
+        return episodes
+    episodes = source.episodes(options, infos)
+    check_unchanged()
     if not anew:
         cache.write(entry, episodes)
-    return labels.hide(episodes, options)
+    return episodes
 
 
 def from_episodes(

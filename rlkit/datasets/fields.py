@@ -18,11 +18,6 @@ from rlkit.types import InputError
 LIMIT = 64 * 2**30  # bytes: no file may unpack to more than this, whatever the machine's memory
 
 
-def one_line(error: BaseException) -> str:
-    """A library's message, which may span lines, as a part of ours; its kind where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def check_exists(path: Path) -> None:
     """Raises InputError unless ``path`` is a file with something in it."""
     if not path.is_file():

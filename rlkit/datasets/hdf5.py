@@ -37,7 +37,7 @@ import numpy as np
 from rlkit.datasets import fields, h5, names
 from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
 _ENDS = ("timeouts", "next_observations", "episode_terminals")
@@ -104,7 +104,7 @@ def _load(path: Path, infos: bool) -> _File:
         raise InputError(f"{path.name}: infos or discrete_action: {fault}") from None
     except h5.DAMAGE as error:
         raise InputError(
-            f"{path.name}: cannot be read as HDF5 ({fields.one_line(error)}); copy or download it again"
+            f"{path.name}: cannot be read as HDF5 ({one_line(error)}); copy or download it again"
         ) from error
     if unread:
         file.notes.append(f"fields that were not read: {fields.listed(sorted(unread, key=str))}")

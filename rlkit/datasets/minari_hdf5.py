@@ -20,8 +20,8 @@ from gymnasium import Space
 from gymnasium.spaces import Dict
 
 from rlkit.datasets import h5, images
-from rlkit.datasets.fields import Budget, one_line
-from rlkit.types import InputError
+from rlkit.datasets.fields import Budget
+from rlkit.types import InputError, one_line
 
 _FLAT = ("rewards", "terminations", "truncations")
 

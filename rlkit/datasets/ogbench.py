@@ -29,7 +29,7 @@ import numpy as np
 from rlkit.datasets import fields
 from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 _REQUIRED = ("observations", "actions", "terminals")
 _OPTIONAL = ("rewards", "masks", "labelled")
@@ -112,7 +112,7 @@ def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.
         raise
     except _DAMAGE as error:
         raise InputError(
-            f"{path.name}: cannot be read as .npz ({fields.one_line(error)}); copy or download it again"
+            f"{path.name}: cannot be read as .npz ({one_line(error)}); copy or download it again"
         ) from error
     unread = set(members) - set(wanted) - set(columns)
     return arrays, extra, [f"fields that were not read: {fields.listed(sorted(unread))}"] if unread else []

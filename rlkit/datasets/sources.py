@@ -12,12 +12,15 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from rlkit.datasets import rows
+from rlkit.datasets.episodes import Episodes
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
 # file suffix -> module with read(path, *, env, infos) -> Recording
 READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "ogbench", ".csv": "table", ".parquet": "table"}
+COLUMNAR = (".parquet", ".arrow")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
 
@@ -33,6 +36,15 @@ class Source:
         if self.path.is_file():
             return [self.path]
         return sorted(Path(folder) / name for folder, _, names in os.walk(self.path / "data") for name in names)
+
+    def is_columnar(self) -> bool:
+        """Whether pyarrow reads it, which is done in a process of its own (see reader_process.py)."""
+        return any(path.suffix.lower() in COLUMNAR for path in self.files())
+
+    def episodes(self, options: DataOptions, infos: bool) -> Episodes:
+        """The data, read and checked in this process. Raises InputError, OSError, MemoryError."""
+        recording = self.read(env=options.env, infos=infos)
+        return rows.assemble(recording, repair=options.repair)
 
 
 def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:

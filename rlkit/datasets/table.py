@@ -28,7 +28,7 @@ from rlkit.datasets import columns, fields, names, parquet
 from rlkit.datasets.columns import WIDE, Table
 from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 _SINGLE = ("episode", "step", "reward", "terminated", "truncated", "labelled")
 _OPTIONAL = ("truncated", "labelled")
@@ -110,7 +110,7 @@ def _csv(path: Path) -> Table:
         read_options = arrow.ReadOptions(use_threads=False)
         table = arrow.read_csv(path, read_options=read_options, convert_options=convert)
     except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name}: cannot be read as CSV ({fields.one_line(error)}); correct it there") from error
+        raise InputError(f"{path.name}: cannot be read as CSV ({one_line(error)}); correct it there") from error
     return _table(path, table, 2)
 
 
@@ -118,7 +118,7 @@ def _parquet(path: Path, infos: bool) -> tuple[Table, list[str]]:
     def wanted(field: Any) -> bool:
         return field.name in _KNOWN or bool(WIDE.fullmatch(field.name)) or (infos and columns.is_number(field.type))
 
-    table, found = parquet.read(path, path.name, Budget(path.name), wanted)
+    table, found = parquet.read(path, path.name, wanted)
     return _table(path, table, 0), [name for name in found if name not in table.column_names]
 
 
