@@ -152,6 +152,7 @@ def test_a_finished_cell_is_a_run_that_evaluate_reads_and_equals_training_at_hom
     assert (first / "metrics.jsonl").read_text().splitlines() == [line for line in logged if "returns" not in line]
     assert home.score(toy, place) == 0
     rows = table.rows(toy.with_suffix(".csv"))
+    assert "`first`" in table.render(toy)
     toy.with_suffix(".csv").unlink()
     told = sorted((row["label"], row["seed"], row["status"]) for row in rows)
     assert told == [(label, seed, "finished") for label in ("first", "second") for seed in ("0", "1")]
@@ -210,7 +211,9 @@ def test_a_call_that_is_killed_counts_as_far_as_it_came(place, tmp_path, monkeyp
         training.train(Results(tmp_path / "out", {}), Carried(place / "carry"), until=math.inf)
     (tmp_path / "out" / ".part").write_bytes(b"cut off while it was written")
     left = files.read_unfinished(tmp_path / "out")
-    assert left is not None and left[0]["step"] > 0
+    told = report(tmp_path / "out")[-1]
+    assert (left[0]["stage"], left[0]["step"]) > (0, 0)
+    assert (left[0]["step"], left[0]["seconds"]) == (told["step"], told["seconds"])
     home.collect(tmp_path / "out", place)
     assert Carried(place / "carry").unfinished[0] == left[0]
 

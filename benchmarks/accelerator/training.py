@@ -45,11 +45,14 @@ class Training:
         normaliser = Normaliser.from_json(record.normaliser)
         self.buffer = Buffer.from_episodes(carried.episodes(cell), normaliser, needs(self.stages))
         self.stats = stats_of(record)
-        largest = float(np.abs(np.asarray(self.buffer.reward)).max())
-        self.limit = divergence.default_limit(largest, record.spec.horizon)
-        self.meta: dict[str, Any] = {"id": cell.id, "commit": carried.commit, "seconds": 0.0}
-        self.meta |= {"metrics": [], "diverged": {}}
+        self.limit = divergence.limit_of(self.stages, self.buffer, self.stats, record.spec.horizon)
+        self.meta: dict[str, Any] = {"id": cell.id, "seconds": 0.0, "metrics": [], "diverged": {}}
+        self.meta |= {"commit": "", "device": ""}
         self.resume = self._resume(carried)
+        here = {"commit": carried.commit, "device": f"1 x {jax.devices()[0].device_kind}"}
+        for name, value in here.items():  # a cell may have been begun with other code, or on another device
+            past = self.meta[name]
+            self.meta[name] = past if past.endswith(value) else f"{past} then {value}".removeprefix(" then ")
         self.obstacle = files.obstacle(carried.bytes, results.sizes(), *bytes_kept(record))
 
     def run(self, until: float) -> bool:
@@ -108,7 +111,7 @@ class Training:
         self._tell(progress.stage, progress.step)
 
     def _finish(self, progress: Progress) -> None:
-        record = replace(self.cell.record, versions=versions(), device=f"1 x {jax.devices()[0].device_kind}")
+        record = replace(self.cell.record, versions=versions(), device=self.meta["device"])
         arrays = files.named(jax.device_get(progress.state), "state")
         read = policy(record) if self._done(progress) else []
         meta = self.meta | {"cell": self.cell._replace(record=record)}
