@@ -82,7 +82,7 @@ def test_the_entry_of_the_cache_is_what_it_wrote(options):
 
 
 def test_past_the_cache_nothing_is_left(options, temporary):
-    episodes = load(options, anew=True)
+    episodes = load(options, use_cache=False)
     assert not options.cache_dir.exists() and list(temporary.iterdir()) == []
     assert episodes.report.steps == STEPS and np.isfinite(episodes.obs).all()  # the maps outlive their files
 
@@ -93,6 +93,15 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(options, temporary, ca
     (record,) = caplog.records
     assert "cannot write the cache" in record.message and "\n" not in record.message
     assert list(temporary.iterdir()) == []
+
+
+def test_an_entry_that_cannot_be_moved_into_place_is_only_a_warning(table, caplog, monkeypatch):
+    def replace(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert load(table).report.steps == STEPS
+    assert "cannot write the cache" in caplog.text and list(table.cache_dir.iterdir()) == []
 
 
 def test_it_writes_into_the_next_folder_where_the_first_is_full(table, tmp_path):

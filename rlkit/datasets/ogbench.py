@@ -135,10 +135,10 @@ def _wanted(path: Path, members: dict[str, zipfile.ZipInfo]) -> tuple[str, ...]:
     """The names of the fields to read."""
     missing = [name for name in _REQUIRED if name not in members]
     if missing:
-        found = fields.listed(sorted(members)) or "none"
+        present = fields.listed(sorted(members)) or "none"
         raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {found}); rename the fields, or write the file again "
-            "with them"
+            f"{path.name}: no field {', '.join(missing)} (found: {present}); rename the fields, or write the file "
+            "again with them"
         )
     for name in _REARRANGED:
         if name in members:

@@ -58,7 +58,7 @@ def read(
                 folders.append(stack.enter_context(cache.new_folder(cache_root)))
             except OSError as error:
                 cache.warn_unwritable(cache_root, one_line(error))
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="rlkit-"))
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="rlkit-", ignore_cleanup_errors=True))
         folders.append(Path(temporary))
         request = {
             "dataset": options.dataset,
