@@ -99,7 +99,7 @@ def run(form: str, root: Path, count: int, first: int = 0, seconds: float = np.i
 
 def work(form: str, root: Path, first: int, last: int, end: float) -> None:
     """The process that reads."""
-    reader_process._prepare(MEMORY)
+    reader_process._limit(MEMORY, seconds=3600)
     for seed in range(first, last):
         if time.monotonic() > end:
             break

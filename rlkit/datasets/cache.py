@@ -105,8 +105,8 @@ def new_folder(root: Path) -> Iterator[Path]:
 
 
 def put(fresh: Path, folder: Path) -> None:
-    """Move the entry ``fresh`` to ``folder``, unless another process has just put the same one there. Where it cannot be
-    moved, warn."""
+    """Move the entry ``fresh`` to ``folder``, unless another process has just put the same one there. Where that cannot
+    be done, warn."""
     try:
         if folder.exists() and read(folder) is None:
             damaged = fresh.with_suffix(".damaged")
