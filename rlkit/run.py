@@ -27,7 +27,7 @@ import numpy as np
 
 from rlkit import loggers, plain, registry
 from rlkit.statistics import Estimate
-from rlkit.types import InputError, RunError, Spec, Stage
+from rlkit.types import InputError, RunError, Spec, Stage, one_line
 
 FORMAT = 1
 Resume = Literal["auto", "never", "must"]
@@ -113,7 +113,7 @@ class Record:
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for two runs to be the same."""
-        # not the places where data were found, nor what follows from the rest
+        # not the positions where data were found, nor what follows from the rest
         same = ("agent", "module", "config", "steps", "seeds", "log_every", "eval_every", "evaluation", "spec")
         options = ("repair", "normalise", "reward", "reward_scale", "reward_shift")
         options += ("label_share", "label_from", "label_seed")
@@ -138,7 +138,7 @@ def rebuild(record: Record, config: Any = None) -> tuple[Stage, ...]:
     return config.stages(record.spec, record.steps)
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a run stands: after ``step`` updates of stage number ``stage``, and ``updates`` of all stages."""
 
     stage: int
@@ -149,7 +149,7 @@ class Place(NamedTuple):
 class Evaluated(NamedTuple):
     """One evaluation: where it was made, [S, episodes] returns and lengths, and the label of what was asked for."""
 
-    place: Place
+    position: Position
     returns: np.ndarray
     lengths: np.ndarray
     goal: str = ""
@@ -200,7 +200,7 @@ def _evaluations(folder: Path) -> list[Evaluated]:
         expected = found[0].returns.shape if found else returns.shape
         if returns.ndim != 2 or returns.shape != expected or lengths.shape != expected:
             raise InputError(f"{path}: not every evaluation has the same seeds and episodes")
-        found.append(Evaluated(_place(line), returns, lengths, str(line.get("goal", ""))))
+        found.append(Evaluated(_position(line), returns, lengths, str(line.get("goal", ""))))
     return found
 
 
@@ -254,18 +254,18 @@ class Run:
         for logger in tuple(self._loggers):
             self._attempt(logger, logger.close)
 
-    def begin(self, place: Place | None, goals: int = 1) -> None:
-        """Open the logs to go on after ``place``, None for a new start; what metrics.jsonl says of later is dropped.
+    def begin(self, position: Position | None, goals: int = 1) -> None:
+        """Open the logs to go on after ``position``, None for a new start; what metrics.jsonl says of later is dropped.
 
-        An evaluation at ``place`` that was invalid, or lacks one of the ``goals``, is dropped too: it is to be made
+        An evaluation at ``position`` that was invalid, or lacks one of the ``goals``, is dropped too: it is to be made
         again.
         """
         path = self.folder / "metrics.jsonl"
-        kept = [line for line in lines(path) if place and _place(line) <= place]
-        evaluated = [line for line in kept if "returns" in line and _place(line) == place]
+        kept = [line for line in lines(path) if position and _position(line) <= position]
+        evaluated = [line for line in kept if "returns" in line and _position(line) == position]
         self.evaluated = len(evaluated) == goals
         unsound = {"invalid"} if self.evaluated else {"invalid", "returns"}
-        kept = [line for line in kept if _place(line) != place or not unsound & set(line)]
+        kept = [line for line in kept if _position(line) != position or not unsound & set(line)]
         self.failed = sum("invalid" in line for line in kept)
         logged = [line["metrics"] for line in kept if "metrics" in line]
         self.diverged = _nan(logged[-1]) if logged else set()
@@ -275,32 +275,34 @@ class Run:
             self._timing = (self.folder / "timing.jsonl").open("a", encoding="utf-8")
         except OSError as error:
             raise self._unwritten(error) from error
-        done = place.updates if place else 0
+        done = position.updates if position else 0
         self._loggers = loggers.start(self.folder, plain.encode(self.record), done, wandb=self._wandb)
 
-    def metrics(self, place: Place, metrics: Mapping[str, np.ndarray]) -> None:
+    def metrics(self, position: Position, metrics: Mapping[str, np.ndarray]) -> None:
         """Log training metrics, [S] each. RunError if the disk takes no more."""
         values = {name: np.asarray(metrics[name]) for name in sorted(metrics)}
-        self._write(self._metrics, {**place._asdict(), "metrics": values})
-        self._tell(place, {name: _mean(value) for name, value in values.items()})
+        self._write(self._metrics, {**position._asdict(), "metrics": values})
+        self._tell(position, {name: _mean(value) for name, value in values.items()})
 
-    def evaluation(self, place: Place, returns: np.ndarray, lengths: np.ndarray, goals: Sequence[str] = ("",)) -> None:
+    def evaluation(
+        self, position: Position, returns: np.ndarray, lengths: np.ndarray, goals: Sequence[str] = ("",)
+    ) -> None:
         """Log one evaluation, [G, S, episodes] returns and lengths, a line for each of ``goals``; NaN and 0 for the
         seeds that diverged."""
         lines, scalars = [], {}
         for goal, goal_returns, goal_lengths in zip(goals, returns, lengths, strict=True):
             asked = {"goal": goal} if goal else {}
-            lines.append({**place._asdict(), **asked, "returns": goal_returns, "lengths": goal_lengths})
+            lines.append({**position._asdict(), **asked, "returns": goal_returns, "lengths": goal_lengths})
             played = goal_lengths > 0
             suffix = "" if goal == goals[0] else f" of {goal}"
             scalars[f"evaluation/return{suffix}"] = _mean(goal_returns[played])
             scalars[f"evaluation/length{suffix}"] = _mean(goal_lengths[played])
         self._write(self._metrics, *lines)
-        self._tell(place, scalars)
+        self._tell(position, scalars)
 
-    def invalid(self, place: Place, problem: str) -> None:
+    def invalid(self, position: Position, problem: str) -> None:
         """Log that an evaluation failed, and why."""
-        self._write(self._metrics, {**place._asdict(), "invalid": problem})
+        self._write(self._metrics, {**position._asdict(), "invalid": problem})
         self.failed += 1
 
     def timing(self, values: Mapping[str, float]) -> None:
@@ -320,10 +322,10 @@ class Run:
             "continue with --resume auto"
         )
 
-    def _tell(self, place: Place, scalars: Mapping[str, float]) -> None:
+    def _tell(self, position: Position, scalars: Mapping[str, float]) -> None:
         known = {name: value for name, value in scalars.items() if not math.isnan(value)}  # all seeds diverged
         for logger in tuple(self._loggers):
-            self._attempt(logger, functools.partial(logger.scalars, place.updates, known))
+            self._attempt(logger, functools.partial(logger.scalars, position.updates, known))
 
     def _attempt(self, logger: loggers.Logger, call: Callable[[], None]) -> None:
         try:
@@ -341,18 +343,17 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
         if line.endswith(b"\n"):
             try:
                 form = json.loads(line)
-                _place(form)
+                _position(form)
             except (ValueError, KeyError, TypeError) as error:
-                reason = " ".join(str(error).split())
-                raise InputError(f"{path}: line {number} is not what was written ({reason})") from None
+                raise InputError(f"{path}: line {number} is not what was written ({one_line(error)})") from None
             yield form
 
 
-def _place(line: Mapping[str, Any]) -> Place:
-    place = Place(line["stage"], line["step"], line["updates"])
+def _position(line: Mapping[str, Any]) -> Position:
+    position = Position(line["stage"], line["step"], line["updates"])
     if any(type(value) is not int for value in place):
-        raise TypeError(f"{place} is no place")
-    return place
+        raise TypeError(f"{position} is no position")
+    return position
 
 
 def _nan(metrics: Mapping[str, Sequence[Any]]) -> set[int]:

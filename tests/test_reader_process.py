@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,7 +83,7 @@ def test_the_entry_of_the_cache_is_what_it_wrote(options):
 
 
 def test_past_the_cache_nothing_is_left(options, temporary):
-    episodes = load(options, anew=True)
+    episodes = load(options, use_cache=False)
     assert not options.cache_dir.exists() and list(temporary.iterdir()) == []
     assert episodes.report.steps == STEPS and np.isfinite(episodes.obs).all()  # the maps outlive their files
 
@@ -93,6 +94,15 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(options, temporary, ca
     (record,) = caplog.records
     assert "cannot write the cache" in record.message and "\n" not in record.message
     assert list(temporary.iterdir()) == []
+
+
+def test_an_entry_that_cannot_be_moved_into_place_is_only_a_warning(table, caplog, monkeypatch):
+    def replace(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert load(table).report.steps == STEPS
+    assert "cannot write the cache" in caplog.text and list(table.cache_dir.iterdir()) == []
 
 
 def test_it_writes_into_the_next_folder_where_the_first_is_full(table, tmp_path):
@@ -133,6 +143,12 @@ def test_however_it_ends_the_user_has_one_line(table, monkeypatch, code, words):
     assert message.startswith("x.parquet: ") and words in message
 
 
+def test_a_child_without_its_parent_ends_when_its_cpu_time_is_over():
+    code = "from rlkit.datasets import reader_process; reader_process._limit(2**30, 1)\nwhile True: pass"
+    done = subprocess.run([sys.executable, "-c", code])
+    assert -done.returncode in (signal.SIGXCPU, signal.SIGKILL)
+
+
 def test_it_is_ended_when_its_time_is_over(table, monkeypatch):
     monkeypatch.setattr(reader_process, "START", "import time; time.sleep(3600)")
     monkeypatch.setattr(reader_process, "LEAST_SECONDS", 0)
@@ -169,14 +185,14 @@ def test_it_imports_no_jax():
     code = """
 import sys
 from rlkit.datasets import minari_arrow, reader_process, table
-reader_process._prepare(2**30)
+reader_process._limit(2**30, 60)
 print(sorted({"jax", "flax", "h5py", "minari", "pandas"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-FAULTS = ("no rewards", "observation of nan", "first half", "all zero")
+FAULTS = ("no rewards", "first half")
 NAMES = {f"{form}: {fault}" for form in COLUMNAR for fault in FAULTS}
 
 

@@ -13,7 +13,7 @@ from rlkit import plain
 from rlkit.run import (
     DataRecord,
     EvaluationRecord,
-    Place,
+    Position,
     Record,
     Reference,
     Run,
@@ -192,29 +192,29 @@ def test_claim(tmp_path, record):
     assert not new.exists()
 
 
-def _log(run, places):
-    for place in places:
-        run.metrics(place, {"loss": np.array([place.updates, 0.1], np.float32)})
-        run.evaluation(place, np.ones((1, 2, 3)) * place.updates, np.ones((1, 2, 3), np.int64))
+def _log(run, positions):
+    for position in positions:
+        run.metrics(position, {"loss": np.array([position.updates, 0.1], np.float32)})
+        run.evaluation(position, np.ones((1, 2, 3)) * position.updates, np.ones((1, 2, 3), np.int64))
 
 
 def test_going_on_drops_what_was_logged_after_the_checkpoint_and_torn_lines(tmp_path, record):
-    places = [Place(0, 5, 5), Place(0, 10, 10), Place(1, 0, 10), Place(1, 5, 15)]
+    positions = [Position(0, 5, 5), Position(0, 10, 10), Position(1, 0, 10), Position(1, 5, 15)]
     with Run(tmp_path / "straight", record) as run:
         run.begin(None)
-        _log(run, places)
+        _log(run, positions)
     with Run(tmp_path / "cut", record) as run:
         run.begin(None)
-        _log(run, places)
+        _log(run, positions)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"stage": 1, "st')
     with Run(tmp_path / "cut", record) as run:
-        run.begin(places[1])
-        assert [evaluated.place for evaluated in evaluations(run.folder)] == places[:2]
-        _log(run, places[2:])
+        run.begin(positions[1])
+        assert [evaluated.position for evaluated in evaluations(run.folder)] == positions[:2]
+        _log(run, positions[2:])
     straight, cut = (tmp_path / name / "metrics.jsonl" for name in ("straight", "cut"))
     assert cut.read_bytes() == straight.read_bytes()
-    assert [evaluated.place for evaluated in evaluations(run.folder)] == places
+    assert [evaluated.position for evaluated in evaluations(run.folder)] == positions
     assert evaluations(run.folder)[-1].returns.tolist() == [[15.0] * 3] * 2
 
 
@@ -231,7 +231,7 @@ def test_going_on_drops_what_was_logged_after_the_checkpoint_and_torn_lines(tmp_
 def test_evaluations_of_other_seeds_or_episodes_are_refused(tmp_path, record, returns, lengths):
     with Run(tmp_path, record) as run:
         run.begin(None)
-        _log(run, [Place(0, 5, 5)])
+        _log(run, [Position(0, 5, 5)])
     line = {"stage": 0, "step": 10, "updates": 10, "returns": returns, "lengths": lengths}
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(plain.dumps(line) + "\n")
@@ -243,21 +243,21 @@ def test_the_folder_says_which_seeds_diverged(tmp_path, record):
     assert diverged(tmp_path) == set()
     with Run(tmp_path, record) as run:
         run.begin(None)
-        run.metrics(Place(0, 5, 5), {"loss": np.array([1.0, 2.0]), "q": np.array([3.0, 4.0])})
+        run.metrics(Position(0, 5, 5), {"loss": np.array([1.0, 2.0]), "q": np.array([3.0, 4.0])})
         assert diverged(tmp_path) == set()
-        run.metrics(Place(0, 10, 10), {"loss": np.array([1.0, np.nan]), "q": np.array([3.0, np.nan])})
+        run.metrics(Position(0, 10, 10), {"loss": np.array([1.0, np.nan]), "q": np.array([3.0, np.nan])})
     assert diverged(tmp_path) == {1}
     with Run(tmp_path, record) as run:
-        run.begin(Place(0, 10, 10))
+        run.begin(Position(0, 10, 10))
         assert run.diverged == {1}
-        run.begin(Place(0, 5, 5))
+        run.begin(Position(0, 5, 5))
         assert run.diverged == diverged(tmp_path) == set()
 
 
 def test_a_new_start_drops_everything_logged_before(tmp_path, record):
     with Run(tmp_path, record) as run:
         run.begin(None)
-        _log(run, [Place(0, 5, 5)])
+        _log(run, [Position(0, 5, 5)])
     with Run(tmp_path, record) as run:
         run.begin(None)
         assert evaluations(tmp_path) == []
@@ -274,7 +274,7 @@ def test_a_logger_that_fails_is_dropped_and_the_run_goes_on(tmp_path, record, ca
     monkeypatch.syspath_prepend(tmp_path)
     with Run(tmp_path / "run", record, wandb=True) as run:
         run.begin(None)
-        _log(run, [Place(0, 5, 5), Place(0, 10, 10)])
+        _log(run, [Position(0, 5, 5), Position(0, 10, 10)])
     assert len(evaluations(tmp_path / "run")) == 2
     assert capsys.readouterr().err.count("WeightsAndBiases failed and is off from here on: no network") == 1
 
@@ -286,16 +286,16 @@ def test_wandb_that_is_not_installed_is_named(tmp_path, record, monkeypatch):
 
 
 def test_each_goal_has_a_line_and_the_first_is_the_score(tmp_path, record):
-    place, returns = Place(0, 5, 5), np.arange(12.0).reshape(2, 2, 3)
+    position, returns = Position(0, 5, 5), np.arange(12.0).reshape(2, 2, 3)
     with Run(tmp_path / "run", record) as run:
         run.begin(None, 2)
-        run.evaluation(place, returns, np.ones(returns.shape, np.int64), ["3600", "1800"])
+        run.evaluation(position, returns, np.ones(returns.shape, np.int64), ["3600", "1800"])
     assert [line["goal"] for line in lines(tmp_path / "run" / "metrics.jsonl")] == ["3600", "1800"]
     by_goal = evaluations_by_goal(tmp_path / "run")
     np.testing.assert_array_equal(by_goal["1800"][0].returns, returns[1])
     np.testing.assert_array_equal(evaluations(tmp_path / "run")[0].returns, returns[0])
     for goals, evaluated, kept in ((2, True, 2), (3, False, 0)):  # of three goals one is missing: all are asked anew
         with Run(tmp_path / "run", record) as run:
-            run.begin(place, goals)
+            run.begin(position, goals)
             assert run.evaluated == evaluated
         assert len(list(lines(tmp_path / "run" / "metrics.jsonl"))) == kept

@@ -15,7 +15,7 @@ from rlkit.optim import Net
 from rlkit.types import Stage
 
 if TYPE_CHECKING:
-    from rlkit.commands.train import Job
+    from rlkit.job import Job
 
 
 def describe(job: Job) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from rlkit import plain, report
 from rlkit.commands import World
@@ -22,28 +26,49 @@ def run(options: EvaluateOptions, world: World) -> int:
     Raises InputError if the run has no checkpoint or no environment, RunError if every seed diverged.
     """
     record = Record.read(options.run)
-    if record.evaluation is None:
-        raise InputError(f"{options.run} names no environment to evaluate in")
     keep_compiled()
-    restored = restore(options.run, record, options.config)
+    played = play(options.run, record, world, options.config, options.episodes, options.eval_seed)
+    print(heading(record))
+    if changed := plain.differences(record.config, plain.encode(options.config)):
+        print(f"with other settings than in training: {'; '.join(changed)}")
+    rows = [score_row(label_of(record.agent, goal), record, returns) for goal, returns in played.returns.items()]
+    report.show([data_row(record), *rows])
+    return 0
+
+
+class Played(NamedTuple):
+    """An evaluation of the K seeds of a run that did not diverge. The first goal is the score."""
+
+    returns: dict[str, np.ndarray]  # label of the goal -> [K, episodes]
+    lengths: dict[str, np.ndarray]  # steps
+    members: tuple[int, ...]  # [K], which of the run's seeds they are, from 0
+
+
+def play(
+    folder: Path,
+    record: Record,
+    world: World,
+    config: Any = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+) -> Played:
+    """Evaluate the run in ``folder`` as it was evaluated in training, but for what is given. Raises as `run`."""
+    if record.evaluation is None:
+        raise InputError(f"{folder} names no environment to evaluate in")
+    restored = restore(folder, record, config)
     evaluator = Evaluator(
         restored.agent,
         Normaliser.from_json(record.normaliser),
         functools.partial(world.make_env, record.evaluation.environment),
-        episodes=options.episodes or record.evaluation.episodes,
-        seed=record.evaluation.seed if options.eval_seed is None else options.eval_seed,
+        episodes=episodes or record.evaluation.episodes,
+        seed=record.evaluation.seed if seed is None else seed,
         longest=longest(record.spec),
     )
     try:
-        returns = evaluator.run(restored.state).returns
+        played = evaluator.run(restored.state)
     except EvaluationError as error:
-        raise RunError(f"{options.run}: {error}") from error
+        raise RunError(f"{folder}: {error}") from error
     evaluator.close()
-    print(heading(record))
-    changed = plain.differences(record.config, plain.encode(options.config)) if options.config is not None else []
-    if changed:
-        print(f"with other settings than in training: {'; '.join(changed)}")
-    labels = [label_of(record.agent, goal) for goal in evaluator.goals]
-    rows = [score_row(label, record, reached) for label, reached in zip(labels, returns, strict=True)]
-    report.show([data_row(record), *rows])
-    return 0
+    returns = dict(zip(evaluator.goals, played.returns, strict=True))
+    lengths = dict(zip(evaluator.goals, played.lengths, strict=True))
+    return Played(returns, lengths, restored.members)

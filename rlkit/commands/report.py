@@ -128,7 +128,7 @@ def _run_row(label: str, record: Record, found: Sequence[Evaluated]) -> Row:
 
 
 def _last_fifth(found: Sequence[Evaluated]) -> np.ndarray:
-    return last_fifth([evaluated.place.step for evaluated in found], [evaluated.returns for evaluated in found])
+    return last_fifth([evaluated.position.step for evaluated in found], [evaluated.returns for evaluated in found])
 
 
 def _scores(record: Record, returns: np.ndarray) -> np.ndarray | None:
@@ -159,7 +159,7 @@ def _draw(path: Path, labels: Sequence[str], records: Sequence[Record], found: S
     curves = []
     for label, record, evaluated in zip(labels, records, found, strict=True):
         returns = np.array([one.returns for one in evaluated])
-        curves.append(Curve(label, [one.place.step for one in evaluated], shown(record, returns)))
+        curves.append(Curve(label, [one.position.step for one in evaluated], shown(record, returns)))
     levels = {f"data ({record.data.name})": float(shown(record, record.data.mean_return.value)) for record in records}
     title = ", ".join(dict.fromkeys(record.data.name for record in records))
     report.learning_curve(path, curves, title=title, ylabel="normalised score" if scored else "return", levels=levels)

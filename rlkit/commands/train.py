@@ -6,10 +6,8 @@ import functools
 import platform
 import sys
 import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import gymnasium
 import jax
@@ -25,23 +23,13 @@ from rlkit.compilation import keep_compiled
 from rlkit.datasets import Episodes, Normaliser, check_env, labels, load, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.interrupts import Guard
+from rlkit.job import Job
 from rlkit.lock import RunLock
 from rlkit.ranges import Seed
 from rlkit.run import DataRecord, EvaluationRecord, Record, Reference, Run, claim, finished
-from rlkit.types import InputError, Stage, Stats
+from rlkit.types import InputError
 
 PACKAGES = ("rlkit-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium", "mujoco")
-
-
-class Job(NamedTuple):
-    """All that a run needs, before anything is written. ``make_env`` is None where there is nothing to evaluate in."""
-
-    record: Record
-    stages: tuple[Stage, ...]
-    buffer: Buffer
-    stats: Stats
-    normaliser: Normaliser
-    make_env: Callable[[], gymnasium.Env] | None
 
 
 def run(options: TrainOptions, world: World) -> int:

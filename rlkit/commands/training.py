@@ -18,7 +18,7 @@ from rlkit.interrupts import Guard, Stop
 from rlkit.job import Job
 from rlkit.loop import Progress, abstract_state, finite, fit
 from rlkit.progress import Display
-from rlkit.run import Position, Run
+from rlkit.run import Run
 from rlkit.sharding import make_mesh
 from rlkit.types import InputError, RunError
 
@@ -173,7 +173,7 @@ def summary(job: Job, returns: np.ndarray) -> str:
 
 
 def faults(job: Job, run: Run, failure: str) -> list[str]:
-    """What went wrong in a run that came to its end. RunError if its last evaluation did, for the reason ``failure``."""
+    """What went wrong in a run that came to its end. RunError if its last evaluation is invalid, for ``failure``."""
     if failure:
         raise RunError(
             f"{run.folder}: training is done, but its last evaluation is invalid ({failure}): mend the environment, "

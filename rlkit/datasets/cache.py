@@ -105,16 +105,17 @@ def new_folder(root: Path) -> Iterator[Path]:
 
 
 def put(fresh: Path, folder: Path) -> None:
-    """Move the entry ``fresh`` to ``folder``, unless another process has just put the same one there."""
-    if folder.exists() and read(folder) is None:
-        damaged = fresh.with_suffix(".damaged")
-        os.replace(folder, damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
+    """Move the entry ``fresh`` to ``folder``, unless another process has just put the same one there. Where that cannot
+    be done, warn."""
     try:
+        if folder.exists() and read(folder) is None:
+            damaged = fresh.with_suffix(".damaged")
+            os.replace(folder, damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
         os.replace(fresh, folder)
-    except OSError:
+    except OSError as error:
         if not folder.is_dir():
-            raise
+            warn_unwritable(folder.parent, one_line(error))
 
 
 def warn_unwritable(root: Path, reason: str) -> None:
