@@ -351,7 +351,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _position(line: Mapping[str, Any]) -> Position:
     position = Position(line["stage"], line["step"], line["updates"])
-    if any(type(value) is not int for value in place):
+    if any(type(value) is not int for value in position):
         raise TypeError(f"{position} is no position")
     return position
 

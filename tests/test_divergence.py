@@ -26,7 +26,7 @@ ARGV = ["--steps", "40", "--eval-every", "10", "--log-every", "5", "--eval-episo
 @pytest.fixture
 def restorable(monkeypatch):
     """Runs of the faulty agent can be restored, though its module is not in the package of the agents."""
-    monkeypatch.setattr("rlkit.run.agent_module", lambda name: faulty)
+    monkeypatch.setattr("rlkit.registry._OWN", re.compile("faulty"))
 
 
 def _lines(folder):
