@@ -152,7 +152,7 @@ def test_the_only_seed_stops_the_run_with_the_last_good_checkpoint(
         assert text in err
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
     assert [line["step"] for line in _lines(tmp_path)] == [0, 5, 10, 10, 15]
-    assert evaluations(tmp_path)[-1].place.step == 10  # of a policy that was sound, and yet the run has no score
+    assert evaluations(tmp_path)[-1].position.step == 10  # of a policy that was sound, and yet the run has no score
     for command in ("evaluate", "report"):
         code, out, err = rlkit_command(command, tmp_path, world=faulty.world())
         assert code != 0 and out == ""

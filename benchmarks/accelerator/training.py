@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.accelerator import files
 from benchmarks.accelerator.files import Carried, Cell, Results, memory, size, versions
 from rlkit import divergence
+from rlkit.acting import first_goal
 from rlkit.buffer import Buffer, abstract, needs
 from rlkit.datasets.normaliser import Normaliser
 from rlkit.loop import Progress, abstract_state, fit
@@ -155,7 +156,8 @@ def acting(agent: Any, shapes: State, width: int) -> list[str]:
     """
 
     def act(state: State, obs: Any) -> Any:
-        memory = agent.observe(agent.begin(state, None), Percept(obs, jnp.zeros(()), jnp.zeros((), jnp.int32)))
+        percept = Percept(obs, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        memory = agent.observe(state, agent.begin(state, first_goal(agent)), percept)
         return agent.act(state, memory, jax.random.key(0), greedy=True)
 
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
