@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlkit import ranges
 from rlkit.datasets.options import DataOptions
 from rlkit.types import InputError, one_line
 
@@ -63,6 +64,7 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     """
     from rlkit.datasets import labels
 
+    ranges.check_options(options)
     try:
         episodes = _load(options, roots, infos, use_cache)
     except OSError as error:

@@ -19,11 +19,9 @@ SPARSE = 0.95  # share of the labelled rewards that are one and the same number
 def hide(episodes: Episodes, options: DataOptions) -> Episodes:
     """Keep the rewards of ``label_share`` of the episodes that are labelled throughout; at least one keeps them.
 
-    Raises InputError for a share that is not in (0, 1], or that its choice of episodes cannot give.
+    Raises InputError for a share that its choice of episodes cannot give.
     """
     share, way = options.label_share, options.label_from
-    if not 0 < share <= 1:
-        raise InputError(f"--label-share {share}: must be above 0 and at most 1")
     if share == 1:
         return episodes
     if way == "top-half" and share > 0.5:
