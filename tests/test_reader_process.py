@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import fill
 from malformations import CASES, STEPS, WRITERS, columns
 
 from rlkit.datasets import DataOptions, cache, load, reader_process, sources
@@ -111,6 +113,15 @@ def test_it_writes_into_the_next_folder_where_the_first_is_full(table, tmp_path)
     reply = reader_process._answer({**request, "folders": folders})
     assert reply["folder"] == folders[1] and "No such file" in reply["reason"]
     assert cache.read(tmp_path).report.steps == STEPS
+
+
+def test_a_full_disk_of_the_cache_is_only_a_warning(table, small_disk, caplog):
+    fill(small_disk / "filler", leave=2**13)
+    options = dataclasses.replace(table, cache_dir=small_disk / "cache")
+    assert load(options).report.steps == STEPS
+    (record,) = caplog.records
+    assert "cannot write the cache" in record.message and "No space left" in record.message
+    assert list(options.cache_dir.iterdir()) == []
 
 
 def test_a_full_disk_everywhere_is_told(table):

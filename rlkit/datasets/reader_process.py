@@ -3,7 +3,7 @@
 pyarrow trusts what a file says of itself: a damaged one can end the process that reads it, and a small one can fill any
 memory. So a child process reads the data, checks them, and writes them as an entry of the cache, which the parent maps
 into its memory. Whatever ends the child is an InputError of one line in the parent. The child imports no jax; its start
-takes about 0.3 s. It has the rights of its parent: it guards against damage, not against a file that takes it over.
+takes about 0.4 s. It has the rights of its parent: it guards against damage, not against a file that takes it over.
 """
 
 from __future__ import annotations
