@@ -1,6 +1,6 @@
 """The agents, by the name used on the command line. One line each; a module is imported when its agent is asked for."""
 
-from rlkit.registry import Entry
+from rlkit.runs.registry import Entry
 
 REGISTRY = {
     "bc": Entry("agents.bc", "Behaviour cloning: imitate the data's actions"),

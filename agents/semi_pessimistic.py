@@ -21,11 +21,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import jax.numpy as jnp
 
-from agents import awac, cql, discrete_cql, edac, iql, rebrac, rollouts, sac, td3_bc
-from rlkit import columns, dynamics, uncertainty
+from agents import awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc
+from rlkit import columns
 from rlkit.acting import Delegating
 from rlkit.buffer import Buffer, needs
 from rlkit.datasets.episodes import HAS_ACTION, LABELLED
+from rlkit.models import dynamics, rewards, rollouts
+from rlkit.models.rewards import Estimator, Labels, masked_mean
 from rlkit.ranges import Count, Fraction, LearningRate, Positive, Range, Weight, Whole, Widths
 from rlkit.types import (
     Agent,
@@ -39,7 +41,6 @@ from rlkit.types import (
     Stats,
     Transitions,
 )
-from rlkit.uncertainty import Estimator, Labels, masked_mean
 
 
 def _named(base: ModuleType) -> Any:
@@ -150,13 +151,13 @@ class Config:
     def model(self) -> Estimator:
         """The reward model."""
         if self.estimator == "gp":
-            return uncertainty.GaussianProcess(self.length, self.noise)
+            return rewards.GaussianProcess(self.length, self.noise)
         shape = {"widths": self.model_widths, "learning_rate": self.model_learning_rate}
         shape["batch_size"] = self.model_batch_size
         if self.estimator == "quantile":
-            return uncertainty.Quantile(self.level, **shape)
+            return rewards.Quantile(self.level, **shape)
         gaussian = self.estimator == "gaussian"
-        return uncertainty.Ensemble(
+        return rewards.Ensemble(
             self.members, prior_scale=self.prior_scale, bootstrap=not gaussian, gaussian=gaussian, **shape
         )
 
@@ -189,7 +190,7 @@ class RewardModel:
 
     def init(self, key: Key, prev: None, stats: Stats) -> ModelState:
         """An untrained model."""
-        mean, std = uncertainty.input_moments(self.spec, stats)
+        mean, std = rewards.input_moments(self.spec, stats)
         return ModelState(self.config.model.init(key, len(mean)), mean, std)
 
     def sample(self, buffer: Buffer, key: Key) -> Batch:
@@ -202,7 +203,7 @@ class RewardModel:
 
     def update(self, state: ModelState, batch: Batch, key: Key, step: Array) -> tuple[ModelState, Metrics]:
         """One step of the estimator."""
-        x = uncertainty.inputs(self.spec, state.mean, state.std, batch.obs, batch.action)
+        x = rewards.inputs(self.spec, state.mean, state.std, batch.obs, batch.action)
         labels = Labels(x, batch.reward, batch.weight, batch.row)
         estimator, metrics = self.config.model.update(state.estimator, labels)
         return state._replace(estimator=estimator), metrics
@@ -235,7 +236,7 @@ class Impute:
 
     def __call__(self, imputer: Imputer, obs: Array, action: Array) -> Array:
         """[B], never below the least labelled reward."""
-        x = uncertainty.inputs(self.spec, imputer.model.mean, imputer.model.std, obs, action)
+        x = rewards.inputs(self.spec, imputer.model.mean, imputer.model.std, obs, action)
         return self.of(imputer, *self.predict(imputer.model, x, imputer.centre, imputer.scale))[1]
 
     def predict(self, model: ModelState, x: Array, centre: Array, scale: Array) -> tuple[Array, Array]:
@@ -268,9 +269,9 @@ class Relabel:
         """The rewards, and what imputed them."""
         config, labelled, held = self.config, (buffer.flags & LABELLED) > 0, buffer.extra["held_out"]
         impute, (centre, scale) = Impute(config, self.spec), label_moments(buffer)
-        x = uncertainty.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
+        x = rewards.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
         mean, spread = impute.predict(state, x, centre, scale)
-        held_out = uncertainty.HeldOut.of((mean - buffer.reward) / spread, held)
+        held_out = rewards.HeldOut.of((mean - buffer.reward) / spread, held)
         c = jnp.float32(config.c or 0)
         if config.c is None:
             c = jnp.maximum(held_out.conformal(config.delta), 0)
@@ -286,7 +287,7 @@ class Relabel:
             # the bound is not asked: where c is the score of a held-out label, that label lies on the bound, and
             # rounding would decide; nor need it be for rows that are clipped, since no label is below the least one
             "label/coverage": held_out.share_up_to(c),
-            "label/far": uncertainty.far(x, labelled & ~held, held, unlabelled, key),
+            "label/far": rewards.far(x, labelled & ~held, held, unlabelled, key),
             **_against_truth(mean, bound, unlabelled, buffer.extra["hidden_reward"]),
         }
         return Rewards(reward, diagnostics), imputer

@@ -1,4 +1,4 @@
-"""How often the 95 % interval of rlkit.statistics covers the true mean, in a simulation whose mean is known.
+"""How often the 95 % interval of rlkit.evaluation.statistics covers the true mean, in a simulation whose mean is known.
 
     python -m benchmarks.coverage    # writes benchmarks/coverage.csv and prints it as a table
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlkit.statistics import half_width
+from rlkit.evaluation.statistics import half_width
 
 DEVIATIONS = ((1, 0.1, 0.1), (1, 1, 1), (1, 3, 1), (0.2, 3, 1))
 SEEDS = (2, 3, 5, 10)

@@ -7,7 +7,7 @@ The document of the results takes its table from the tracked file of values:
 
     python -m benchmarks.icu_sepsis --csv benchmarks/tables/icu_sepsis_values.csv --insert docs/discrete.md
 
-A value is the share of patients who survive (envs/icu_sepsis.py). "Greedy" asks the policy once in each of the 716
+A value is the share of patients who survive (envs/toys/icu_sepsis.py). "Greedy" asks the policy once in each of the 716
 states; "sampled" is the policy as it acts without ``greedy``, its probabilities estimated from draws in each state.
 The rows "counts" are what the data alone can give an exact method: an optimal policy of the MDP that the dataset's
 transitions were counted into, in which an action that was tried less often than said earns nothing.
@@ -24,14 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import table
-from envs import icu_sepsis
-from envs.icu_sepsis import MDP
+from envs.toys import icu_sepsis
+from envs.toys.icu_sepsis import MDP
 from rlkit.acting import first_goal
 from rlkit.datasets import DataOptions, Normaliser, load
 from rlkit.datasets.episodes import HAS_ACTION
-from rlkit.policy import restore
-from rlkit.run import Record
-from rlkit.statistics import estimate
+from rlkit.evaluation.statistics import estimate
+from rlkit.runs.policy import restore
+from rlkit.runs.run import Record
 from rlkit.types import Agent, Array, InputError, Key, Percept, State
 
 DRAWS = 2000  # actions in each state: a probability is known to 0.01 at worst

@@ -55,8 +55,8 @@ import numpy as np
 from rlkit.types import InputError
 
 if TYPE_CHECKING:
-    from rlkit.run import Record
-    from rlkit.statistics import Estimate
+    from rlkit.evaluation.statistics import Estimate
+    from rlkit.runs.run import Record
 
 ROOT = Path(__file__).parent.parent
 CODE = ("agents", "envs", "rlkit", "train.py")  # what a run executes
@@ -194,8 +194,8 @@ def train_cell(cell: Cell, folder: Path, core: int, files: Path | None) -> Outco
 
     Beside the folder stand the log and FOLDER.parts: a line for each start of the run, and one for each end.
     """
-    from rlkit.divergence import ADVICE
-    from rlkit.run import finished
+    from rlkit.runs.run import finished
+    from rlkit.training.divergence import ADVICE
 
     parts, log = folder.with_suffix(".parts"), folder.with_suffix(".log")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -262,7 +262,7 @@ def measure(cell: Cell, key: Key, outcome: Outcome, folder: Path) -> dict[str, o
 
 
 def _recorded(folder: Path) -> dict[str, object]:
-    from rlkit.run import Record
+    from rlkit.runs.run import Record
 
     record = Record.read(folder)
     data = record.data.mean_return
@@ -284,8 +284,8 @@ def _recorded(folder: Path) -> dict[str, object]:
 
 def _returns(folder: Path) -> dict[str, object]:
     """Each episode's return: at the last checkpoint, and its mean over the evaluations of the last fifth."""
-    from rlkit.run import evaluations
-    from rlkit.statistics import last_fifth
+    from rlkit.evaluation.statistics import last_fifth
+    from rlkit.runs.run import evaluations
 
     done = evaluations(folder)
     if not done:  # a run without an environment, or with --eval-episodes 0
@@ -428,14 +428,14 @@ def _line(label: str, group: Sequence[dict[str, str]], path: Path) -> str:
 
 
 def _score(returns: np.ndarray, row: dict[str, str]) -> np.ndarray:
-    from rlkit.evaluate import score
+    from rlkit.evaluation.evaluate import score
 
     return score(returns, (float(row["random"]), float(row["expert"])))
 
 
 def _interval(values: np.ndarray) -> str:
     """Mean and interval of [S, E] values, which are of the same E starts for every seed."""
-    from rlkit.statistics import estimate
+    from rlkit.evaluation.statistics import estimate
 
     found: Estimate = estimate(values)
     star = "*" if len(values) == 1 else ""

@@ -95,9 +95,9 @@ def _register(env_id: str) -> None:
     import gymnasium
 
     if env_id.startswith("BrainStimulation"):
-        import envs.brain_stimulation  # noqa: F401  (registers on import)
+        import envs.toys.brain_stimulation  # noqa: F401  (registers on import)
     if env_id.startswith("ICUSepsis"):
-        import envs.icu_sepsis  # noqa: F401  (registers on import)
+        import envs.toys.icu_sepsis  # noqa: F401  (registers on import)
     if env_id in gymnasium.registry or not env_id.startswith(_ROBOTICS):
         return
     with warnings.catch_warnings():

@@ -3,7 +3,7 @@
 A field of a settings dataclass is annotated with a Range, or with one of the names below that stand for the common
 ones: ``gamma: Discount = 0.99``, ``noise: Annotated[float, Range("(0, 2]")] = 0.2``. That holds for the Config of an
 agent in a user's own file too, and for a Config inside a Config. The command line checks every option before anything
-is read (`check_options`), `rlkit.loop.fit` what it is given from Python (`check`).
+is read (`check_options`), `rlkit.training.loop.fit` what it is given from Python (`check`).
 
 This module does not import jax, so that a command line can be answered before jax is loaded.
 """

@@ -135,7 +135,7 @@ class Learner(Protocol):
     It holds no array, is hashable (equal learners share one compilation) and mentions no device, no seed axis and no
     jit: the loop adds those. ``needs`` names extra columns (see rlkit.columns), or brings its own, that `sample` reads.
     A learner whose Q has more in it than rewards, an entropy or a penalty, says in a further property
-    ``intrinsic_reward`` how large that can be at a step: Q may be as much larger (see rlkit.divergence).
+    ``intrinsic_reward`` how large that can be at a step: Q may be as much larger (see rlkit.training.divergence).
     """
 
     @property

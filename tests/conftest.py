@@ -29,9 +29,9 @@ import agents
 import envs
 from rlkit import commands
 from rlkit.buffer import abstract
-from rlkit.checkpoint import Checkpoints
-from rlkit.run import Record, rebuild
-from rlkit.sharding import make_mesh
+from rlkit.runs.checkpoint import Checkpoints
+from rlkit.runs.run import Record, rebuild
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Stats
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -2,7 +2,7 @@
 
     python tests/damage.py --seconds 300        # all forms in turn, then the counts
 
-The reader's own process (rlkit/datasets/reader_process.py) is for these ends: each is tried there too.
+The reader's own process (rlkit/datasets/untrusted/reader_process.py) is for these ends: each is tried there too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from malformations import STEPS, WRITERS, columns, damaged, write_parquet
 
-from rlkit.datasets import DataOptions, load, reader_process, sources
+from rlkit.datasets import DataOptions, load, sources
+from rlkit.datasets.untrusted import reader_process
 from rlkit.types import InputError
 
 COLUMNAR = {

@@ -22,7 +22,7 @@ from benchmarks.accelerator.__main__ import main
 from benchmarks.accelerator.files import CARRIED, FILE, FILES, MIB, RETURNED, SLACK, Carried, Results, obstacle
 from rlkit.buffer import Buffer
 from rlkit.datasets import DataOptions, Normaliser
-from rlkit.run import Record, evaluations
+from rlkit.runs.run import Record, evaluations
 from rlkit.types import InputError
 
 ROOT = Path(__file__).parent.parent

@@ -13,9 +13,9 @@ import pytest
 from conftest import PACE, SMALL
 
 import rlkit
-from rlkit import registry
 from rlkit.buffer import Buffer
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.runs import registry
 from rlkit.types import InputError
 
 SOURCE = Path(__file__).parent / "percent_bc.py"

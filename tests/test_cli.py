@@ -17,8 +17,8 @@ from conftest import PACE, SMALL, final_bits
 
 import envs
 import rlkit
-from rlkit.run import Record, evaluations
-from rlkit.statistics import estimate
+from rlkit.evaluation.statistics import estimate
+from rlkit.runs.run import Record, evaluations
 from rlkit.types import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -323,7 +323,7 @@ def test_a_loaded_policy_refuses_other_observations_and_seeds(trained):
 
 def test_load_refuses_modules_that_are_not_agents(trained, tmp_path):
     form = json.loads((trained / "run.json").read_text())
-    for module in ("os", "agents", "agents..bc", "agents.__init__", "rlkit.run", "agents.no_such"):
+    for module in ("os", "agents", "agents..bc", "agents.__init__", "rlkit.runs.run", "agents.no_such"):
         (tmp_path / "run.json").write_text(json.dumps(form | {"module": module}))
         with pytest.raises(InputError, match="module"):
             rlkit.load(tmp_path)

@@ -13,11 +13,11 @@ import pytest
 from conftest import random_episodes
 
 import agents
-from rlkit import loop
 from rlkit.acting import first_goal
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
-from rlkit.sharding import make_mesh
+from rlkit.training import loop
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Agent, Discrete, InputError, Learner, Percept
 
 STEPS = 12

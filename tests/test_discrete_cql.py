@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from agents.discrete_cql import Config, DiscreteCQLState
-from rlkit import loop
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.optim import Net
+from rlkit.training import loop
 from rlkit.types import Box, Discrete, InputError, Spec, Stats, Transitions
 
 STATS = Stats(*(jnp.zeros(n) for n in (1, 1, 0, 0)))

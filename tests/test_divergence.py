@@ -11,13 +11,13 @@ import pytest
 
 import rlkit
 from agents import cql, edac, iql, rebrac, sac, sac_rnd, semi_pessimistic, td3_bc
-from rlkit import divergence
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes
 from rlkit.datasets import spec as spec_of
-from rlkit.loop import fit
-from rlkit.policy import _sound_members, restore
-from rlkit.run import Record, evaluations
+from rlkit.runs.policy import _sound_members, restore
+from rlkit.runs.run import Record, evaluations
+from rlkit.training import divergence
+from rlkit.training.loop import fit
 from rlkit.types import Box, InputError, RunError, Spec
 
 ARGV = ["--steps", "40", "--eval-every", "10", "--log-every", "5", "--eval-episodes", "2"]
@@ -26,7 +26,7 @@ ARGV = ["--steps", "40", "--eval-every", "10", "--log-every", "5", "--eval-episo
 @pytest.fixture
 def restorable(monkeypatch):
     """Runs of the faulty agent can be restored, though its module is not in the package of the agents."""
-    monkeypatch.setattr("rlkit.registry._OWN", re.compile("faulty"))
+    monkeypatch.setattr("rlkit.runs.registry._OWN", re.compile("faulty"))
 
 
 def _lines(folder):

@@ -14,7 +14,7 @@ import pytest
 from gymnasium.spaces import Discrete
 
 import envs
-from envs import brain_stimulation, icu_sepsis, pendulum
+from envs.toys import brain_stimulation, icu_sepsis, pendulum
 from rlkit.commands.options import EVAL_SEED
 from rlkit.types import InputError
 

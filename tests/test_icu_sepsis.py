@@ -20,12 +20,12 @@ from gymnasium.spaces import Discrete
 import envs
 from agents import bc, discrete_cql
 from benchmarks.icu_sepsis import actions, counted, probabilities
-from envs import icu_sepsis
-from envs.icu_sepsis import MDP, deterministic
 from envs.recording import rollout
-from rlkit import loop
+from envs.toys import icu_sepsis
+from envs.toys.icu_sepsis import MDP, deterministic
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.training import loop
 from rlkit.types import InputError
 
 DEATH, SURVIVAL = 2, 3

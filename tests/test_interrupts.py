@@ -11,7 +11,7 @@ import pytest
 from faulty import GATED, LATE, PROMPT, Child
 
 from rlkit import commands
-from rlkit.interrupts import PULSE, Guard, Stop
+from rlkit.runs.stopping import PULSE, Guard, Stop
 
 
 def _steps(out):

@@ -8,11 +8,11 @@ import pytest
 from conftest import random_episodes
 
 from agents.bc import BC, Config
-from rlkit import loop
 from rlkit.buffer import Buffer, abstract, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
-from rlkit.loop import fit
-from rlkit.sharding import make_mesh
+from rlkit.training import loop
+from rlkit.training.loop import fit
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Stage
 
 SEEDS = (3, 4)

@@ -270,7 +270,7 @@ def test_the_second_load_reads_the_cache_alone(tmp_path, options, monkeypatch):
     def read_again(*_, **__):
         raise RuntimeError("the source is read")
 
-    monkeypatch.setattr("rlkit.datasets.minari.read", read_again)
+    monkeypatch.setattr("rlkit.datasets.formats.minari.read", read_again)
     second = load(options)
     assert same(first, second) and first.fingerprint == second.fingerprint
     assert (first.report, first.observation_space) == (second.report, second.observation_space)

@@ -16,8 +16,8 @@ from rlkit import ranges
 from rlkit.buffer import Buffer, stats
 from rlkit.commands import options
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, load, spec
-from rlkit.loop import fit
 from rlkit.ranges import Count, Range
+from rlkit.training.loop import fit
 from rlkit.types import InputError
 
 COMMANDS = [

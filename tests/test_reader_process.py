@@ -16,7 +16,8 @@ import pytest
 from conftest import fill
 from malformations import CASES, STEPS, WRITERS, columns
 
-from rlkit.datasets import DataOptions, cache, load, reader_process, sources
+from rlkit.datasets import DataOptions, cache, load, sources
+from rlkit.datasets.untrusted import reader_process
 from rlkit.types import InputError
 
 COLUMNAR = ("parquet", "minari-arrow", "minari-parquet")
@@ -155,7 +156,7 @@ def test_however_it_ends_the_user_has_one_line(table, monkeypatch, code, words):
 
 
 def test_a_child_without_its_parent_ends_when_its_cpu_time_is_over():
-    code = "from rlkit.datasets import reader_process; reader_process._limit(2**30, 1)\nwhile True: pass"
+    code = "from rlkit.datasets.untrusted import reader_process; reader_process._limit(2**30, 1)\nwhile True: pass"
     done = subprocess.run([sys.executable, "-c", code])
     assert -done.returncode in (signal.SIGXCPU, signal.SIGKILL)
 
@@ -195,7 +196,8 @@ def test_modules_in_the_folder_that_it_runs_in_are_not_imported(table, tmp_path,
 def test_it_imports_no_jax():
     code = """
 import sys
-from rlkit.datasets import minari_arrow, reader_process, table
+from rlkit.datasets.formats import minari_arrow, table
+from rlkit.datasets.untrusted import reader_process
 reader_process._limit(2**30, 60)
 print(sorted({"jax", "flax", "h5py", "minari", "pandas"} & set(sys.modules)))
 """

@@ -11,8 +11,8 @@ import pytest
 from conftest import PACE, SMALL, fill, final_bits
 
 import rlkit
-from rlkit import integrity
-from rlkit.lock import RunLock
+from rlkit.runs import integrity
+from rlkit.runs.lock import RunLock
 from rlkit.types import InputError
 
 TRAIN = ["train", "bc", *SMALL, *PACE]
@@ -206,7 +206,7 @@ def test_a_tensorboard_folder_that_cannot_be_written_to_costs_tensorboard_alone(
 
 def test_a_full_disk_costs_tensorboard_alone_and_does_not_hang(small_disk, capsys):
     """The package's own writer waits for ever once its thread has died of that."""
-    from rlkit.loggers import TensorBoard
+    from rlkit.runs.loggers import TensorBoard
 
     logger = TensorBoard(small_disk, 0)
     fill(small_disk / "filler", leave=0)

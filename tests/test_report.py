@@ -8,8 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from rlkit.report import Curve, Row, _draw, learning_curve, row, show, table
-from rlkit.statistics import Estimate, estimate
+from rlkit.evaluation.statistics import Estimate, estimate
+from rlkit.evaluation.tables import Curve, Row, _draw, learning_curve, row, show, table
 
 ROWS = [
     row("data", [[1.0, 3.0]]),

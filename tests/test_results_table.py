@@ -15,10 +15,10 @@ from conftest import PACE, SMALL
 from agents import bc
 from benchmarks import icu_sepsis, table
 from benchmarks.table import COLUMNS, Cell, configuration
-from rlkit import statistics
-from rlkit.divergence import ADVICE
-from rlkit.run import Record, evaluations
-from rlkit.statistics import Estimate
+from rlkit.evaluation import statistics
+from rlkit.evaluation.statistics import Estimate
+from rlkit.runs.run import Record, evaluations
+from rlkit.training.divergence import ADVICE
 from rlkit.types import InputError
 
 PENDULUM = "pendulum/mixed-v0"

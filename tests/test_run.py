@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from rlkit import plain
-from rlkit.run import (
+from rlkit.evaluation.statistics import Estimate
+from rlkit.runs import serialization
+from rlkit.runs.run import (
     DataRecord,
     EvaluationRecord,
     Position,
@@ -23,7 +24,6 @@ from rlkit.run import (
     evaluations_by_goal,
     lines,
 )
-from rlkit.statistics import Estimate
 from rlkit.types import Box, Discrete, InputError, Spec
 
 
@@ -52,13 +52,13 @@ class Outer:
     ],
 )
 def test_plain_data_survive_the_way_through_strict_json(value):
-    text = plain.dumps(value)
-    assert plain.decode(Outer, json.loads(text, parse_constant=pytest.fail), "x") == value
+    text = serialization.dumps(value)
+    assert serialization.decode(Outer, json.loads(text, parse_constant=pytest.fail), "x") == value
 
 
 def test_float32_survives_exactly():
     values = np.array([1 / 3, 1e-42, np.inf, np.pi], np.float32)
-    back = plain.decode(tuple[float, ...], json.loads(plain.dumps(values)), "x")
+    back = serialization.decode(tuple[float, ...], json.loads(serialization.dumps(values)), "x")
     assert np.array(back, np.float32).tobytes() == values.tobytes()
 
 
@@ -77,22 +77,22 @@ def test_float32_survives_exactly():
     ],
 )
 def test_decoding_is_strict_and_names_the_place(change, message):
-    form = plain.encode(Outer(Inner(0.0))) | change
+    form = serialization.encode(Outer(Inner(0.0))) | change
     with pytest.raises(InputError, match=message):
-        plain.decode(Outer, form, "x")
+        serialization.decode(Outer, form, "x")
 
 
 def test_what_an_older_version_did_not_write_has_its_default():
-    assert plain.decode(Outer, {"inner": {"low": 1.0}}, "x") == Outer(Inner(1.0))
+    assert serialization.decode(Outer, {"inner": {"low": 1.0}}, "x") == Outer(Inner(1.0))
     older, newer = {"a": 1, "spec": {"n": 2}}, {"a": 1, "b": 3, "spec": {"n": 2, "scale": 1.0}}
-    assert plain.differences(older, newer, additions=False) == []
-    assert len(plain.differences(older, newer)) == 2
-    assert plain.differences({"a": 2}, newer, additions=False) == ["a: 2 -> 1"]
+    assert serialization.differences(older, newer, additions=False) == []
+    assert len(serialization.differences(older, newer)) == 2
+    assert serialization.differences({"a": 2}, newer, additions=False) == ["a: 2 -> 1"]
 
 
 def test_what_is_not_plain_is_not_written(tmp_path):
     with pytest.raises(TypeError, match="object"):
-        plain.write_json(tmp_path / "x.json", {"a": object()})
+        serialization.write_json(tmp_path / "x.json", {"a": object()})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,17 +129,17 @@ def test_a_record_reads_back_equal(tmp_path, record):
 
 
 def test_a_record_of_the_first_versions_is_readable(tmp_path, record):
-    form = plain.encode(record)
-    form["data"]["iqm"] = plain.encode(MEAN)
+    form = serialization.encode(record)
+    form["data"]["iqm"] = serialization.encode(MEAN)
     form["evaluation"]["seed"] = 0
-    plain.write_json(tmp_path / "run.json", form)
+    serialization.write_json(tmp_path / "run.json", form)
     first = dataclasses.replace(record, evaluation=EvaluationRecord("Pendulum-v1", 10, 0))
     assert Record.read(tmp_path) == first
     assert record.differences(first) == ["evaluation.seed: 1000000 -> 0"]
 
 
 def test_another_format_is_refused_before_its_keys_are_looked_at(tmp_path, record):
-    plain.write_json(tmp_path / "run.json", plain.encode(record) | {"format": 2, "new": 1})
+    serialization.write_json(tmp_path / "run.json", serialization.encode(record) | {"format": 2, "new": 1})
     with pytest.raises(InputError, match="format 2; this version reads format 1"):
         Record.read(tmp_path)
 
@@ -234,7 +234,7 @@ def test_evaluations_of_other_seeds_or_episodes_are_refused(tmp_path, record, re
         _log(run, [Position(0, 5, 5)])
     line = {"stage": 0, "step": 10, "updates": 10, "returns": returns, "lengths": lengths}
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write(plain.dumps(line) + "\n")
+        file.write(serialization.dumps(line) + "\n")
     with pytest.raises(InputError, match=r"metrics.jsonl: .*evaluation"):
         evaluations(tmp_path)
 

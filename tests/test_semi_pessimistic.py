@@ -14,10 +14,11 @@ import envs
 import rlkit
 from agents import cql, iql, rebrac, sac, sac_rnd
 from agents.semi_pessimistic import BASES, Config, Impute, Relabel, Relabelled, Rewards
-from rlkit import commands, plain
+from rlkit import commands
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, labels, spec
-from rlkit.loop import fit
+from rlkit.runs import serialization
+from rlkit.training.loop import fit
 from rlkit.types import InputError
 
 BASE = iql.Config(widths=(8,), batch_size=8)
@@ -54,7 +55,7 @@ def ends(parts, mesh):
 @pytest.fixture(scope="module")
 def trained():
     """A reward model after its stage, and (stages, buffer, stats)."""
-    from rlkit.sharding import make_mesh
+    from rlkit.training.sharding import make_mesh
 
     parts = world(dataclasses.replace(SMALL, model_steps=300), smooth())
     return ends(parts, make_mesh(1, jax.devices()[:1]))[0], parts
@@ -229,7 +230,7 @@ def test_a_record_tells_which_base_it_had():
     assert len(set(names)) == len(BASES), "two bases with the same fields could not be told apart"
     for base in BASES:
         config = Config(base=base.Config())
-        assert plain.decode(Config, json.loads(plain.dumps(config)), "x") == config
+        assert serialization.decode(Config, json.loads(serialization.dumps(config)), "x") == config
 
 
 @pytest.mark.slow
@@ -244,8 +245,8 @@ def test_the_command_takes_a_base_with_its_settings_resumes_and_loads(tmp_path, 
     told = capsys.readouterr().out
     assert "stage reward: 4 updates" in told and "stage sac: 4 updates" in told and '"label_share": 0.3' in told
     assert commands.main(line, known) == 0
-    record = rlkit.run.Record.read(tmp_path / "run")
-    assert plain.decode(Config, record.config, "x").base == sac.Config(widths=(8,), batch_size=8)
+    record = rlkit.runs.run.Record.read(tmp_path / "run")
+    assert serialization.decode(Config, record.config, "x").base == sac.Config(widths=(8,), batch_size=8)
     assert rlkit.load(tmp_path / "run").act(np.zeros(3, np.float32)).shape == (1,)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert 0 < result["metrics"]["label/hidden_coverage"][0] <= 1

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from benchmarks import coverage
-from rlkit.statistics import estimate, half_width, last_fifth
+from rlkit.evaluation.statistics import estimate, half_width, last_fifth
 
 T1, T2, T3 = 12.706204736, 4.302652730, 3.182446305  # 97.5 % quantiles of Student's t at 1, 2 and 3, from a table
 

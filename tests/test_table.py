@@ -8,7 +8,7 @@ import pytest
 from gymnasium.spaces import Discrete
 from pyarrow import parquet
 
-from rlkit.datasets import table
+from rlkit.datasets.formats import table
 from rlkit.types import InputError
 
 # Episode 2 comes first in the file and last in order; episode 10 ends with a final observation. Lines are numbered
@@ -211,7 +211,7 @@ def test_damaged_files(tmp_path):
 
 def test_a_table_bigger_than_the_limit_is_refused(tmp_path, monkeypatch):
     """Parquet has its limit from the process that reads it: see the bombs of test_untrusted.py."""
-    monkeypatch.setattr("rlkit.datasets.fields.LIMIT", 100)
+    monkeypatch.setattr("rlkit.datasets.untrusted.fields.LIMIT", 100)
     with pytest.raises(InputError, match="unpacks to"):
         read(csv(tmp_path / "x.csv", CSV))
 

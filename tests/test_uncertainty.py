@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlkit.uncertainty import UNBOUNDED, Ensemble, GaussianProcess, HeldOut, Labels, Quantile, far, pinball
+from rlkit.models.rewards import UNBOUNDED, Ensemble, GaussianProcess, HeldOut, Labels, Quantile, far, pinball
 
 
 def fitted(model, x, y, steps=1, seed=0):

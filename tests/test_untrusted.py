@@ -19,7 +19,8 @@ import pytest
 from malformations import ID, STEPS, columns, hdf5_edit
 from pyarrow import parquet
 
-from rlkit.datasets import DataOptions, fields, load
+from rlkit.datasets import DataOptions, load
+from rlkit.datasets.untrusted import fields
 from rlkit.types import InputError
 
 

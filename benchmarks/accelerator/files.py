@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlkit import plain
 from rlkit.datasets.episodes import Episodes
-from rlkit.run import Record
+from rlkit.runs import serialization
+from rlkit.runs.run import Record
 from rlkit.types import InputError, State
 
 MIB = 2**20
@@ -57,11 +57,11 @@ class Carried:
         self.folder = folder
         if not (folder / "cells.json").exists():
             raise InputError(f"{folder} holds no cells.json: make it with python -m benchmarks.accelerator pack")
-        form = plain.read_json(folder / "cells.json")
+        form = serialization.read_json(folder / "cells.json")
         self.table, self.commit, self.tree = form["table"], form["commit"], form["tree"]  # its sum; its name; bytes
-        self.cells = plain.decode(tuple[Cell, ...], form["cells"], str(folder / "cells.json"))
+        self.cells = serialization.decode(tuple[Cell, ...], form["cells"], str(folder / "cells.json"))
         done = folder / "finished.json"
-        self.finished = set(plain.read_json(done)) if done.exists() else set()
+        self.finished = set(serialization.read_json(done)) if done.exists() else set()
         self.unfinished = read_unfinished(folder)
         if self.unfinished and self.unfinished[0]["id"] not in {cell.id for cell in self.cells}:
             raise InputError(f"{folder} holds the state of a cell that is not in the table: remove unfinished.npz.*")
@@ -90,10 +90,10 @@ class Results:
 
     def tell(self, **row: Any) -> None:
         """Print a line, and add it to report.jsonl."""
-        line = plain.dumps(row | self._common)
+        line = serialization.dumps(row | self._common)
         with (self.folder / "report.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        print(plain.dumps(row), flush=True)
+        print(serialization.dumps(row), flush=True)
 
     def finish(self, cell: str, archive: bytes) -> None:
         """Keep the policy of a finished cell; its full state, if it was kept, is dropped."""
@@ -148,7 +148,7 @@ def obstacle(carried: int, finished: Sequence[int], policy: int, state: int) -> 
 def encode(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     """An .npz of arrays, with JSON beside them."""
     stream = io.BytesIO()
-    np.savez(stream, meta=np.frombuffer(plain.dumps(meta).encode(), np.uint8), **arrays)
+    np.savez(stream, meta=np.frombuffer(serialization.dumps(meta).encode(), np.uint8), **arrays)
     return stream.getvalue()
 
 

@@ -19,15 +19,15 @@ from benchmarks import table
 from benchmarks.accelerator import files
 from benchmarks.accelerator.files import CARRIED, MIB, ROWS, Carried, Cell, digest
 from benchmarks.accelerator.training import bytes_kept, shapes_of
-from rlkit import plain
-from rlkit.checkpoint import Checkpoints
 from rlkit.commands import options
 from rlkit.commands import train as training
 from rlkit.commands.evaluate import play
 from rlkit.commands.report import conclude
 from rlkit.datasets import Episodes, load
-from rlkit.loop import Progress
-from rlkit.run import Position, Record, evaluations
+from rlkit.runs import serialization
+from rlkit.runs.checkpoint import Checkpoints
+from rlkit.runs.run import Position, Record, evaluations
+from rlkit.training.loop import Progress
 from rlkit.types import InputError
 
 MEASURED = table.ROOT / "benchmarks" / "accelerator.jsonl"  # what parts a, b and c of the calls so far have told
@@ -49,13 +49,13 @@ def pack(path: Path, home: Path) -> int:
         if name not in packed:
             _pack_rows(folder / name, load(asked.data, roots=[world.datasets]))
             packed.add(name)
-        key = plain.dumps([cell.command, table.configuration(record)])
+        key = serialization.dumps([cell.command, table.configuration(record)])
         identity = hashlib.sha256(key.encode()).hexdigest()[:12]
         cells.append(Cell(identity, cell.label, cell.dataset, name, cell.command, record))
     for old in set(folder.glob("*.npz")) - {folder / name for name in packed}:
         old.unlink()
     form = {"table": digest(path), "commit": table.commit(), "tree": tree_bytes(), "cells": cells}
-    plain.write_json(folder / "cells.json", form)
+    serialization.write_json(folder / "cells.json", form)
     carried = Carried(folder)
     print(f"tree {carried.tree / MIB:.1f} MiB, data {(carried.bytes - carried.tree) / MIB:.1f} MiB in {folder}")
     if carried.bytes > CARRIED:
@@ -93,7 +93,7 @@ def collect(folder: Path, home: Path) -> int:
             run_directory(run, meta, arrays)
             print(f"{run}: {meta['cell']['label']} on {meta['cell']['dataset']}")
     done = carried.finished | set(finished)
-    plain.write_json(carried.folder / "finished.json", sorted(done))
+    serialization.write_json(carried.folder / "finished.json", sorted(done))
     parts = files.parts(folder)
     if parts or (carried.unfinished and carried.unfinished[0]["id"] in done):
         for old in files.parts(carried.folder):
@@ -127,16 +127,18 @@ def run_directory(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarr
     Its checkpoint has the arrays that the policy reads, and zeros for the others: `evaluate` and `rlkit.load` look at
     the former alone, and training has come to its end. A cell of which all seeds diverged has no checkpoint.
     """
-    cell = plain.decode(Cell, meta["cell"], f"{folder}: cell")
+    cell = serialization.decode(Cell, meta["cell"], f"{folder}: cell")
     record = cell.record
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         run = Path(scratch) / "run"
         run.mkdir()
-        plain.write_json(run / "run.json", record)
-        plain.write_text(run / "metrics.jsonl", "".join(plain.dumps(line) + "\n" for line in meta["metrics"]))
+        serialization.write_json(run / "run.json", record)
+        serialization.write_text(
+            run / "metrics.jsonl", "".join(serialization.dumps(line) + "\n" for line in meta["metrics"])
+        )
         told = {name: meta[name] for name in ("commit", "seconds", "diverged")}
-        plain.write_json(run / "cell.json", {**told, "label": cell.label, "command": cell.command})
+        serialization.write_json(run / "cell.json", {**told, "label": cell.label, "command": cell.command})
         if len(meta["diverged"]) < len(record.seeds):
             position = Position(meta["stage"], meta["step"], sum(steps for _, steps in record.stages))
             state = files.filled(shapes_of(record)[-1], arrays, partial=True)
@@ -153,7 +155,7 @@ def score(path: Path, home: Path) -> int:
     cells = {cell.command: cell for cell in table.cells(path)}
     results = path.with_suffix(".csv")
     for folder in sorted((home / "runs").glob("*")):
-        meta, record = plain.read_json(folder / "cell.json"), Record.read(folder)
+        meta, record = serialization.read_json(folder / "cell.json"), Record.read(folder)
         key = table.Key(meta["command"], table.configuration(record))
         have = {(row["command"], row["configuration"]) for row in table.rows(results)}
         if key in have or meta["command"] not in cells:
@@ -192,7 +194,7 @@ def _returns(folder: Path, record: Record) -> dict[int, np.ndarray]:
             asked = {"goal": goal} if goal else {}
             line = {**position._asdict(), **asked, "returns": returns, "lengths": lengths}
             with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(plain.dumps(line) + "\n")
+                file.write(serialization.dumps(line) + "\n")
         conclude(folder)
     played = evaluations(folder)[-1].returns
     return {number: one for number, one in enumerate(played) if np.isfinite(one).all()}

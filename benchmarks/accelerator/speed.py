@@ -21,8 +21,8 @@ from benchmarks.accelerator.files import Results, memory, one_line, size
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes
 from rlkit.datasets.normaliser import Normaliser
-from rlkit.loop import fit
-from rlkit.sharding import make_mesh
+from rlkit.training.loop import fit
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Box, Discrete, InputError, Spec, Stage, State, Stats
 
 SECONDS = 2.0  # of updates in one measurement of part b, after their compilation
@@ -151,8 +151,8 @@ def made_up(width: int, columns: Sequence[str]) -> Buffer:
 
 
 def loops(results: Results, agents: Sequence[str], until: float) -> None:
-    """Part c: the same updates in a loop whose length is an argument, as in rlkit.loop; in one of a length that the
-    compiler knows; and, as a remedy, in blocks of a known length. Of one seed, where the loop itself weighs most."""
+    """Part c: the same updates in a loop whose length is an argument, as in rlkit.training.loop; in one of a length
+    that the compiler knows; and, as a remedy, in blocks of a known length. Of one seed: there the loop weighs most."""
     for name in agents:
         if now() > until:
             break

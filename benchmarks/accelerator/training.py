@@ -13,13 +13,13 @@ import numpy as np
 
 from benchmarks.accelerator import files
 from benchmarks.accelerator.files import Carried, Cell, Results, memory, size, versions
-from rlkit import divergence
 from rlkit.acting import first_goal
 from rlkit.buffer import Buffer, abstract, needs
 from rlkit.datasets.normaliser import Normaliser
-from rlkit.loop import Progress, abstract_state, fit
-from rlkit.run import Record, rebuild
-from rlkit.sharding import make_mesh
+from rlkit.runs.run import Record, rebuild
+from rlkit.training import divergence
+from rlkit.training.loop import Progress, abstract_state, fit
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Percept, State, Stats
 
 CHUNK = 0.5  # seconds between two looks at the clock

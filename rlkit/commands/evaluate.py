@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlkit import plain, report
 from rlkit.commands import World
 from rlkit.commands.options import EvaluateOptions
 from rlkit.commands.report import data_row, heading, label_of, score_row
-from rlkit.compilation import keep_compiled
 from rlkit.datasets import Normaliser
-from rlkit.evaluate import EvaluationError, Evaluator, longest
-from rlkit.policy import restore
-from rlkit.run import Record
+from rlkit.evaluation import tables
+from rlkit.evaluation.evaluate import EvaluationError, Evaluator, longest
+from rlkit.runs import serialization
+from rlkit.runs.policy import restore
+from rlkit.runs.run import Record
+from rlkit.training.compilation import keep_compiled
 from rlkit.types import InputError, RunError
 
 
@@ -29,10 +30,10 @@ def run(options: EvaluateOptions, world: World) -> int:
     keep_compiled()
     played = play(options.run, record, world, options.config, options.episodes, options.eval_seed)
     print(heading(record))
-    if changed := plain.differences(record.config, plain.encode(options.config)):
+    if changed := serialization.differences(record.config, serialization.encode(options.config)):
         print(f"with other settings than in training: {'; '.join(changed)}")
     rows = [score_row(label_of(record.agent, goal), record, returns) for goal, returns in played.returns.items()]
-    report.show([data_row(record), *rows])
+    tables.show([data_row(record), *rows])
     return 0
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from rlkit import __version__, ranges, registry
+from rlkit import __version__, ranges
 from rlkit.datasets.options import DataOptions
 from rlkit.ranges import Count, Range, Seed, Whole
+from rlkit.runs import registry
 from rlkit.types import InputError, Preset
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
     folder = next((word for word in argv if (Path(word) / "run.json").is_file()), None)
     config = None
     if folder is not None:
-        from rlkit.run import Record, recorded_config
+        from rlkit.runs.run import Record, recorded_config
 
         config = recorded_config(Record.read(Path(folder)), _value_of("--agent", argv))
     return tyro.cli(

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from rlkit import plain, report
 from rlkit.commands import World
 from rlkit.commands.options import ReportOptions
-from rlkit.evaluate import score
-from rlkit.report import Curve, Row
-from rlkit.run import Evaluated, Record, diverged, evaluations_by_goal, final_metrics
-from rlkit.statistics import Estimate, estimate, last_fifth
+from rlkit.evaluation import tables
+from rlkit.evaluation.evaluate import score
+from rlkit.evaluation.statistics import Estimate, estimate, last_fifth
+from rlkit.evaluation.tables import Curve, Row
+from rlkit.runs import serialization
+from rlkit.runs.run import Evaluated, Record, diverged, evaluations_by_goal, final_metrics
 from rlkit.types import InputError, RunError
 
 
@@ -39,10 +40,10 @@ def run(options: ReportOptions, world: World) -> int:
     rows += [_run_row(label, record, one) for label, record, one in zip(labels, records, found, strict=True)]
     headings = [heading(record) for record in data.values()]
     print(*headings, sep="\n")
-    report.show(rows)
+    tables.show(rows)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        plain.write_text(options.out / "table.txt", "\n".join([*headings, report.table(rows), ""]))
+        serialization.write_text(options.out / "table.txt", "\n".join([*headings, tables.table(rows), ""]))
         _draw(options.out / "curve.png", labels, records, found)
     return 0
 
@@ -64,13 +65,13 @@ def conclude(folder: Path) -> None:
         result |= {"run": {**rows[1]._asdict(), "late_returns": late, "episode_returns": episodes}}
         result |= {"further_goals": [row._asdict() for row in rows[2:]]} if len(rows) > 2 else {}
     try:
-        plain.write_json(folder / "result.json", result)
+        serialization.write_json(folder / "result.json", result)
     except OSError as error:
         raise RunError(
             f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
         ) from error
     print(heading(record))
-    report.show(rows)
+    tables.show(rows)
     if found:
         try:
             labels = [label_of(record.agent, goal) for goal in sound]
@@ -120,7 +121,7 @@ def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray 
     seeds, sound = len(record.seeds), len(returns)
     label = label if sound == seeds else f"{label} ({seeds - sound} of {seeds} seeds diverged)"
     scores = _scores(record, returns)
-    return report.row(label, returns, scores, None if late is None or scores is None else _scores(record, late))
+    return tables.row(label, returns, scores, None if late is None or scores is None else _scores(record, late))
 
 
 def _run_row(label: str, record: Record, found: Sequence[Evaluated]) -> Row:
@@ -162,4 +163,4 @@ def _draw(path: Path, labels: Sequence[str], records: Sequence[Record], found: S
         curves.append(Curve(label, [one.position.step for one in evaluated], shown(record, returns)))
     levels = {f"data ({record.data.name})": float(shown(record, record.data.mean_return.value)) for record in records}
     title = ", ".join(dict.fromkeys(record.data.name for record in records))
-    report.learning_curve(path, curves, title=title, ylabel="normalised score" if scored else "return", levels=levels)
+    tables.learning_curve(path, curves, title=title, ylabel="normalised score" if scored else "return", levels=levels)

@@ -1,4 +1,4 @@
-"""``rlkit train AGENT``: data in, a run directory out. What happens while it trains is in rlkit.commands.training."""
+"""``rlkit train AGENT``: data in, a run directory out. What happens while it trains is in rlkit.runs.trainer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer, loggers, plain, ranges, statistics
+from rlkit import buffer, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import World, dry_run
 from rlkit.commands.options import TrainOptions
 from rlkit.commands.report import conclude
-from rlkit.commands.training import train
-from rlkit.compilation import keep_compiled
 from rlkit.datasets import Episodes, Normaliser, check_env, labels, load, spaces
 from rlkit.datasets import spec as spec_of
-from rlkit.interrupts import Guard
-from rlkit.job import Job
-from rlkit.lock import RunLock
+from rlkit.evaluation import statistics
 from rlkit.ranges import Seed
-from rlkit.run import DataRecord, EvaluationRecord, Record, Reference, Run, claim, finished
+from rlkit.runs import loggers, serialization
+from rlkit.runs.job import Job
+from rlkit.runs.lock import RunLock
+from rlkit.runs.run import DataRecord, EvaluationRecord, Record, Reference, Run, claim, finished
+from rlkit.runs.stopping import Guard
+from rlkit.runs.trainer import train
+from rlkit.training.compilation import keep_compiled
 from rlkit.types import InputError
 
 PACKAGES = ("rlkit-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium", "mujoco")
@@ -88,7 +90,7 @@ def _prepare(options: TrainOptions, world: World) -> Job:
     record = Record(
         agent=options.agent,
         module=options.module,
-        config=plain.encode(options.config),
+        config=serialization.encode(options.config),
         preset=options.preset,
         steps=options.steps,
         stages=tuple((stage.name, stage.steps) for stage in stages),
@@ -180,7 +182,7 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         steps=episodes.report.used,
         rows=len(episodes.flags),
         mean_return=statistics.estimate(returns),
-        observation_space=plain.encode(spaces.to_json(episodes.observation_space)),
-        action_space=plain.encode(spaces.to_json(episodes.action_space)),
-        options=plain.encode(options.data),
+        observation_space=serialization.encode(spaces.to_json(episodes.observation_space)),
+        action_space=serialization.encode(spaces.to_json(episodes.action_space)),
+        options=serialization.encode(options.data),
     )

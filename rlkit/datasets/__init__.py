@@ -76,7 +76,8 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
 
 def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: bool) -> Episodes:
     """The data from the cache, or from their source and then into the cache."""
-    from rlkit.datasets import cache, reader_process, sources
+    from rlkit.datasets import cache, sources
+    from rlkit.datasets.untrusted import reader_process
 
     def check_unchanged() -> None:
         if cache.entry(options, source, infos) != entry:

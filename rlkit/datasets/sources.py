@@ -55,7 +55,7 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         path = path.resolve()
-        reader = import_module(f"rlkit.datasets.{module}")
+        reader = import_module(f"rlkit.datasets.formats.{module}")
         return Source(path, partial(reader.read, path))
     places = _roots(options, roots)
     if ID.fullmatch(options.dataset):
@@ -67,7 +67,7 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
 
 def _find_minari(options: DataOptions, places: Sequence[Path]) -> Source | None:
     """The dataset of an id in the first of the ``places`` that has it, after a download if the options ask for one."""
-    from rlkit.datasets import minari
+    from rlkit.datasets.formats import minari
 
     for root in places:
         folder = _inside(root, options.dataset)
@@ -88,7 +88,7 @@ def available(options: DataOptions, roots: Sequence[Path] = ()) -> list[tuple[st
 
     A dataset whose metadata cannot be read is left out with a warning.
     """
-    from rlkit.datasets import minari
+    from rlkit.datasets.formats import minari
 
     listed: dict[str, tuple[str, int, int, Path]] = {}
     for root in _roots(options, roots):

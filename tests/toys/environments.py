@@ -9,9 +9,9 @@ import jax
 
 import envs
 from agents import bc, iql, sac, sac_rnd, semi_pessimistic
-from envs import brain_stimulation, pendulum
+from envs.toys import brain_stimulation, pendulum
 from rlkit.datasets import DataOptions, Episodes, Normaliser, from_episodes, labels, spec
-from rlkit.evaluate import Evaluator, score
+from rlkit.evaluation.evaluate import Evaluator, score
 
 from .toy import Toy, Trained, Variant, prepare, train
 

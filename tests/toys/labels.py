@@ -10,8 +10,8 @@ import numpy as np
 
 from agents import sac, semi_pessimistic
 from rlkit.datasets import Episodes, from_episodes, spec
+from rlkit.models.rewards import GaussianProcess, Labels
 from rlkit.types import Array
-from rlkit.uncertainty import GaussianProcess, Labels
 
 from .toy import Toy, Variant, greedy, prepare, train
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rlkit import loop
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Episodes, Normaliser
-from rlkit.sharding import make_mesh
+from rlkit.training import loop
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Agent, Metrics, Spec, State, Stats
 
 

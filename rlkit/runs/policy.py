@@ -15,11 +15,11 @@ import numpy as np
 
 from rlkit import buffer
 from rlkit.acting import first_goal
-from rlkit.checkpoint import Checkpoints
 from rlkit.datasets import Normaliser, spaces
-from rlkit.loop import finite
-from rlkit.run import Record, diverged, rebuild, recorded_config
-from rlkit.sharding import make_mesh
+from rlkit.runs.checkpoint import Checkpoints
+from rlkit.runs.run import Record, diverged, rebuild, recorded_config
+from rlkit.training.loop import finite
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Agent, InputError, Key, Memory, Percept, RunError, State, Stats
 
 

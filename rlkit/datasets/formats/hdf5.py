@@ -34,9 +34,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from rlkit.datasets import fields, h5, names
-from rlkit.datasets.fields import Budget
+from rlkit.datasets.formats import d4rl_names
 from rlkit.datasets.recording import Recording
+from rlkit.datasets.untrusted import fields, h5
+from rlkit.datasets.untrusted.fields import Budget
 from rlkit.types import InputError, one_line
 
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
@@ -60,7 +61,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     """
     file = _load(path, infos)
     arrays, notes = file.arrays, file.notes
-    known = names.origin(path.stem, env)
+    known = d4rl_names.origin(path.stem, env)
     terminations = fields.flags(path, "terminals", arrays["terminals"])
     truncations = np.zeros_like(terminations)
     if "timeouts" in arrays:
@@ -68,7 +69,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     is_end = _ends(path, arrays, terminations | truncations, known.limit, env is not None, notes)
     ends = np.flatnonzero(is_end)
     successors = arrays.get("next_observations")
-    choices = names.choices(known.env)
+    choices = d4rl_names.choices(known.env)
     actions, space = fields.actions(path, arrays["actions"], choices=choices, discrete=file.discrete, notes=notes)
     return Recording(
         name=path.name,

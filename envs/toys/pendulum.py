@@ -1,6 +1,6 @@
 """The default world: gymnasium's Pendulum-v1 and the command that records its embedded dataset.
 
-    python -m envs.pendulum --out DIR
+    python -m envs.toys.pendulum --out DIR
 
 Three kinds of episodes take turns: a weak swing-up controller (a third of the motor's torque, so that most of the 200
 steps go into swinging), a brake that takes the swing out again, and slow random torques. Cloning averages the first two
@@ -91,7 +91,7 @@ def write(out: Path, episodes: int = EPISODES) -> None:
         record(episodes),
         seed=SEED,
         references=references(),
-        command="python -m envs.pendulum",
+        command="python -m envs.toys.pendulum",
         description="A weak swing-up controller, a brake and slow random torques in turn, all with noise.",
     )
 

@@ -24,11 +24,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from rlkit import integrity, plain
 from rlkit.buffer import Buffer
-from rlkit.integrity import Damaged
-from rlkit.loop import Progress, abstract_state
-from rlkit.sharding import per_seed
+from rlkit.runs import integrity, serialization
+from rlkit.runs.integrity import Damaged
+from rlkit.training.loop import Progress, abstract_state
+from rlkit.training.sharding import per_seed
 from rlkit.types import InputError, RunError, Stage, State, Stats, one_line
 
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # of orbax and what it stands on
@@ -56,7 +56,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int | None = None, identity: Mapping[str, Any] | None = None):
-        self.folder, self._keep, self._identity = folder, keep, plain.encode(identity or {})
+        self.folder, self._keep, self._identity = folder, keep, serialization.encode(identity or {})
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         if keep is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class Checkpoints:
         for updates in reversed(found):
             folder = self.folder / str(updates)
             try:
-                meta = plain.decode(_Meta, integrity.check(folder), str(folder / integrity.MANIFEST))
+                meta = serialization.decode(_Meta, integrity.check(folder), str(folder / integrity.MANIFEST))
                 self._check_beside(meta)
                 self._check_identity(updates, meta)
                 state = self._restore(updates, meta, abstract_state(stages, meta.stage, buffer, stats, seeds), mesh)
@@ -136,7 +136,7 @@ class Checkpoints:
                     raise InputError(f"{error}: restore it from a copy") from None
 
     def _check_identity(self, updates: int, meta: _Meta) -> None:
-        if differing := plain.differences(meta.identity, self._identity, additions=False):
+        if differing := serialization.differences(meta.identity, self._identity, additions=False):
             raise InputError(
                 f"{self.folder}: checkpoint {updates} is of another run ({'; '.join(differing)}): choose another --out"
             )

@@ -26,9 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlkit.datasets import fields
-from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
+from rlkit.datasets.untrusted import fields
+from rlkit.datasets.untrusted.fields import Budget
 from rlkit.types import InputError, one_line
 
 _REQUIRED = ("observations", "actions", "terminals")

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from h5py.h5d import DatasetID
 
-from rlkit.datasets.fields import Budget
+from rlkit.datasets.untrusted.fields import Budget
 
 DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError)  # what h5py raises for damaged files
 

@@ -4,7 +4,7 @@ run.json       what was run: agent, configuration, data, spec, statistics, versi
 metrics.jsonl  training metrics and evaluations; holds no clock reading, so that a run that was interrupted and resumed
                leaves the same bytes as one that was not; "nan" stands for seeds that diverged
 timing.jsonl   rates, times, memory
-checkpoints/   see rlkit.checkpoint
+checkpoints/   see rlkit.runs.checkpoint
 tensorboard/   the scalars of metrics.jsonl, means over seeds
 result.json    final scores, and every episode's return in the last evaluation; its presence says that the run is
                finished
@@ -25,8 +25,8 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
-from rlkit import loggers, plain, registry
-from rlkit.statistics import Estimate
+from rlkit.evaluation.statistics import Estimate
+from rlkit.runs import loggers, registry, serialization
 from rlkit.types import InputError, RunError, Spec, Stage, one_line
 
 FORMAT = 1
@@ -96,20 +96,20 @@ class Record:
         path = folder / "run.json"
         if not path.exists():
             raise InputError(f"{folder} is not a run directory: it has no run.json")
-        value = plain.read_json(path)
+        value = serialization.read_json(path)
         if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
             raise InputError(f"{path}: format {value['format']}; this version reads format {FORMAT}")
         if isinstance(value, dict) and isinstance(value.get("data"), dict):
             value["data"].pop("iqm", None)  # written by the first versions, and read by nothing
-        return plain.decode(cls, value, str(path))
+        return serialization.decode(cls, value, str(path))
 
     def differences(self, other: Record) -> list[str]:
         """What must be equal for ``other`` to go on with this run and is not, as "key: mine -> theirs"."""
-        return plain.differences(self.identity(), other.identity())
+        return serialization.differences(self.identity(), other.identity())
 
     def drift(self, other: Record) -> list[str]:
         """What may differ, but changes the last bits of a result: versions and devices."""
-        return plain.differences(*({**record.versions, "device": record.device} for record in (self, other)))
+        return serialization.differences(*({**record.versions, "device": record.device} for record in (self, other)))
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for two runs to be the same."""
@@ -117,8 +117,8 @@ class Record:
         same = ("agent", "module", "config", "steps", "seeds", "log_every", "eval_every", "evaluation", "spec")
         options = ("repair", "normalise", "reward", "reward_scale", "reward_shift")
         options += ("label_share", "label_from", "label_seed")
-        identity = {name: plain.encode(getattr(self, name)) for name in same}
-        identity["data"] = {name: plain.encode(self.data.options.get(name)) for name in options}
+        identity = {name: serialization.encode(getattr(self, name)) for name in same}
+        identity["data"] = {name: serialization.encode(self.data.options.get(name)) for name in options}
         return identity | {"dataset fingerprint": self.data.fingerprint}
 
 
@@ -129,7 +129,7 @@ def recorded_config(record: Record, agent: str | None = None) -> Any:
     import.
     """
     method = registry.recorded(record.module, agent)
-    return plain.decode(method.config, record.config, "run.json: config")
+    return serialization.decode(method.config, record.config, "run.json: config")
 
 
 def rebuild(record: Record, config: Any = None) -> tuple[Stage, ...]:
@@ -233,7 +233,7 @@ class Run:
         else:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                plain.write_json(folder / "run.json", record)
+                serialization.write_json(folder / "run.json", record)
             except OSError as error:
                 raise self._unwritten(error) from error
         self.diverged: set[int] = set()  # numbers of the seeds whose metrics are no longer meant
@@ -270,13 +270,13 @@ class Run:
         logged = [line["metrics"] for line in kept if "metrics" in line]
         self.diverged = _nan(logged[-1]) if logged else set()
         try:
-            plain.write_text(path, "".join(plain.dumps(line) + "\n" for line in kept))
+            serialization.write_text(path, "".join(serialization.dumps(line) + "\n" for line in kept))
             self._metrics = path.open("a", encoding="utf-8")
             self._timing = (self.folder / "timing.jsonl").open("a", encoding="utf-8")
         except OSError as error:
             raise self._unwritten(error) from error
         done = position.updates if position else 0
-        self._loggers = loggers.start(self.folder, plain.encode(self.record), done, wandb=self._wandb)
+        self._loggers = loggers.start(self.folder, serialization.encode(self.record), done, wandb=self._wandb)
 
     def metrics(self, position: Position, metrics: Mapping[str, np.ndarray]) -> None:
         """Log training metrics, [S] each. RunError if the disk takes no more."""
@@ -311,7 +311,7 @@ class Run:
 
     def _write(self, stream: TextIO, *values: Mapping[str, Any]) -> None:
         try:
-            stream.write("".join(plain.dumps(value) + "\n" for value in values))
+            stream.write("".join(serialization.dumps(value) + "\n" for value in values))
             stream.flush()
         except OSError as error:
             raise self._unwritten(error) from error

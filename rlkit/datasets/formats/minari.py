@@ -42,7 +42,7 @@ def read(path: Path, *, env: str | None, infos: bool, name: str | None = None) -
     data_format = metadata.get("data_format", "hdf5")
     if not isinstance(data_format, str) or data_format not in _READERS:
         raise InputError(f"{name}: data_format in metadata.json is {data_format!r}, not one of {', '.join(_READERS)}")
-    episodes = import_module(f"rlkit.datasets.{_READERS[data_format]}").read(
+    episodes = import_module(f"rlkit.datasets.formats.{_READERS[data_format]}").read(
         name,
         data,
         observation_space,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlkit import plain
+from rlkit.runs import serialization
 from rlkit.types import one_line
 
 MANIFEST = "manifest.json"
@@ -27,9 +27,9 @@ class Damaged(ValueError):
 def seal(folder: Path, meta: Any) -> None:
     """Write the manifest of ``folder``, which carries ``meta``, and have it on the disk before this returns."""
     files = {path.relative_to(folder).as_posix(): digest(path) for path in _files(folder)}
-    form = plain.encode({"format": FORMAT, "meta": meta, "files": files})
+    form = serialization.encode({"format": FORMAT, "meta": meta, "files": files})
     with (folder / MANIFEST).open("x", encoding="utf-8") as stream:
-        stream.write(plain.pretty({**form, "sha256": _sum(form)}) + "\n")
+        stream.write(serialization.pretty({**form, "sha256": _sum(form)}) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -1,6 +1,6 @@
 """Adaptive deep-brain stimulation, as small as it can be: a made-up patient, not fitted to anybody's recordings.
 
-    python -m envs.brain_stimulation --out DIR
+    python -m envs.toys.brain_stimulation --out DIR
 
 The power of the beta band, which goes with the symptoms, and that of the gamma band follow AR(2) processes; a level of
 stimulation from 0 to 4 lowers the one and raises the other at the next step:
@@ -102,7 +102,7 @@ def write(out: Path, days: int = DAYS) -> None:
         record(days),
         seed=SEED,
         references=references(),
-        command="python -m envs.brain_stimulation",
+        command="python -m envs.toys.brain_stimulation",
         description="Days of a made-up patient under fixed, late and random levels of stimulation in turn.",
     )
 
@@ -113,7 +113,7 @@ def _free(beta: float, before: float) -> float:
 
 
 if ENV not in gymnasium.registry:  # as when this module is the command
-    gymnasium.register(ENV, "envs.brain_stimulation:BrainStimulation", max_episode_steps=STEPS)
+    gymnasium.register(ENV, "envs.toys.brain_stimulation:BrainStimulation", max_episode_steps=STEPS)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Record the brain-stimulation dataset.")

@@ -10,9 +10,9 @@ import gymnasium
 
 from rlkit.buffer import Buffer
 from rlkit.datasets import Normaliser
-from rlkit.evaluate import Evaluator, longest
-from rlkit.loop import Progress
-from rlkit.run import Position, Record
+from rlkit.evaluation.evaluate import Evaluator, longest
+from rlkit.runs.run import Position, Record
+from rlkit.training.loop import Progress
 from rlkit.types import Stage, Stats
 
 

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 
 from rlkit import ranges
 from rlkit.buffer import Buffer
-from rlkit.sharding import per_seed, replicated, shard_batch
+from rlkit.training.sharding import per_seed, replicated, shard_batch
 from rlkit.types import Array, InputError, Key, Learner, Stage, State, Stats
 
 _NONE: tuple[dict[str, np.ndarray], np.ndarray] = ({}, np.zeros(0, bool))  # metrics and finite of no interval

@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.datasets import columns, fields, names, parquet
-from rlkit.datasets.columns import WIDE, Table
-from rlkit.datasets.fields import Budget
+from rlkit.datasets.formats import d4rl_names, table_columns
+from rlkit.datasets.formats.table_columns import WIDE, Table
 from rlkit.datasets.recording import Recording
+from rlkit.datasets.untrusted import fields, parquet
+from rlkit.datasets.untrusted.fields import Budget
 from rlkit.types import InputError, one_line
 
 _SINGLE = ("episode", "step", "reward", "terminated", "truncated", "labelled")
@@ -60,12 +61,12 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     order = _order(table)
 
     # --- values, in the file's order ---
-    observations, observed = columns.matrix(table, "observation")
+    observations, observed = table_columns.matrix(table, "observation")
     if not observed.all():
         row = int(observed.argmin())
         raise InputError(f"{table.at(row)}: observation is missing; every row needs one")
-    values, acted = columns.matrix(table, "action")
-    rewards, rewarded = columns.numbers(table, "reward")
+    values, acted = table_columns.matrix(table, "action")
+    rewards, rewarded = table_columns.numbers(table, "reward")
     labelled = None
     if "labelled" in table.columns:
         labelled = _flags(table, "labelled", ~acted)
@@ -88,9 +89,9 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
 
     # --- actions, and what else the table has ---
     notes: list[str] = []
-    choices = names.choices(env) if values.ndim == 1 else None
+    choices = d4rl_names.choices(env) if values.ndim == 1 else None
     actions, space = fields.actions(path, values[steps], choices=choices, discrete=None, notes=notes)
-    numeric = [name for name in unknown if infos and columns.is_number(table.columns[name].type)]
+    numeric = [name for name in unknown if infos and table_columns.is_number(table.columns[name].type)]
     unread = skipped + [name for name in unknown if name not in numeric]
     if unread:
         notes.append(f"columns that were not read: {fields.listed(unread)}")
@@ -106,7 +107,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         has_final=has_final,
         action_space=space,
         env_spec=env,
-        infos={name: columns.numbers(table, name)[0][steps] for name in numeric},
+        infos={name: table_columns.numbers(table, name)[0][steps] for name in numeric},
         notes=notes,
         labelled=None if labelled is None else labelled[steps],
     )
@@ -137,7 +138,7 @@ def _parquet(path: Path, infos: bool) -> tuple[Table, list[str]]:
     def wanted(field: Any) -> bool:
         if field.name in _KNOWN or WIDE.fullmatch(field.name):
             return True
-        return infos and columns.is_number(field.type)
+        return infos and table_columns.is_number(field.type)
 
     table, all_names = parquet.read(path, path.name, wanted)
     return _table(path, table, 0), [name for name in all_names if name not in table.column_names]
@@ -173,7 +174,7 @@ def _order(table: Table) -> _Order:
         if column.null_count:
             row = int(column.is_null().to_numpy().argmax())
             raise InputError(f"{table.at(row)}: {name} is missing; every row needs one")
-    step, _ = columns.numbers(table, "step")
+    step, _ = table_columns.numbers(table, "step")
     if step.dtype.kind != "i":
         fraction = step != np.floor(step)
         if fraction.any():
@@ -199,7 +200,7 @@ def _order(table: Table) -> _Order:
 
 def _episodes(table: Table) -> tuple[np.ndarray, list[Any]]:
     """[M] the number of each row's episode, and the episodes' names, sorted."""
-    coded = columns.narrow(table.columns["episode"]).dictionary_encode().unify_dictionaries()
+    coded = table_columns.narrow(table.columns["episode"]).dictionary_encode().unify_dictionaries()
     unsorted = coded.chunk(0).dictionary.to_pylist()
     by_name = sorted(range(len(unsorted)), key=unsorted.__getitem__)
     rank = np.empty(len(unsorted), np.int64)

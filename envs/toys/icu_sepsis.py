@@ -1,6 +1,6 @@
 """ICU-Sepsis: the treatment of sepsis in intensive care as a tabular MDP, with the clinicians' policy.
 
-    python -m envs.icu_sepsis --out DIR
+    python -m envs.toys.icu_sepsis --out DIR
 
 Choudhary, Gupta, Thomas: ICU-Sepsis: A Benchmark MDP Built from Real Medical Data, RLC 2024, arXiv 2406.05646. 716
 states are clusters of the patients of MIMIC-III, 25 actions are five doses of fluids times five of vasopressors. The
@@ -179,13 +179,13 @@ def write(out: Path, episodes: int = EPISODES) -> None:
         record(mdp, episodes),
         seed=SEED,
         references=references(mdp),
-        command="python -m envs.icu_sepsis",
+        command="python -m envs.toys.icu_sepsis",
         description="Simulated patients of ICU-Sepsis, treated by the clinicians' policy.",
     )
 
 
 if ENV not in gymnasium.registry:  # as when this module is the command
-    gymnasium.register(ENV, "envs.icu_sepsis:icu_sepsis", max_episode_steps=STEPS)
+    gymnasium.register(ENV, "envs.toys.icu_sepsis:icu_sepsis", max_episode_steps=STEPS)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Record the clinicians' episodes of ICU-Sepsis.")

@@ -20,9 +20,9 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict
 
-from rlkit.datasets import images, parquet
-from rlkit.datasets.columns import is_number
-from rlkit.datasets.fields import Budget
+from rlkit.datasets.formats.table_columns import is_number
+from rlkit.datasets.untrusted import images, parquet
+from rlkit.datasets.untrusted.fields import Budget
 from rlkit.types import InputError, one_line
 
 _FLAT = ("rewards", "terminations", "truncations")

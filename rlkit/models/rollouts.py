@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlkit import dynamics, uncertainty
 from rlkit.acting import Delegating, first_goal
 from rlkit.buffer import Buffer
 from rlkit.datasets.episodes import HAS_NEXT
-from rlkit.dynamics import Ensemble, Moves, Scale, Steps
+from rlkit.models import dynamics, rewards
+from rlkit.models.dynamics import Ensemble, Moves, Scale, Steps
 from rlkit.optim import Net
 from rlkit.types import Agent, Array, Key, Metrics, Percept, Spec, Stats, Transitions
 
@@ -55,7 +55,7 @@ class DynamicsModel:
 
     def init(self, key: Key, prev: Known, stats: Stats) -> DynamicsState:
         """An untrained model."""
-        mean, std = uncertainty.input_moments(self.spec, stats)
+        mean, std = rewards.input_moments(self.spec, stats)
         return DynamicsState(prev, self.model.init(key, mean), mean, std)
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
@@ -67,7 +67,7 @@ class DynamicsModel:
         """One step of the model."""
         moves = state.known.scale
         change = (batch.next_obs - batch.obs - moves.mean[None]) / moves.std[None]
-        x = uncertainty.inputs(self.spec, state.mean, state.std, batch.obs, batch.action)
+        x = rewards.inputs(self.spec, state.mean, state.std, batch.obs, batch.action)
         weight = batch.extra["there"].astype(jnp.float32)
         net, metrics = self.model.update(state.net, Moves(x, change, batch.discount == 0, weight))
         return state._replace(net=net), metrics
@@ -155,7 +155,7 @@ class Rollouts(Delegating):
             return jax.vmap(one)(obs, jax.random.split(key, len(obs)))
 
         def step(obs: Array, action: Array, key: Key) -> tuple[Array, Array]:
-            x = uncertainty.inputs(self.spec, world.mean, world.std, obs, action)
+            x = rewards.inputs(self.spec, world.mean, world.std, obs, action)
             change, terminal = self.model.sample(world.params, x, key)
             next_obs = obs + scale.mean[None] + scale.std[None] * change
             return jnp.clip(next_obs, scale.low[None], scale.high[None]), terminal & scale.ends

@@ -19,8 +19,8 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Dict
 
-from rlkit.datasets import h5, images
-from rlkit.datasets.fields import Budget
+from rlkit.datasets.untrusted import h5, images
+from rlkit.datasets.untrusted.fields import Budget
 from rlkit.types import InputError, one_line
 
 _FLAT = ("rewards", "terminations", "truncations")

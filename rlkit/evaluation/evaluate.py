@@ -16,9 +16,9 @@ import gymnasium
 import jax
 import numpy as np
 
-from rlkit import play
 from rlkit.datasets import Normaliser
-from rlkit.play import Acting, EvaluationError, Lane
+from rlkit.evaluation import play
+from rlkit.evaluation.play import Acting, EvaluationError, Lane
 from rlkit.types import Agent, Spec, State
 
 LANES = 20  # environments side by side for each seed and goal, at most

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from rlkit.statistics import Estimate, Over, estimate, half_width
+from rlkit.evaluation.statistics import Estimate, Over, estimate, half_width
 
 HEADER = ("method", "return", "score, last checkpoint", "score, last fifth")
 MARKS: dict[Over, str] = {"seeds and starts": "", "episodes": "*", "seeds": "**"}
@@ -123,7 +123,7 @@ def learning_curve(
     levels: Mapping[str, float] | None = None,
 ) -> None:
     """Draw ``curves`` against updates to the PNG ``path``: means, and where there are several seeds their 95 % bands
-    (rlkit.statistics) and each seed as a thin line.
+    (rlkit.evaluation.statistics) and each seed as a thin line.
 
     levels: horizontal lines by label, such as the mean return of the data. Raises ValueError for shapes that do not
     agree, or OSError if the file cannot be written; a file that is there is replaced at once or not at all.

@@ -20,9 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlkit.datasets import cache, fields, sources
+from rlkit.datasets import cache, sources
 from rlkit.datasets.episodes import Episodes
 from rlkit.datasets.options import DataOptions
+from rlkit.datasets.untrusted import fields
 from rlkit.types import InputError, one_line
 
 # Memory that a sound file may need, besides what is free: one-hot observations shrink to a thousandth when compressed.
@@ -35,7 +36,7 @@ BYTES_PER_SECOND = 2**20
 START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from rlkit.datasets import reader_process
+from rlkit.datasets.untrusted import reader_process
 reader_process.main()
 """
 

@@ -24,7 +24,7 @@ from typing import Any
 from rlkit.types import InputError
 
 NAME = ".lock"
-PATIENCE = 30.0  # seconds that another host's lock must be still; its holder touches it every rlkit.interrupts.PULSE
+PATIENCE = 30.0  # seconds that another host's lock must be still; its holder touches it every rlkit.runs.stopping.PULSE
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 

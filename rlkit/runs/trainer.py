@@ -11,15 +11,16 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from rlkit import checkpoint, divergence
-from rlkit.checkpoint import Checkpoints
-from rlkit.evaluate import Evaluation, EvaluationError, Evaluator, score
-from rlkit.interrupts import Guard, Stop
-from rlkit.job import Job
-from rlkit.loop import Progress, abstract_state, finite, fit
-from rlkit.progress import Display
-from rlkit.run import Run
-from rlkit.sharding import make_mesh
+from rlkit.evaluation.evaluate import Evaluation, EvaluationError, Evaluator, score
+from rlkit.runs import checkpoint
+from rlkit.runs.checkpoint import Checkpoints
+from rlkit.runs.job import Job
+from rlkit.runs.progress import Display
+from rlkit.runs.run import Run
+from rlkit.runs.stopping import Guard, Stop
+from rlkit.training import divergence
+from rlkit.training.loop import Progress, abstract_state, finite, fit
+from rlkit.training.sharding import make_mesh
 from rlkit.types import InputError, RunError
 
 KEEP = 2  # checkpoints
