@@ -53,13 +53,16 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     Raises InputError, one line that names the place and the cure.
     """
     from rlkit.datasets import cache, labels, rows, sources
+    from rlkit.datasets.fields import Budget
 
     ranges.check_options(options)
     try:
         source = sources.find(options, roots)
         entry = cache.entry(options, source, infos)
-        if not anew and (episodes := cache.read(entry)) is not None:
-            return labels.hide(episodes, options)
+        if not anew:
+            Budget(options.dataset).take(cache.size(entry))
+            if (episodes := cache.read(entry)) is not None:
+                return labels.hide(episodes, options)
         recording = source.read(env=options.env, infos=infos)
         changed = cache.entry(options, source, infos) != entry
     except OSError as error:
@@ -69,8 +72,10 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     if changed:
         raise InputError(f"{options.dataset}: changed while it was read; wait until it is written, and load it again")
     episodes = rows.assemble(recording, repair=options.repair)
+    del recording
     if not anew:
         cache.write(entry, episodes)
+        episodes = cache.read(entry) or episodes  # as memory maps: the rows need not stay in memory
     return labels.hide(episodes, options)
 
 

@@ -62,6 +62,12 @@ class Episodes:
     hidden: np.ndarray | None = None
 
     @property
+    def drawable(self) -> np.ndarray:
+        """[R] bool: the row holds a step whose successor is known, or that has none since it is terminal."""
+        flags = np.asarray(self.flags)
+        return ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)
+
+    @property
     def starts(self) -> np.ndarray:
         """[E] row of each episode's first step."""
         return np.flatnonzero(self.t == 0)

@@ -133,6 +133,7 @@ def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5.Dataset
         except h5.Fault as fault:
             raise InputError(f"{path.name}: {name} is {fault}") from None
     fields.check_lengths(path, {name: item.shape[0] for name, item in found.items()})
+    budget.plan(math.prod(found["observations"].shape))
     if "next_observations" in found and found["next_observations"].shape != found["observations"].shape:
         raise InputError(
             f"{path.name}: next_observations has shape {found['next_observations'].shape} where observations has "

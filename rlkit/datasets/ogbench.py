@@ -98,13 +98,15 @@ def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             wanted = _wanted(path, members)
-            Budget(path.name).take(sum(members[name].file_size for name in (members if infos else wanted)))
+            budget = Budget(path.name)
+            budget.take(sum(members[name].file_size for name in (members if infos else wanted)))
             headers = {name: _header(path, archive, name, members[name]) for name in (members if infos else wanted)}
             columns = [name for name, (shape, dtype) in headers.items() if shape and dtype.kind in "biuf"]
             if odd := [name for name in wanted if name not in columns]:
                 raise InputError(f"{path.name}: {odd[0]} is not an array of numbers with one row per state")
             fields.check_lengths(path, {name: headers[name][0][0] for name in wanted})
             rows = headers["observations"][0][0]
+            budget.plan(math.prod(headers["observations"][0]))
             columns = [name for name in columns if name not in wanted and headers[name][0][0] == rows]
             arrays = {name: _array(archive, members[name]) for name in wanted}
             extra = {name: _array(archive, members[name]) for name in columns}

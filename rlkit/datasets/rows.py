@@ -13,6 +13,7 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete
 
 from rlkit.datasets import spaces
+from rlkit.datasets.blocks import blocks
 from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes, Report
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
@@ -34,18 +35,18 @@ def assemble(recording: Recording, *, repair: Sequence[str] = ()) -> Episodes:
     notes = list(recording.notes)
     observation_space = recording.observation_space or _observation_space(recording, notes)
     action_space = recording.action_space or _action_space(recording, notes)
-    obs, finals = _observations(recording, observation_space)
+    obs = _observations(recording, observation_space)
     action, on_bounds = _actions(recording, action_space, notes)
     labelled = _labelled(recording, notes)
     reward = _rewards(recording, labelled)
     terminal, counts = _ends(recording, repair)
-    rows = _lay_out(recording, obs, finals, action, reward, terminal)
+    rows = _lay_out(recording, obs, action, reward, terminal)
     rows["flags"][(rows["flags"] & HAS_ACTION) > 0] |= labelled * np.uint8(LABELLED)
     no_successor = int((~recording.has_final & ~terminal[np.cumsum(recording.lengths) - 1]).sum())
     report = Report(
         episodes=len(recording.lengths),
-        steps=len(obs),
-        used=len(obs) - no_successor,
+        steps=len(reward),
+        used=len(reward) - no_successor,
         no_successor=no_successor,
         on_bounds=on_bounds,
         notes=tuple(notes),
@@ -95,8 +96,9 @@ def fail_at(recording: Recording) -> spaces.Fail:
     return fail
 
 
-def _observations(recording: Recording, space: Space) -> tuple[np.ndarray, np.ndarray]:
-    """Flat observations of the steps [N, O] and of the ends [E, O] (arbitrary where there is none)."""
+def _observations(recording: Recording, space: Space) -> np.ndarray:
+    """Flat observations [N + E, O]: those of an episode's steps, then its final one, or its last again. They are made a
+    block at a time, since the source's own may be a quarter as large (bytes) or twice (float64)."""
     kept = np.flatnonzero(recording.has_final)
 
     def fail_final(row: int | None, field: str, problem: str) -> NoReturn:
@@ -105,11 +107,24 @@ def _observations(recording: Recording, space: Space) -> tuple[np.ndarray, np.nd
 
     if isinstance(space, Dict):  # a source flattens a Dict itself, since a Recording holds plain arrays
         space = Box(-np.inf, np.inf, (spaces.width(space),))
-    obs = spaces.flatten(space, recording.observations, "observations", fail_at(recording))
-    finals = np.zeros((len(recording.lengths), obs.shape[1]), np.float32)
+    values = spaces.numeric(recording.observations, "observations", fail_at(recording))
+    lengths = np.asarray(recording.lengths, np.int64)
+    place = np.arange(len(values)) + np.repeat(np.arange(len(lengths)), lengths)  # the row of each step
+    rows = None
+    for part in blocks(len(values), spaces.width(space)):
+        try:
+            flat = spaces.flatten(space, values[part], "observations", fail_at(recording))
+        except InputError:  # told once more of all rows, for the number of the row and the count of those like it
+            spaces.flatten(space, values, "observations", fail_at(recording))
+            raise
+        if rows is None:
+            rows = np.empty((len(values) + len(lengths), flat.shape[1]), np.float32)
+        rows[place[part]] = flat
+    ends = np.cumsum(lengths + 1) - 1
+    rows[ends] = rows[ends - 1]
     if kept.size:
-        finals[kept] = spaces.flatten(space, np.asarray(recording.finals)[kept], "observations", fail_final)
-    return obs, finals
+        rows[ends[kept]] = spaces.flatten(space, np.asarray(recording.finals)[kept], "observations", fail_final)
+    return rows
 
 
 def _actions(recording: Recording, space: Space, notes: list[str]) -> tuple[np.ndarray, int]:
@@ -200,20 +215,18 @@ def _ends(recording: Recording, repair: Sequence[str]) -> tuple[np.ndarray, dict
 def _lay_out(
     recording: Recording,
     obs: np.ndarray,
-    finals: np.ndarray,
     action: np.ndarray,
     reward: np.ndarray,
     terminal: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """The columns of Episodes: every episode's steps, then its final observation."""
+    """The columns of Episodes: every episode's steps, then its final observation, as ``obs`` is already."""
     lengths = np.asarray(recording.lengths, np.int64)
     ends = np.cumsum(lengths + 1) - 1  # row of each final observation
-    size = len(obs) + len(lengths)
+    size = len(obs)
     # the step of each row, at a final observation the one before; numpy gathers faster than it scatters
     steps = np.arange(size) - np.repeat(np.arange(len(lengths)), lengths + 1)
     steps[ends] -= 1
-    rows = {"obs": obs.take(steps, 0), "action": action.take(steps, 0), "reward": reward.take(steps)}
-    rows["obs"][ends[recording.has_final]] = finals[recording.has_final]
+    rows = {"obs": obs, "action": action.take(steps, 0), "reward": reward.take(steps)}
     rows["action"][ends] = rows["reward"][ends] = 0
     rows["t"] = (np.arange(size) - np.repeat(ends - lengths, lengths + 1)).astype(np.int32)
     flags = np.uint8(HAS_ACTION | HAS_NEXT) + terminal.take(steps) * np.uint8(TERMINAL)

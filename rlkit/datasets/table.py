@@ -52,7 +52,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     Raises InputError naming the line (CSV, the header being line 1) or row (Parquet, from 0), or the column.
     """
     fields.check_exists(path)
-    table, skipped = (_csv(path), []) if path.suffix.lower() == ".csv" else _parquet(path, infos)
+    budget = Budget(path.name)
+    table, skipped = (_csv(path, budget), []) if path.suffix.lower() == ".csv" else _parquet(path, infos, budget)
     unknown = _check_columns(table, skipped)
     order = _order(table)
     observations, seen = columns.matrix(table, "observation")
@@ -95,11 +96,11 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     )
 
 
-def _csv(path: Path) -> Table:
+def _csv(path: Path, budget: Budget) -> Table:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    Budget(path.name).take(path.stat().st_size)
+    budget.take(path.stat().st_size)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             header = next(csv.reader(stream), [])
@@ -111,18 +112,21 @@ def _csv(path: Path) -> Table:
         table = arrow.read_csv(path, read_options=read_options, convert_options=convert)
     except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name}: cannot be read as CSV ({fields.one_line(error)}); correct it there") from error
-    return _table(path, table, 2)
+    return _table(path, table, 2, budget)
 
 
-def _parquet(path: Path, infos: bool) -> tuple[Table, list[str]]:
+def _parquet(path: Path, infos: bool, budget: Budget) -> tuple[Table, list[str]]:
     def wanted(field: Any) -> bool:
         return field.name in _KNOWN or bool(WIDE.fullmatch(field.name)) or (infos and columns.is_number(field.type))
 
-    table, found = parquet.read(path, path.name, Budget(path.name), wanted)
-    return _table(path, table, 0), [name for name in found if name not in table.column_names]
+    table, found = parquet.read(path, path.name, budget, wanted)
+    return _table(path, table, 0, budget), [name for name in found if name not in table.column_names]
 
 
-def _table(path: Path, table: Any, first: int) -> Table:
+def _table(path: Path, table: Any, first: int, budget: Budget) -> Table:
+    # what its columns take is known only now: they are put side by side as float64, then into the order of the steps
+    budget.take(2 * table.nbytes)
+    budget.plan(table.nbytes // 8)
     found = table.column_names
     if twice := sorted({name for name in found if found.count(name) > 1}):
         raise InputError(f"{path.name}: there are two columns {twice[0]}; rename or remove one")
