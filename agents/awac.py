@@ -139,12 +139,12 @@ class AWAC(Reactive):
         return optax.adam(self.config.learning_rate)
 
 
-_CORL = "CORL, configs/offline/awac: temperature {} there, observations standardised, 1M updates"
+_CORL = "CORL, configs/offline/awac: temperature {}, observations standardised, 1M updates"
 _PENDULUM = "this project, for the embedded dataset: small networks, few updates"
 
 PRESETS = {
     "pendulum": Preset(Config(widths=(64, 64)), 5_000, _PENDULUM),
-    "gym": Preset(Config(), 1_000_000, _CORL.format("0.3333"), {"normalise": "standard"}),
+    "gym": Preset(Config(temperature=0.3333), 1_000_000, _CORL.format("0.3333"), {"normalise": "standard"}),
     "adroit": Preset(Config(temperature=0.1), 1_000_000, _CORL.format("0.1"), {"normalise": "standard"}),
     "antmaze": Preset(
         Config(temperature=0.1), 1_000_000, _CORL.format("0.1") + ", reward - 1",

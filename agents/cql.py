@@ -39,7 +39,8 @@ class Config:
     calibrate: bool = False
     """Cal-QL: values of the policy's actions enter the conservative term no lower than the data's return to go."""
     lagrange_gap: Finite | None = None
-    """Gap that a learned multiplier of cql_alpha steers the conservative term to; no multiplier if not given."""
+    """Gap that a learned multiplier of cql_alpha, at most 1e6, steers the conservative term to; no multiplier if not
+    given."""
     min_gap: Finite | None = None
     """Below this gap a state's conservative term has no gradient; unlimited if not given."""
     candidates: Count = 10
@@ -129,7 +130,7 @@ class CQL(SAC):
         candidates = self.draw_candidates(here, there, batch, key)
         weight = jnp.float32(c.cql_alpha)
         if c.lagrange_gap is not None:
-            weight *= jnp.exp(state.log_multiplier.params)
+            weight *= multiplier(state.log_multiplier.params)
 
         def loss(params: Any, rows: Any) -> tuple[Array, Metrics]:
             target, batch, candidates = rows
@@ -189,15 +190,21 @@ class CQL(SAC):
         return loss, {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap.mean()}
 
     def multiplier_loss(self, log_multiplier: Array, gap: Array) -> tuple[Array, Metrics]:
-        """-exp(log multiplier) cql_alpha (gap - lagrange_gap), the mean over the critics (appendix F)."""
-        multiplier = jnp.exp(log_multiplier)
-        loss = -multiplier * self.config.cql_alpha * (gap - self.config.lagrange_gap)
-        return loss, {"multiplier/value": multiplier}
+        """-multiplier cql_alpha (gap - lagrange_gap), the mean over the critics (appendix F)."""
+        value = multiplier(log_multiplier)
+        loss = -value * self.config.cql_alpha * (gap - self.config.lagrange_gap)
+        return loss, {"multiplier/value": value}
 
     @property
     def _critic(self) -> networks.Ensemble:
         c = self.config
         return networks.Ensemble(c.critics, c.critic_widths, 1, out_bound=3e-3)
+
+
+def multiplier(log_multiplier: Array) -> Array:
+    """exp(log multiplier), at most 1e6, as in young-geng/CQL and its descendants. Beyond that there is no gradient, and
+    the limit is on the logarithm: exp would overflow, and make the gradient NaN."""
+    return jnp.exp(jnp.minimum(log_multiplier, math.log(1e6)))
 
 
 def _swapped(candidates: Candidates) -> Candidates:
@@ -227,7 +234,6 @@ _CAL_QL = Config(
     cql_alpha=5.0,
     calibrate=True,
     lagrange_gap=0.8,
-    min_gap=-200.0,
     max_backup=True,
     widths=(256, 256),
     critic_widths=(256,) * 4,
@@ -259,8 +265,9 @@ PRESETS = {
     "antmaze-cal-ql": Preset(
         _CAL_QL,
         1_000_000,
-        "nakamotoo/Cal-QL, its script for AntMaze, offline phase: weight 5, gap 0.8, policy 2 x 256, critics 4 x 256; "
-        "max_backup, min_gap and the policy's learning rate are CORL's",
+        "nakamotoo/Cal-QL, scripts/run_antmaze.sh and JaxCQL/conservative_sac.py, offline phase: weight 5, gap 0.8, "
+        "policy 2 x 256, critics 4 x 256, max-backup, no least gap. CORL has 3 x 256, 5 x 256 and a least gap of -200: "
+        "the authors' own was taken",
         _SPARSE,
     ),
 }

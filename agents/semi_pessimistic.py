@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import jax.numpy as jnp
-import tyro
 
 from agents import awac, cql, discrete_cql, edac, iql, rebrac, rollouts, sac, td3_bc
 from rlkit import dynamics, uncertainty
@@ -41,14 +41,19 @@ from rlkit.types import (
 )
 from rlkit.uncertainty import Estimator, Labels, masked_mean
 
+
+def _named(base: ModuleType) -> Any:
+    """The base's Config, named like its agent on the command line; without tyro there is no command line."""
+    try:
+        from tyro.conf import subcommand
+    except ModuleNotFoundError:
+        return base.Config
+    return Annotated[base.Config, subcommand(base.__name__.rpartition(".")[2].replace("_", "-"))]
+
+
 BASES = (awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc)
 # what is named on the command line: config.base:NAME; no two have the same fields, which is how a record is read back
-Base = Union[  # noqa: UP007  (made from the list)
-    tuple(
-        Annotated[base.Config, tyro.conf.subcommand(base.__name__.rpartition(".")[2].replace("_", "-"))]
-        for base in BASES
-    )
-]
+Base = Union[tuple(_named(base) for base in BASES)]  # noqa: UP007  (made from the list)
 
 
 @dataclass(frozen=True)
@@ -264,9 +269,10 @@ class Relabel:
         impute, (centre, scale) = Impute(config, self.spec), label_moments(buffer)
         x = uncertainty.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
         mean, spread = impute.predict(state, x, centre, scale)
+        held_out = uncertainty.HeldOut.of((mean - buffer.reward) / spread, held)
         c = jnp.float32(config.c or 0)
         if config.c is None:
-            c = jnp.maximum(uncertainty.conformal((mean - buffer.reward) / spread, held, config.delta), 0)
+            c = jnp.maximum(held_out.conformal(config.delta), 0)
         imputer = Imputer(state, centre, scale, c, jnp.where(labelled, buffer.reward, jnp.inf).min())
         bound, imputed = impute.of(imputer, mean, spread)
         known = labelled & (not config.relabel_labelled)
@@ -276,7 +282,9 @@ class Relabel:
         diagnostics = {
             "label/c": c,
             "label/spread": masked_mean(spread, unlabelled),
-            "label/coverage": masked_mean(buffer.reward >= bound, held),
+            # the bound is not asked: where c is the score of a held-out label, that label lies on the bound, and
+            # rounding would decide; nor need it be for rows that are clipped, since no label is below the least one
+            "label/coverage": held_out.share_up_to(c),
             "label/far": uncertainty.far(x, labelled & ~held, held, unlabelled, key),
             **_against_truth(mean, bound, unlabelled, buffer.extra["hidden_reward"]),
         }
@@ -372,12 +380,12 @@ PRESETS = {
         Config(base=iql.PRESETS["hopper/medium-replay"].config),
         20_000,
         _OWN + "The base's own preset for the data; rewards in 5 % of the trajectories, of the better half",
-        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+        iql.PRESETS["hopper/medium-replay"].data | {"label_share": 0.05, "label_from": "top-half"},
     ),
     "halfcheetah/medium-random": Preset(
         Config(base=iql.PRESETS["halfcheetah/medium"].config),
         20_000,
-        _OWN + "The base's own preset for the medium data, to which random episodes were added; rewards as for hopper",
-        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+        _OWN + "The base's own preset for the medium data, to which random episodes were added; labels as for hopper",
+        iql.PRESETS["halfcheetah/medium"].data | {"label_share": 0.05, "label_from": "top-half"},
     ),
 }

@@ -48,9 +48,7 @@ class Buffer(NamedTuple):
         expects to be unknown.
         """
         flags = np.asarray(episodes.flags)
-        drawable = episodes.drawable
-        if not drawable.any():
-            raise InputError(f"{episodes.name}: no step has a recorded successor or a terminal; nothing can be drawn")
+        drawable = episodes.drawable()
         if unknown := sorted({name for name in needs if name.partition("@")[0] not in COLUMNS}):
             raise InputError(f"unknown columns {unknown}; known: {sorted(COLUMNS)}")
         labelled = (flags & LABELLED) > 0

@@ -145,7 +145,10 @@ def _stage_keys(seeds: Array, number: int) -> tuple[Key, Key]:
 
 
 def _vmap_init(learner: Learner, keys: Key, prev: State | None, stats: Stats) -> State:
-    return jax.vmap(learner.init, in_axes=(0, 0, None))(keys, prev, stats)
+    """Every leaf has a dtype of its own: a weak one (of a bare Python number) does not survive a checkpoint, and a
+    resumed run would compile anew."""
+    state = jax.vmap(learner.init, in_axes=(0, 0, None))(keys, prev, stats)
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

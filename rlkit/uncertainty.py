@@ -66,14 +66,32 @@ def inputs(spec: Spec, mean: Array, std: Array, obs: Array, action: Array) -> Ar
     return (jnp.concatenate([obs, action], -1) - mean[None]) / std[None]
 
 
-def conformal(scores: Array, held: Array, delta: float) -> Array:
-    """The ceil((n + 1)(1 - delta))-th smallest of the n scores [N] that are ``held`` (split conformal prediction, Vovk
-    et al. 2005): a further score, exchangeable with them, is at most this with probability 1 - delta. UNBOUNDED where n
-    is too small for that."""
-    count = held.sum()
-    place = jnp.ceil((count + 1) * (1 - delta) - 1e-3).astype(jnp.int32)  # 20 * 0.95 is a little above 19
-    ordered = jnp.sort(jnp.where(held, scores, UNBOUNDED))
-    return jnp.where(place <= count, jnp.minimum(ordered[jnp.minimum(place, len(scores)) - 1], UNBOUNDED), UNBOUNDED)
+class HeldOut(NamedTuple):
+    """The scores of the held-out labels, least first; the other places hold infinity.
+
+    Whoever asks how many scores are at most one of them must ask this array, from which that one was taken. The same
+    score computed a second time may differ in its last bit, and then rounding decides what is counted.
+    """
+
+    score: Array  # [N]
+    count: Array  # [], how many are held out
+
+    @classmethod
+    def of(cls, scores: Array, held: Array) -> HeldOut:
+        """Of all scores [N] those that are ``held``."""
+        return cls(jnp.sort(jnp.where(held, scores, jnp.inf)), held.sum())
+
+    def conformal(self, delta: float) -> Array:
+        """The ceil((n + 1)(1 - delta))-th smallest of the n scores (split conformal prediction, Vovk et al. 2005): a
+        further score, exchangeable with them, is at most this with probability 1 - delta. UNBOUNDED where n is too
+        small for that."""
+        place = jnp.ceil((self.count + 1) * (1 - delta) - 1e-3).astype(jnp.int32)  # 20 * 0.95 is a little above 19
+        score = self.score[jnp.minimum(place, len(self.score)) - 1]
+        return jnp.where(place <= self.count, jnp.minimum(score, UNBOUNDED), UNBOUNDED)
+
+    def share_up_to(self, c: Array) -> Array:
+        """The share of the scores that are at most ``c``; 0 where there is none."""
+        return masked_mean(self.score <= c, jnp.arange(len(self.score)) < self.count)
 
 
 class EnsembleState(NamedTuple):
@@ -273,7 +291,11 @@ def squared_distance(a: Array, b: Array) -> Array:
 
 def far(x: Array, near: Array, held: Array, asked: Array, key: Key) -> Array:
     """Share of the ``asked`` rows [N] that are further from all ``near`` ones than 95 % of the ``held`` ones are, by
-    the distance between inputs, estimated on at most 512, 2048 and 512 of them. 0 where none is held out."""
+    the distance between inputs, estimated on at most 512, 2048 and 512 of them. 0 where none is held out.
+
+    "Further" means by more than rounding: inputs that repeat are at distance 0 from each other, and what float32 makes
+    of a 0 must not be told apart.
+    """
     keys = jax.random.split(key, 3)
     near_rows, near_there = _pick(near, 2048, keys[0])
 
@@ -285,7 +307,8 @@ def far(x: Array, near: Array, held: Array, asked: Array, key: Key) -> Array:
     own, own_there = distance(held, keys[1])
     limit = jnp.nanquantile(jnp.where(own_there, own, jnp.nan), 0.95)
     found, there = distance(asked, keys[2])
-    return masked_mean(found > limit, there)
+    rounding = 1e-4 * x.shape[1]  # of squared distances of standardised inputs, each of which is about its width
+    return masked_mean(found > limit + rounding, there)
 
 
 def _pick(mask: Array, count: int, key: Key) -> tuple[Array, Array]:

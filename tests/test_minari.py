@@ -288,7 +288,7 @@ def test_the_second_load_reads_the_cache_alone(tmp_path, options, monkeypatch):
 def test_a_damaged_entry_is_made_anew(tmp_path, options, name, damage):
     build(tmp_path / "root")
     load(options)
-    first = load(options, anew=True)  # in memory: what was cached is a map of the file that is damaged here
+    first = load(options, use_cache=False)  # in memory: what was cached is a map of the file that is damaged here
     path = entry(options) / name
     content = bytearray(path.read_bytes())
     if damage == "missing":

@@ -39,6 +39,7 @@ COMMANDS = {
     "data": "List, describe or check datasets",
 }
 HELP = ("-h", "--help")
+EVAL_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class TrainOptions(Generic[C]):
     """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
     eval_episodes: Whole | None = None
     """Episodes of each evaluation; 0 trains without. Default: 10, and 100 in mazes."""
+    eval_seed: Seed = EVAL_SEED
+    """Episode i of every evaluation is reset with EVAL-SEED + i. The default is far from the seeds of recordings, so
+    that no policy is scored on the starts of its own training data."""
     log_every: Count | None = None
     """Updates between lines of metrics. Default: a fifth of EVAL-EVERY."""
     time_limit: Seconds | None = None
@@ -92,8 +96,8 @@ class EvaluateOptions:
     """Run directory."""
     episodes: Count | None = None
     """Episodes for each seed of the run. Default: as in training."""
-    seed: Seed | None = None
-    """Seed of the environments. Default: as in training."""
+    eval_seed: Seed | None = None
+    """Episode i is reset with EVAL-SEED + i. Default: as in training."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,11 @@ def run(options: TrainOptions, world: World) -> int:
     return 1 if faults else 0
 
 
+def resolve(options: TrainOptions, world: World) -> Record:
+    """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
+    return _prepare(options, world).record
+
+
 def _prepare(options: TrainOptions, world: World) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
     log_every, eval_every = _intervals(options)
@@ -91,7 +96,7 @@ def _prepare(options: TrainOptions, world: World) -> Job:
     evaluation = None
     if env:
         count = options.eval_episodes or world.episodes(env.spec.id if env.spec else "")
-        evaluation = EvaluationRecord(env_spec, count, seed=0)
+        evaluation = EvaluationRecord(env_spec, count, seed=options.eval_seed)
     record = Record(
         agent=options.agent,
         module=options.module,
@@ -187,7 +192,6 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         steps=episodes.report.used,
         rows=len(episodes.flags),
         mean_return=statistics.estimate(returns),
-        iqm=statistics.estimate(returns, statistics.iqm),
         observation_space=plain.encode(spaces.to_json(episodes.observation_space)),
         action_space=plain.encode(spaces.to_json(episodes.action_space)),
         options=plain.encode(options.data),

@@ -137,6 +137,8 @@ class _Trainer:
             if len(known) == len(seeds):
                 numbers = checkpoint.numbers(self._checkpoints.folder)
                 last = f"the last good checkpoint is {numbers[-1]}" if numbers else "there is no checkpoint yet"
+                if metrics:  # so that the run's folder says which seeds diverged: all
+                    self._run.metrics(place, divergence.without(metrics, known))
                 raise RunError(f"{self._run.folder}: {told}; {last}; {divergence.ADVICE}")
             print(f"rlkit: {told}; the other seeds go on", file=sys.stderr)
         return divergence.without(metrics, known)

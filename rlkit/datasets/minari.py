@@ -22,9 +22,9 @@ import numpy as np
 from gymnasium import Space
 
 from rlkit.datasets import episode_list, spaces
-from rlkit.datasets.fields import Budget, one_line
+from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 MOST_METADATA = 64 * 2**20  # bytes; bounds of images of 1000 x 1000 pixels take 40 MB
 _READERS = {"hdf5": "minari_hdf5", "arrow": "minari_arrow", "parquet": "minari_arrow"}
