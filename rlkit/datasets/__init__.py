@@ -78,6 +78,7 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
     """The data from the cache, or from their source and then into the cache."""
     from rlkit.datasets import cache, sources
     from rlkit.datasets.untrusted import reader_process
+    from rlkit.datasets.untrusted.fields import Budget
 
     def check_unchanged() -> None:
         if cache.entry(options, source, infos) != entry:
@@ -87,6 +88,7 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
     source = sources.find(options, roots)
     entry = cache.entry(options, source, infos)
     if use_cache:
+        Budget(options.dataset).take(cache.size(entry))
         cached = cache.read(entry)
         if cached is not None:
             return cached
@@ -101,6 +103,7 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
     check_unchanged()
     if use_cache:
         cache.write(entry, episodes)
+        return cache.read(entry) or episodes  # as memory maps: the rows need not stay in memory
     return episodes
 
 
