@@ -51,8 +51,12 @@ def pytest_configure(config):
 
 
 SPREAD = {"test_interrupts"}  # files of which each test may go to another worker: it starts processes of its own
-# CPU seconds of the groups that take longest, by measurement; what is not named takes less
-WEIGHTS = {"test_sac_rnd": 190, "test_iql": 60, "test_cql": 45}
+# CPU seconds of the files that take longest, by measurement; what is not named takes less
+WEIGHTS = {
+    "test_sac_rnd": 190, "test_semi_pessimistic": 80, "test_td3_bc": 70, "test_iql": 70, "test_cql": 50,
+    "test_learning": 50, "test_networks": 18, "test_cli": 13, "test_divergence": 11, "test_sac": 11,
+    "test_conformance": 10, "test_interrupts": 5,
+}  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -76,9 +80,7 @@ def _group(item):
 
 
 def _weight(item):
-    """CPU seconds of the item's group, roughly."""
-    if item.module.__name__ == "test_conformance":
-        return 10
+    """CPU seconds of the item's group, roughly: of a file, of a case of the conformance suite, of one interrupt."""
     return WEIGHTS.get(item.module.__name__, 0)
 
 
