@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 RLKIT := $(BIN)/python train.py
 
-.PHONY: install train test test-fast soak lint clean
+.PHONY: install train test test-fast toys mutants soak lint clean
 
 install: .venv/.installed
 
@@ -29,6 +29,13 @@ test: install
 
 test-fast: install
 	$(PYTEST) -m "not slow"
+
+mutants: install
+	$(BIN)/python -m tests.mutants
+
+# every toy at all its seeds, into tests/toys.csv
+toys: install
+	$(BIN)/python -m tests.toys
 
 soak: install
 	$(BIN)/python -m tests.soak --rounds 50

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import jax.numpy as jnp
-import tyro
 
 from agents import awac, cql, discrete_cql, edac, iql, rebrac, rollouts, sac, td3_bc
 from rlkit import dynamics, uncertainty
 from rlkit.acting import Delegating
 from rlkit.buffer import FROM_REWARDS, Buffer
 from rlkit.datasets.episodes import HAS_ACTION
+from rlkit.ranges import Count, Fraction, LearningRate, Positive, Range, Weight, Whole, Widths
 from rlkit.types import (
     Agent,
     Array,
@@ -40,14 +41,19 @@ from rlkit.types import (
 )
 from rlkit.uncertainty import Estimator, Labels, masked_mean
 
+
+def _named(base: ModuleType) -> Any:
+    """The base's Config, named like its agent on the command line; without tyro there is no command line."""
+    try:
+        from tyro.conf import subcommand
+    except ModuleNotFoundError:
+        return base.Config
+    return Annotated[base.Config, subcommand(base.__name__.rpartition(".")[2].replace("_", "-"))]
+
+
 BASES = (awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc)
 # what is named on the command line: config.base:NAME; no two have the same fields, which is how a record is read back
-Base = Union[  # noqa: UP007  (made from the list)
-    tuple(
-        Annotated[base.Config, tyro.conf.subcommand(base.__name__.rpartition(".")[2].replace("_", "-"))]
-        for base in BASES
-    )
-]
+Base = Union[tuple(_named(base) for base in BASES)]  # noqa: UP007  (made from the list)
 
 
 @dataclass(frozen=True)
@@ -61,45 +67,45 @@ class Config:
     not drawn."""
     relabel_labelled: bool = False
     """Give labelled steps the bound (or the mean) too, rather than their recorded reward."""
-    c: float | None = None
+    c: Weight | None = None
     """Spreads that the bound is below the mean. If not given, as many as cover 1 - DELTA of the held-out labels."""
-    delta: float = 0.05
+    delta: Fraction = 0.05
     """Share of rewards that may be below the bound."""
     estimator: Literal["bootstrap", "gaussian", "quantile", "gp"] = "bootstrap"
     """Reward model: an ensemble on bootstrap resamples; one with variance heads, for noisy rewards; quantiles, for
     skewed ones; or a Gaussian process, for up to 2000 labels in few dimensions."""
-    members: int = 10
+    members: Count = 10
     """Networks of an ensemble."""
-    prior_scale: float = 1.0
+    prior_scale: Weight = 1.0
     """Spread of the random functions that keep an ensemble's members apart where there are no labels, in standard
     deviations of the labelled rewards."""
-    level: float = 0.1
+    level: Fraction = 0.1
     """The lower quantile of the quantile model."""
-    length: float = 1.0
+    length: Positive = 1.0
     """Length scale of the Gaussian process, in standard deviations of the inputs."""
-    noise: float = 0.1
+    noise: Positive = 0.1
     """Noise of the rewards in the Gaussian process, in their standard deviations."""
-    model_widths: tuple[int, ...] = (256, 256)
+    model_widths: Widths = (256, 256)
     """Hidden layers of the reward model."""
-    model_learning_rate: float = 1e-3
+    model_learning_rate: LearningRate = 1e-3
     """Adam's step size for the reward model."""
-    model_batch_size: int = 256
+    model_batch_size: Count = 256
     """Labelled steps in a batch of the reward model, those held out included."""
-    model_steps: int = 5_000
+    model_steps: Count = 5_000
     """Updates of the reward model; a Gaussian process takes one."""
-    rollout: int = 0
+    rollout: Whole = 0
     """Steps of the rollouts of a learnt model that the base learns from, 5 as a rule; 0 has it learn from the data."""
-    real_share: float = 0.05
+    real_share: Annotated[float, Range("[0, 1)")] = 0.05
     """Share of recorded steps in a batch beside the rollouts."""
-    dynamics_members: int = 5
+    dynamics_members: Count = 5
     """Networks of the dynamics model."""
-    dynamics_widths: tuple[int, ...] = (200, 200, 200, 200)
+    dynamics_widths: Widths = (200, 200, 200, 200)
     """Hidden layers of the dynamics model."""
-    dynamics_learning_rate: float = 1e-3
+    dynamics_learning_rate: LearningRate = 1e-3
     """Adam's step size for the dynamics model."""
-    dynamics_batch_size: int = 256
+    dynamics_batch_size: Count = 256
     """Steps in a batch of the dynamics model."""
-    dynamics_steps: int = 10_000
+    dynamics_steps: Count = 10_000
     """Updates of the dynamics model."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -123,8 +129,6 @@ class Config:
         """The dynamics, and the base on rollouts of them."""
         wanted = sorted({name for stage in stages for name in stage.learner.needs})
         for wrong, told in (
-            (self.rollout < 0, f"--config.rollout {self.rollout}: must be a number of steps, or 0 for none"),
-            (not 0 <= self.real_share < 1, f"--config.real-share {self.real_share}: must be at least 0 and below 1"),
             (wanted, f"rollouts have no {', '.join(wanted)}, which the base needs: choose another base"),
             (len(stages) > 1, "rollouts are for a base of one stage: choose another base"),
             (self.imputation == "labelled-only", "no step of a rollout is labelled: choose another imputation"),
@@ -376,12 +380,12 @@ PRESETS = {
         Config(base=iql.PRESETS["hopper/medium-replay"].config),
         20_000,
         _OWN + "The base's own preset for the data; rewards in 5 % of the trajectories, of the better half",
-        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+        iql.PRESETS["hopper/medium-replay"].data | {"label_share": 0.05, "label_from": "top-half"},
     ),
     "halfcheetah/medium-random": Preset(
         Config(base=iql.PRESETS["halfcheetah/medium"].config),
         20_000,
-        _OWN + "The base's own preset for the medium data, to which random episodes were added; rewards as for hopper",
-        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+        _OWN + "The base's own preset for the medium data, to which random episodes were added; labels as for hopper",
+        iql.PRESETS["halfcheetah/medium"].data | {"label_share": 0.05, "label_from": "top-half"},
     ),
 }

@@ -29,6 +29,11 @@ class Delegating:
 
     base: Agent
 
+    @property
+    def intrinsic_reward(self) -> float:
+        """The base's, or 0 where it adds nothing to the rewards."""
+        return getattr(self.base, "intrinsic_reward", 0.0)
+
     def begin(self, state: Any, goal: Any) -> Any:
         """The base's memory."""
         return self.base.begin(state.base, goal)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from rlkit import ranges
 from rlkit.buffer import Buffer
 from rlkit.sharding import per_seed, replicated, shard_batch
 from rlkit.types import Array, InputError, Key, Learner, Stage, State, Stats
@@ -62,9 +63,11 @@ def fit(
 
     Yields at step 0 of every stage, every ``log_every`` updates and at the end of every stage; in between too, so often
     that a chunk lasts at most about ``chunk_seconds``, if an update does. The bits do not depend on it. With
-    ``resume``, goes on after it as if it had never stopped. Raises InputError if a batch cannot be shared by the mesh's
-    devices.
+    ``resume``, goes on after it as if it had never stopped. Raises InputError if a number in a learner, or in its
+    Config, is out of its range, or if a batch cannot be shared by the mesh's devices.
     """
+    for stage in stages:
+        ranges.check(stage.learner, f"stage {stage.name}")
     buffer, stats = jax.device_put((buffer, stats), replicated(mesh))
     seeds = jax.device_put(np.asarray(seeds, np.uint32), per_seed(mesh))
     state = None

@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import re
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer, plain
+from rlkit import buffer
 from rlkit.checkpoint import Checkpoints
 from rlkit.datasets import Normaliser, spaces
-from rlkit.run import Record
+from rlkit.loop import finite
+from rlkit.run import Record, diverged, rebuild
 from rlkit.sharding import make_mesh
-from rlkit.types import Agent, InputError, Key, Memory, Percept, Stage, State, Stats
+from rlkit.types import Agent, InputError, Key, Memory, Percept, RunError, State, Stats
 
 
-def load(run: str | Path, *, member: int = 0, greedy: bool = True, seed: int = 0) -> Policy:
+def load(run: str | Path, *, member: int | None = None, greedy: bool = True, seed: int = 0) -> Policy:
     """The policy at the last checkpoint of the run directory ``run``.
 
-    ``member`` picks one of the run's seeds, from 0. A policy that is not ``greedy`` samples its actions, starting from
-    ``seed``. Raises InputError if the run has no such checkpoint or seed.
+    ``member`` picks one of the run's seeds, from 0; without it, the first that did not diverge is taken. A policy that
+    is not ``greedy`` samples its actions, starting from ``seed``. Raises InputError if the run has no such checkpoint
+    or seed, or if the seed diverged, and RunError if every seed did.
     """
     folder = Path(run)
     record = Record.read(folder)
-    if not 0 <= member < len(record.seeds):
+    if member is not None and not 0 <= member < len(record.seeds):
         raise InputError(f"{folder} has {len(record.seeds)} seeds; member {member} is not one of them")
-    agent, states = restore(folder, record)
-    state = jax.tree.map(lambda leaf: leaf[member], states)
+    agent, states, members = restore(folder, record)
+    if member is not None and member not in members:
+        rest = ", ".join(map(str, members))
+        raise InputError(f"{folder}: member {member} diverged in training; members that did not: {rest}")
+    row = 0 if member is None else members.index(member)
+    state = jax.tree.map(lambda leaf: leaf[row], states)
     space = _space(record.data.observation_space, f"{folder}/run.json: observation_space")
     return Policy(agent, Normaliser.from_json(record.normaliser), space, state, greedy=greedy, seed=seed)
 
 
-def restore(folder: Path, record: Record) -> tuple[Agent, State]:
-    """The agent of a run and its state at the last checkpoint, [S] on every leaf, on the first device."""
+class Restored(NamedTuple):
+    """A run's agent and the state of its seeds that did not diverge."""
+
+    agent: Agent
+    state: State  # [K] on every leaf, on the first device
+    members: tuple[int, ...]  # [K], which of the run's seeds they are, from 0
+
+
+def restore(folder: Path, record: Record) -> Restored:
+    """The agent of a run and its state at the last checkpoint, without the seeds that diverged by then or since.
+
+    Raises InputError if there is no checkpoint of the last stage, RunError if every seed diverged.
+    """
     stages = rebuild(record)
     if set(record.stats) != set(Stats._fields):
         raise InputError(f"{folder}/run.json: stats are {sorted(record.stats)}, expected {sorted(Stats._fields)}")
@@ -49,23 +63,21 @@ def restore(folder: Path, record: Record) -> tuple[Agent, State]:
         progress = checkpoints.last(stages, rows, stats, record.seeds, mesh)
     if progress is None or progress.stage != len(stages) - 1:
         raise InputError(f"{folder} has no checkpoint of its last stage yet: continue it with train --resume auto")
-    return stages[-1].learner, progress.state
+    members = _sound_members(folder, progress.state)
+    state = progress.state
+    if len(members) < len(record.seeds):
+        state = jax.tree.map(lambda leaf: leaf[np.array(members)], state)
+    return Restored(stages[-1].learner, state, members)
 
 
-def rebuild(record: Record) -> tuple[Stage, ...]:
-    """The stages of a run, from the agent's module that its record names."""
-    module = agent_module(record.module)
-    config = plain.decode(module.Config, record.config, "run.json: config")
-    return config.stages(record.spec, record.steps)
-
-
-def agent_module(name: str) -> ModuleType:
-    """Import ``name``; InputError unless it is a module of the package ``agents``, since a record is not trusted."""
-    if not re.fullmatch(r"agents\.[a-z][a-z0-9_]*", name):
-        raise InputError(f"run.json: {name!r} is not a module of the package agents")
-    if importlib.util.find_spec(name) is None:
-        raise InputError(f"run.json: there is no module {name}; was the run made by another version?")
-    return importlib.import_module(name)
+def _sound_members(folder: Path, state: State) -> tuple[int, ...]:
+    # A run that was stopped between two lines of metrics may have saved a state that no line has judged yet.
+    whole = np.flatnonzero(jax.device_get(finite(state, {})))
+    lost = diverged(folder)
+    members = tuple(int(member) for member in whole if member not in lost)
+    if not members:
+        raise RunError(f"{folder}: every seed of this run diverged in training, so it has no policy: train it anew")
+    return members
 
 
 def _space(form: dict[str, Any], where: str) -> gymnasium.Space:

@@ -16,10 +16,15 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from rlkit.statistics import Estimate, bootstrap_interval, estimate, iqm
+from rlkit.statistics import Estimate, Over, estimate, half_width
 
 HEADER = ("method", "return", "score, last checkpoint", "score, last fifth")
-NOTE = "[95 % bootstrap interval over seeds, or (*) over the episodes of the only one]"
+MARKS: dict[Over, str] = {"seeds and starts": "", "episodes": "*", "seeds": "**"}
+MEANINGS: dict[Over, str] = {
+    "seeds and starts": "over seeds and starts",
+    "episodes": "(*) over episodes alone, of the data or of the only seed",
+    "seeds": "(**) over seeds alone",
+}
 # Okabe and Ito's palette, which the colour-blind can tell apart, darkest first
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 GREY = "#6b6b6b"
@@ -33,20 +38,18 @@ class Row(NamedTuple):
     returns: Estimate  # raw, last checkpoint
     score: Estimate | None = None  # normalised, last checkpoint
     late: Estimate | None = None  # normalised, mean of the evaluations in the last fifth of training
-    iqm: Estimate | None = None  # of the scores of the last checkpoint, or of the returns if there are no scores
 
 
 def row(method: str, returns: Any, scores: Any = None, late: Any = None) -> Row:
     """A line from [S, episodes] returns, and, where there are reference scores, the same normalised.
 
-    late: [S, episodes], or [S, 1] for means. For a dataset, its episodes are those of one seed: [1, episodes].
+    late: [S, episodes], means over the last fifth of training.
     """
     return Row(
         method,
         estimate(returns),
         None if scores is None else estimate(scores),
         None if late is None else estimate(late),
-        estimate(returns if scores is None else scores, iqm),
     )
 
 
@@ -59,7 +62,14 @@ def table(rows: Sequence[Row]) -> str:
         padded = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
         lines.append("  ".join([cells[0].ljust(widths[0]), *padded]))
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, NOTE])
+    return "\n".join([*lines, note(rows)])
+
+
+def note(rows: Sequence[Row]) -> str:
+    """What the intervals of ``rows`` are, in words, and what they are over."""
+    shown = {cell.over for entry in rows for cell in entry[1:] if cell and not math.isnan(cell.low)}
+    over = [words for kind, words in MEANINGS.items() if kind in shown]
+    return f"[95 % t interval] {'; '.join(over)}" if over else "one number each: no interval"
 
 
 def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
@@ -72,7 +82,7 @@ def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(box=rich.box.SIMPLE_HEAD, caption=NOTE.replace("[", "\\["), caption_justify="left")
+    drawn = Table(box=rich.box.SIMPLE_HEAD, caption=note(rows).replace("[", "\\["), caption_justify="left")
     header, *lines = zip(*_columns(rows), strict=True)
     for number, title in enumerate(header):
         drawn.add_column(title, justify="right" if number else "left", style=None if number else "bold")
@@ -84,8 +94,7 @@ def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
 def _columns(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """The columns that have entries, each with its title first."""
     cells = [(entry.method, *map(_cell, entry[1:])) for entry in rows]
-    header = (*HEADER, "score, IQM" if any(entry.score for entry in rows) else "return, IQM")
-    columns = [(title, *column) for title, column in zip(header, zip(*cells, strict=True), strict=True)]
+    columns = [(title, *column) for title, column in zip(HEADER, zip(*cells, strict=True), strict=True)]
     return [column for column in columns if any(column[1:])]
 
 
@@ -94,12 +103,11 @@ def _cell(found: Estimate | None) -> str:
         return ""
     if math.isnan(found.low):
         return f"{found.value:.1f}"
-    star = "*" if found.over == "episodes" else ""
-    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]{star}"
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]{MARKS[found.over]}"
 
 
 class Curve(NamedTuple):
-    """One method's evaluations. values: [K, S] means over episodes at ``steps`` [K], a column for each seed."""
+    """One method's evaluations. values: [K, S, E] returns or scores of every episode, at ``steps`` [K]."""
 
     label: str
     steps: Any
@@ -114,7 +122,8 @@ def learning_curve(
     ylabel: str = "normalised score",
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw ``curves`` against updates to the PNG ``path``: means over seeds, 95 % bands, and each seed as a thin line.
+    """Draw ``curves`` against updates to the PNG ``path``: means, and where there are several seeds their 95 % bands
+    (rlkit.statistics) and each seed as a thin line.
 
     levels: horizontal lines by label, such as the mean return of the data. Raises ValueError for shapes that do not
     agree, or OSError if the file cannot be written; a file that is there is replaced at once or not at all.
@@ -154,13 +163,14 @@ def learning_curve(
 
 def _draw(axes: Any, curve: Curve, colour: str) -> None:
     steps, values = np.asarray(curve.steps), np.asarray(curve.values, np.float64)
-    if steps.ndim != 1 or values.ndim != 2 or len(steps) != len(values) or values.size == 0:
-        raise ValueError(f"{curve.label}: expected values [K, S] at steps [K], not {values.shape} at {steps.shape}")
+    if steps.ndim != 1 or values.ndim != 3 or len(steps) != len(values) or values.size == 0:
+        raise ValueError(f"{curve.label}: expected values [K, S, E] at steps [K], not {values.shape} at {steps.shape}")
     seeds = values.shape[1]
+    means = values.mean((1, 2))
     if seeds > 1:
-        low, high = np.transpose([bootstrap_interval([row]) for row in values])
-        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
-        axes.plot(steps, values, color=colour, alpha=0.4, linewidth=0.7, zorder=3)
+        half = half_width(values)
+        axes.fill_between(steps, means - half, means + half, color=colour, alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(steps, values.mean(2), color=colour, alpha=0.4, linewidth=0.7, zorder=3)
     label = f"{curve.label} ({seeds} seed{'s' if seeds > 1 else ''})"
     mark = "o" if len(steps) == 1 else None
-    axes.plot(steps, values.mean(1), color=colour, linewidth=2.2, marker=mark, label=label, zorder=4)
+    axes.plot(steps, means, color=colour, linewidth=2.2, marker=mark, label=label, zorder=4)

@@ -6,7 +6,8 @@ metrics.jsonl  training metrics and evaluations; holds no clock reading, so that
 timing.jsonl   rates, times, memory
 checkpoints/   see rlkit.checkpoint
 tensorboard/   the scalars of metrics.jsonl, means over seeds
-result.json    final scores; its presence says that the run is finished
+result.json    final scores, and every episode's return in the last evaluation; its presence says that the run is
+               finished
 curve.png      the learning curve
 .lock          who writes here, while somebody does
 """
@@ -14,18 +15,22 @@ curve.png      the learning curve
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
+import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
 from rlkit import loggers, plain
 from rlkit.statistics import Estimate
-from rlkit.types import InputError, RunError, Spec
+from rlkit.types import InputError, RunError, Spec, Stage, one_line
 
 FORMAT = 1
 Resume = Literal["auto", "never", "must"]
@@ -49,8 +54,7 @@ class DataRecord:
     episodes: int
     steps: int  # that can be drawn
     rows: int  # of the buffer, final observations included
-    mean_return: Estimate
-    iqm: Estimate  # of the returns
+    mean_return: Estimate  # over its episodes
     observation_space: dict[str, Any]  # as stored, in Minari's JSON form
     action_space: dict[str, Any]
     options: dict[str, Any]  # rlkit.datasets.DataOptions
@@ -58,7 +62,8 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """How policies were evaluated. environment: a gymnasium EnvSpec as JSON, or an id."""
+    """How policies were evaluated. environment: a gymnasium EnvSpec as JSON, or an id. seed: episode i of every seed of
+    the run was reset with seed + i."""
 
     environment: str
     episodes: int
@@ -97,6 +102,8 @@ class Record:
         value = plain.read_json(path)
         if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
             raise InputError(f"{path}: format {value['format']}; this version reads format {FORMAT}")
+        if isinstance(value, dict) and isinstance(value.get("data"), dict):
+            value["data"].pop("iqm", None)  # written by the first versions, and read by nothing
         return plain.decode(cls, value, str(path))
 
     def differences(self, other: Record) -> list[str]:
@@ -116,6 +123,22 @@ class Record:
         identity = {name: plain.encode(getattr(self, name)) for name in same}
         identity["data"] = {name: plain.encode(self.data.options.get(name)) for name in options}
         return identity | {"dataset fingerprint": self.data.fingerprint}
+
+
+def rebuild(record: Record) -> tuple[Stage, ...]:
+    """The stages of a run, from the agent's module that its record names."""
+    module = agent_module(record.module)
+    config = plain.decode(module.Config, record.config, "run.json: config")
+    return config.stages(record.spec, record.steps)
+
+
+def agent_module(name: str) -> ModuleType:
+    """Import ``name``; InputError unless it is a module of the package ``agents``, since a record is not trusted."""
+    if not re.fullmatch(r"agents\.[a-z][a-z0-9_]*", name):
+        raise InputError(f"run.json: {name!r} is not a module of the package agents")
+    if importlib.util.find_spec(name) is None:
+        raise InputError(f"run.json: there is no module {name}; was the run made by another version?")
+    return importlib.import_module(name)
 
 
 class Place(NamedTuple):
@@ -151,18 +174,34 @@ def finished(folder: Path) -> bool:
 
 
 def evaluations(folder: Path) -> list[Evaluated]:
-    """The evaluations of the run in ``folder``, in order."""
-    return [
-        Evaluated(_place(line), np.array(line["returns"], np.float64), np.array(line["lengths"], np.int64))
-        for line in lines(folder / "metrics.jsonl")
-        if "returns" in line
-    ]
+    """The evaluations of the run in ``folder``, in order, all of the same seeds and starts."""
+    path = folder / "metrics.jsonl"
+    found = []
+    for line in lines(path):
+        if "returns" not in line:
+            continue
+        try:
+            returns = np.array(line["returns"], np.float64)
+            lengths = np.array(line["lengths"], np.int64)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: an evaluation is not what was written ({reason})") from None
+        expected = found[0].returns.shape if found else returns.shape
+        if returns.ndim != 2 or returns.shape != expected or lengths.shape != expected:
+            raise InputError(f"{path}: not every evaluation has the same seeds and episodes")
+        found.append(Evaluated(_place(line), returns, lengths))
+    return found
 
 
 def final_metrics(folder: Path) -> dict[str, list[float]]:
     """The metrics that the run in ``folder`` logged last, [S] each."""
     logged = [line["metrics"] for line in lines(folder / "metrics.jsonl") if "metrics" in line]
     return logged[-1] if logged else {}
+
+
+def diverged(folder: Path) -> set[int]:
+    """Numbers, from 0, of the seeds of the run in ``folder`` that had diverged by its last line of metrics."""
+    return _nan(final_metrics(folder))
 
 
 class Run:
@@ -215,7 +254,7 @@ class Run:
         self.evaluated = any("returns" in line and _place(line) == place for line in kept)
         self.failed = sum("invalid" in line for line in kept)
         logged = [line["metrics"] for line in kept if "metrics" in line]
-        self.diverged = {s for values in logged[-1:] for value in values.values() for s in _nan(value)}
+        self.diverged = _nan(logged[-1]) if logged else set()
         try:
             plain.write_text(path, "".join(plain.dumps(line) + "\n" for line in kept))
             self._metrics = path.open("a", encoding="utf-8")
@@ -261,8 +300,9 @@ class Run:
         )
 
     def _tell(self, place: Place, scalars: Mapping[str, float]) -> None:
+        known = {name: value for name, value in scalars.items() if not math.isnan(value)}  # all seeds diverged
         for logger in tuple(self._loggers):
-            self._attempt(logger, functools.partial(logger.scalars, place.updates, scalars))
+            self._attempt(logger, functools.partial(logger.scalars, place.updates, known))
 
     def _attempt(self, logger: loggers.Logger, call: Callable[[], None]) -> None:
         try:
@@ -282,8 +322,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
                 form = json.loads(line)
                 _place(form)
             except (ValueError, KeyError, TypeError) as error:
-                reason = " ".join(str(error).split())
-                raise InputError(f"{path}: line {number} is not what was written ({reason})") from None
+                raise InputError(f"{path}: line {number} is not what was written ({one_line(error)})") from None
             yield form
 
 
@@ -294,8 +333,9 @@ def _place(line: Mapping[str, Any]) -> Place:
     return place
 
 
-def _nan(values: Sequence[Any]) -> list[int]:
-    return [seed for seed, value in enumerate(values) if value == "nan"]
+def _nan(metrics: Mapping[str, Sequence[Any]]) -> set[int]:
+    """The seeds for which a metric is NaN."""
+    return {seed for values in metrics.values() for seed, value in enumerate(values) if value == "nan"}
 
 
 def _mean(values: np.ndarray) -> float:

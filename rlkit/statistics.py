@@ -1,27 +1,33 @@
-"""What a set of returns says: mean, interquartile mean, and how sure one can be of them.
+"""How well a mean return is known: the one interval that every table, figure and result shows.
 
-What varies between runs of one method is the seed, so a 95 % interval resamples seeds, each with the mean of its
-episodes (a percentile bootstrap, stratified by task; Agarwal et al. 2021, arXiv 2108.13264). With a single seed only
-the episodes are left to resample: the interval then says how well that one policy was measured and nothing about the
-method, and `Estimate.over` says so.
+Every seed of a run plays the same starts (episode i begins from the same reset for all of them), so returns are a
+table [S seeds, E starts] with three things that vary: the seed, the start, and the rest. Other seeds and other starts
+would have given another mean. The interval counts both, by the two-way random-effects model
+
+    return = mean + seed effect + start effect + rest,
+
+from the mean squares of its analysis of variance, with a t quantile at the degrees of freedom of Satterthwaite (1946,
+"An approximate distribution of estimates of variance components"). How often it covers the true mean is measured by
+benchmarks/coverage.py; docs/evaluation.md has the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
-Over = Literal["seeds", "episodes"]
-Statistic = Callable[[np.ndarray], np.ndarray]  # over the last axis
-SAMPLES = 10_000
-TAIL = 0.025
-AT_ONCE = 2_000_000  # units drawn in one go, which bounds the memory
+Over = Literal["seeds and starts", "seeds", "episodes"]
+LEVEL = 0.95
 
 
 class Estimate(NamedTuple):
-    """A statistic and its 95 % interval, whose ends are NaN where there is one unit alone. over: what was resampled."""
+    """A mean and its 95 % interval, whose ends are NaN where one number is all there is.
+
+    over: what varied. With one seed it is its episodes: the interval then says how well that one policy was measured,
+    and nothing about the method. With one start, or exact values, it is the seeds.
+    """
 
     value: float
     low: float
@@ -29,57 +35,85 @@ class Estimate(NamedTuple):
     over: Over
 
 
-def mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis."""
-    return np.mean(values, axis=-1)
+def estimate(returns: Any) -> Estimate:
+    """Mean of returns (or scores) [S, E] and its interval; NaN throughout if one of them is NaN.
 
-
-def iqm(values: np.ndarray) -> np.ndarray:
-    """Interquartile mean over the last axis: without the lowest and the highest quarter, rounded down (as rliable)."""
-    cut = values.shape[-1] // 4
-    return np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(-1)
-
-
-def estimate(returns: Any, statistic: Statistic = mean, *, seed: int = 0) -> Estimate:
-    """``statistic`` of one task's returns [S, episodes] (or scores), with its interval."""
-    return pooled([returns], statistic, seed=seed)
-
-
-def pooled(tasks: Sequence[Any], statistic: Statistic = mean, *, seed: int = 0) -> Estimate:
-    """``statistic`` over several tasks, [S, episodes] scores each, with its interval.
-
-    The units are seeds (means of their episodes) if every task has at least two, else episodes; those of all tasks are
-    pooled, and each bootstrap sample draws every task's units from that task alone. The draws follow from ``seed``.
-    Raises ValueError if there is no task, or if one has not two axes or is empty.
+    Column e must be the same start for every seed. For returns of recorded episodes S is 1; for exact values E is 1.
+    Raises ValueError unless there are two axes, neither of them empty, and as many starts for each seed.
     """
-    arrays = [np.asarray(task, np.float64) for task in tasks]
-    if not arrays or any(array.ndim != 2 or array.size == 0 for array in arrays):
-        raise ValueError(f"expected scores [seeds, episodes] for each task, not {[array.shape for array in arrays]}")
-    over: Over = "seeds" if all(len(array) > 1 for array in arrays) else "episodes"
-    strata = [array.mean(1) if over == "seeds" else array.ravel() for array in arrays]
-    value = float(statistic(np.concatenate(strata)))
-    return Estimate(value, *bootstrap_interval(strata, statistic, seed=seed), over)
+    values = _table(returns)
+    seeds, starts = values.shape
+    value = float(values.mean())
+    half = float(half_width(values))
+    if seeds == 1:
+        over: Over = "episodes"
+    elif starts == 1:
+        over = "seeds"
+    else:
+        over = "seeds and starts"
+    return Estimate(value, value - half, value + half, over)
 
 
-def bootstrap_interval(
-    strata: Sequence[np.ndarray], statistic: Statistic = mean, *, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of ``statistic`` of all units, resampled within each of ``strata``, [units] each.
+def half_width(returns: np.ndarray) -> np.ndarray:
+    """Half of the interval's width, [...] for returns [..., S, E]."""
+    seeds, starts = returns.shape[-2:]
+    if seeds == 1 or starts == 1:
+        return _one_way(returns.reshape(*returns.shape[:-2], seeds * starts))
+    return _two_way(returns)
 
-    (NaN, NaN) if every stratum has a single unit.
+
+def _one_way(units: np.ndarray) -> np.ndarray:
+    """Student's interval of the mean of independent ``units`` [..., n]; NaN for a single one."""
+    number = units.shape[-1]
+    if number == 1:
+        return np.full(units.shape[:-1], np.nan)
+    standard_error = np.sqrt(units.var(axis=-1, ddof=1) / number)
+    return _t_quantile(number - 1) * standard_error
+
+
+def _two_way(returns: np.ndarray) -> np.ndarray:
+    """The interval over seeds and starts of ``returns`` [..., S, E], at least two of each.
+
+    With the mean squares A of the seeds, B of the starts and R of the rest, the mean of all returns has the variance
+    (A + B - R) / (S E), since A estimates var(rest) + E var(seed), and B var(rest) + S var(start). A variance that
+    comes out negative, A or B below R, counts as zero.
     """
-    if all(len(units) < 2 for units in strata):
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
+    seeds, starts = returns.shape[-2:]
+    mean = returns.mean(axis=(-2, -1), keepdims=True)
+    seed_means = returns.mean(axis=-1, keepdims=True)
+    start_means = returns.mean(axis=-2, keepdims=True)
+    rest = returns - seed_means - start_means + mean
+    rest_freedom = (seeds - 1) * (starts - 1)
 
-    def draw(samples: int) -> np.ndarray:
-        drawn = [units[rng.integers(len(units), size=(samples, len(units)))] for units in strata]
-        return statistic(np.concatenate(drawn, axis=1))
+    seed_square = starts * seed_means.var(axis=(-2, -1), ddof=1)
+    start_square = seeds * start_means.var(axis=(-2, -1), ddof=1)
+    rest_square = (rest**2).sum(axis=(-2, -1)) / rest_freedom
+    total = rest_square + np.maximum(seed_square - rest_square, 0) + np.maximum(start_square - rest_square, 0)
 
-    some = max(AT_ONCE // sum(map(len, strata)), 1)
-    values = [draw(min(some, SAMPLES - done)) for done in range(0, SAMPLES, some)]
-    low, high = np.quantile(np.concatenate(values), [TAIL, 1 - TAIL])
-    return float(low), float(high)
+    # Each share is relative to the total. Where nothing varies at all, every share is 0 / 1.
+    divisor = np.where(total == 0, 1, total)
+    uncertainty = (seed_square / divisor) ** 2 / (seeds - 1)
+    uncertainty += (start_square / divisor) ** 2 / (starts - 1)
+    uncertainty += (rest_square / divisor) ** 2 / rest_freedom
+    # Satterthwaite's value lies above the fewest degrees of freedom that went in, unless R was subtracted: it is held
+    # there, or two mean squares that happen to be small would make the interval endless.
+    fewest = min(seeds, starts) - 1
+    freedom = np.maximum(1 / np.where(total == 0, 1, uncertainty), fewest)
+    return _t_quantile(freedom) * np.sqrt(total / (seeds * starts))
+
+
+def _t_quantile(freedom: Any) -> np.ndarray:
+    return stdtrit(freedom, (1 + LEVEL) / 2)
+
+
+def _table(returns: Any) -> np.ndarray:
+    try:
+        values = np.asarray(returns, np.float64)
+    except ValueError as error:  # numpy's words for rows of different lengths
+        raise ValueError(f"expected returns [seeds, starts], as many starts for each seed ({error})") from None
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"expected returns [seeds, starts], not {list(values.shape)}")
+    return values
 
 
 def last_fifth(steps: Any, values: Any) -> np.ndarray:

@@ -38,6 +38,12 @@ class RunError(RuntimeError):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """A library's message, which may span lines, as a part of ours: cut short, and its type where it says nothing."""
+    message = " ".join(str(error).split())
+    return message[:300] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Box:
     """A continuous space as agents see it: ``shape`` and flat per-element bounds (infinite where unbounded)."""
@@ -108,7 +114,9 @@ class Learner(Protocol):
     """A frozen dataclass of hyper-parameters whose methods are pure functions of explicit state.
 
     It holds no array, is hashable (equal learners share one compilation) and mentions no device, no seed axis and no
-    jit: the loop adds those. ``needs`` names extra columns (see rlkit.buffer.COLUMNS) that `sample` reads.
+    jit: the loop adds those. ``needs`` names extra columns (see rlkit.buffer.COLUMNS) that `sample` reads. A learner
+    whose Q has more in it than rewards, an entropy or a penalty, says in a further property ``intrinsic_reward`` how
+    large that can be at a step: Q may be as much larger (see rlkit.divergence).
     """
 
     @property

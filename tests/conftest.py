@@ -30,8 +30,7 @@ import envs
 from rlkit import commands
 from rlkit.buffer import abstract
 from rlkit.checkpoint import Checkpoints
-from rlkit.policy import rebuild
-from rlkit.run import Record
+from rlkit.run import Record, rebuild
 from rlkit.sharding import make_mesh
 from rlkit.types import Stats
 
@@ -61,7 +60,7 @@ WEIGHTS = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share a fixture go to one worker: those of a file, or of a case in the conformance suite.
+    """Tests that share a fixture go to one worker: those of a file, or of a case that names its group first.
 
     What takes longest comes first (`--no-loadscope-reorder` keeps it so), for no worker to be left alone with it.
     """
@@ -73,9 +72,10 @@ def pytest_collection_modifyitems(items):
 
 
 def _group(item):
+    """The conformance suite has a group for each of its cases, the toys one for each of their worlds."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if "case" in item.fixturenames and "case" in params:
-        return str(params["case"])
+        return params["case"][0]
     return item.nodeid if item.module.__name__ in SPREAD else item.module.__name__
 
 

@@ -26,8 +26,8 @@ def learner(config, actions=4):
     [(0.0, (0, 1, 0.5, 2)), (0.1, (0.075, 0.976, 0.352, 0.698)), (1.0, (0.420, 0.604, -0.406, -1.040))],
 )
 def test_the_bandits_values(cql_alpha, expected):
-    """Behaviour (.6, .3, .08, .02), rewards (0, 1, .5, 2); a linear critic of one constant state is a table (card, 7b,
-    whose loss has a half at the squared error, hence twice its weight)."""
+    """Behaviour (.6, .3, .08, .02), rewards (0, 1, .5, 2); a linear critic of one constant state is a table.
+    Expected are the minima of a loss that has a half at the squared error, hence twice its weight."""
     arm = jnp.asarray(np.repeat(np.arange(4), (30, 15, 4, 1)), jnp.int32)
     reward = jnp.array([0, 1, 0.5, 2])[arm]
     batch = Transitions(jnp.ones((50, 1)), arm, reward, jnp.zeros(50), jnp.ones((50, 1)), {})

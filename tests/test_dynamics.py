@@ -72,6 +72,7 @@ def test_the_log_variance_keeps_its_bounds_and_its_gradient():
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 def test_a_linear_gaussian_world_is_found_again():
     buffer, seen = buffer_of(linear_gaussian(), ("row",))
     model = Ensemble(3, (32, 32), 2, 3e-3)

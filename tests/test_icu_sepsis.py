@@ -197,6 +197,7 @@ def test_counts_know_what_was_tried():
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 def test_cloning_has_the_clinicians_value_and_q_learning_the_optimum(mesh):
     """On the toy, from uniform actions: the least that exact values of trained policies must show."""
     mdp = toy()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rlkit import plain
-from rlkit.run import DataRecord, EvaluationRecord, Place, Record, Reference, Run, claim, evaluations
+from rlkit.run import DataRecord, EvaluationRecord, Place, Record, Reference, Run, claim, diverged, evaluations
 from rlkit.statistics import Estimate
 from rlkit.types import Box, Discrete, InputError, Spec
 
@@ -91,11 +91,11 @@ def record():
         seeds=(0, 1),
         log_every=10,
         eval_every=20,
-        data=DataRecord("x-v0", "ab12", 3, 60, 63, MEAN, MEAN, {}, {}, {"normalise": "none", "data_root": "/here"}),
+        data=DataRecord("x-v0", "ab12", 3, 60, 63, MEAN, {}, {}, {"normalise": "none", "data_root": "/here"}),
         spec=Spec(Box((1,), (-np.inf,), (np.inf,)), Discrete(2), 20),
         normaliser={"obs_mean": [0.0]},
         stats={"obs_mean": (0.5,), "obs_std": (float(np.float32(1 / 3)),), "action_mean": (), "action_std": ()},
-        evaluation=EvaluationRecord("Pendulum-v1", 10, 0),
+        evaluation=EvaluationRecord("Pendulum-v1", 10, 1_000_000),
         reference=Reference(0.0, 100.0, "a table"),
         versions={"jax": "0.10.2"},
         device="1 x cpu",
@@ -106,6 +106,16 @@ def test_a_record_reads_back_equal(tmp_path, record):
     with Run(tmp_path / "run", record):
         pass
     assert Record.read(tmp_path / "run") == record
+
+
+def test_a_record_of_the_first_versions_is_readable(tmp_path, record):
+    form = plain.encode(record)
+    form["data"]["iqm"] = plain.encode(MEAN)
+    form["evaluation"]["seed"] = 0
+    plain.write_json(tmp_path / "run.json", form)
+    first = dataclasses.replace(record, evaluation=EvaluationRecord("Pendulum-v1", 10, 0))
+    assert Record.read(tmp_path) == first
+    assert record.differences(first) == ["evaluation.seed: 1000000 -> 0"]
 
 
 def test_another_format_is_refused_before_its_keys_are_looked_at(tmp_path, record):
@@ -186,6 +196,42 @@ def test_going_on_drops_what_was_logged_after_the_checkpoint_and_torn_lines(tmp_
     assert cut.read_bytes() == straight.read_bytes()
     assert [evaluated.place for evaluated in evaluations(run.folder)] == places
     assert evaluations(run.folder)[-1].returns.tolist() == [[15.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("returns", "lengths"),
+    [
+        ([[1.0, 2.0], [3.0]], [[1, 1], [1]]),
+        ([[1.0, 2.0]], [[1, 1]]),
+        ([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[1, 1], [1, 1]]),
+        ([1.0, 2.0], [1, 1]),
+        ("x", [[1]]),
+    ],
+)
+def test_evaluations_of_other_seeds_or_episodes_are_refused(tmp_path, record, returns, lengths):
+    with Run(tmp_path, record) as run:
+        run.begin(None)
+        _log(run, [Place(0, 5, 5)])
+    line = {"stage": 0, "step": 10, "updates": 10, "returns": returns, "lengths": lengths}
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(plain.dumps(line) + "\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl: .*evaluation"):
+        evaluations(tmp_path)
+
+
+def test_the_folder_says_which_seeds_diverged(tmp_path, record):
+    assert diverged(tmp_path) == set()
+    with Run(tmp_path, record) as run:
+        run.begin(None)
+        run.metrics(Place(0, 5, 5), {"loss": np.array([1.0, 2.0]), "q": np.array([3.0, 4.0])})
+        assert diverged(tmp_path) == set()
+        run.metrics(Place(0, 10, 10), {"loss": np.array([1.0, np.nan]), "q": np.array([3.0, np.nan])})
+    assert diverged(tmp_path) == {1}
+    with Run(tmp_path, record) as run:
+        run.begin(Place(0, 10, 10))
+        assert run.diverged == {1}
+        run.begin(Place(0, 5, 5))
+        assert run.diverged == diverged(tmp_path) == set()
 
 
 def test_a_new_start_drops_everything_logged_before(tmp_path, record):

@@ -1,4 +1,4 @@
-"""Models that know how sure they are: the bound by hand, disagreement where there are no labels, and the chain toy."""
+"""Models that know how sure they are: the bound by hand, and disagreement where there are no labels."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from rlkit.uncertainty import UNBOUNDED, Ensemble, GaussianProcess, HeldOut, Labels, Quantile, far, pinball
-
-STATES, START, GAMMA = 21, 10, 0.95
 
 
 def fitted(model, x, y, steps=1, seed=0):
@@ -85,6 +83,7 @@ def test_pinball_by_hand():
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 def test_members_disagree_where_there_are_no_labels_and_without_priors_they_do_not():
     x = np.random.default_rng(0).uniform(-1, 1, (200, 2))
     queries = jnp.concatenate([x, x * 0.5 + np.array([6.0, -6.0])]).astype(jnp.float32)
@@ -108,6 +107,7 @@ def test_each_member_has_a_resample_of_its_own_that_does_not_change():
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.parametrize("gaussian", [False, True])
 def test_an_ensemble_learns_the_mean_and_held_out_labels_do_not_count(gaussian):
     x = np.random.default_rng(0).uniform(-2, 2, (400, 1))
@@ -123,6 +123,7 @@ def test_an_ensemble_learns_the_mean_and_held_out_labels_do_not_count(gaussian):
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 def test_quantiles_follow_skewed_noise():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (4000, 1))
@@ -154,46 +155,3 @@ def test_far_rows_are_those_beyond_the_held_out_ones():
     )
     assert abs(far(x, near, held, asked, jax.random.key(0)) - 0.5) < 0.02
     assert far(x, near, jnp.zeros(200, bool), asked, jax.random.key(0)) == 0
-
-
-# ---- the chain: 21 states, labels from states 12 to 20 alone, start at 10
-
-
-TRUTH = np.select([np.arange(STATES) < 5, np.arange(STATES) < 15], [-1.0, -0.5], -0.1)
-TRUTH[18] = 0
-MOVES = np.clip(np.arange(STATES)[:, None] + np.array([-1, 0, 1]), 0, STATES - 1)
-
-
-def achieved(reward):
-    """True discounted return from the start of the best policy for ``reward``: fitted Q iteration in a table."""
-    q = np.zeros((STATES, 3))
-    for _ in range(600):
-        q = reward[:, None] + GAMMA * q.max(1)[MOVES]
-    total, state = 0.0, START
-    for step in range(600):
-        total += GAMMA**step * TRUTH[state]
-        state = MOVES[state, q[state].argmax()]
-    return total
-
-
-@pytest.mark.slow
-def test_on_the_chain_the_lower_bound_is_as_good_as_true_rewards_and_mean_imputation_is_not():
-    assert achieved(TRUTH) == pytest.approx(-2.48, abs=0.01)
-    model = GaussianProcess(length=1.5, noise=0.05, limit=60)
-    states = jnp.arange(STATES, dtype=jnp.float32)[:, None]
-    found, covered = [], []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        at = rng.integers(12, STATES, 60)
-        label = TRUTH[at] + 0.05 * rng.normal(size=60)
-        mean, std = map(np.asarray, model.predict(fitted(model, at[:, None], label), states))
-        zero = np.where(np.isin(np.arange(STATES), at), mean, 0)
-        clipped = [np.maximum(mean - c * std, label.min()) for c in (1, 2)]
-        found.append([achieved(r) for r in (mean, zero, mean - std, mean - 2 * std, *clipped)])
-        covered.append((TRUTH >= mean - 2 * std).mean())
-    mean, zero, one, two, one_clipped, two_clipped = np.mean(found, 0)
-    print(f"mean {mean:.2f} zero {zero:.2f} c=1 {one:.2f} c=2 {two:.2f} clipped {one_clipped:.2f} {two_clipped:.2f}")
-    print(f"coverage at c=2 {np.mean(covered):.3f}")
-    assert mean < -10 and zero < -10
-    assert all(abs(value + 2.48) < 0.2 for value in (one, two, one_clipped, two_clipped))
-    assert np.mean(covered) > 0.95

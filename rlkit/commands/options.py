@@ -17,8 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from rlkit import __version__
+from rlkit import __version__, ranges
 from rlkit.datasets.options import DataOptions
+from rlkit.ranges import Count, Range, Seed, Whole
 from rlkit.types import InputError, Preset
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ import tyro
 from tyro.conf import Positional
 
 C = TypeVar("C")
+Seconds = Annotated[float, Range("[0, inf]")]
 Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
 COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",
@@ -37,6 +39,7 @@ COMMANDS = {
     "data": "List, describe or check datasets",
 }
 HELP = ("-h", "--help")
+EVAL_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,11 @@ class TrainOptions(Generic[C]):
     data: Annotated[DataOptions, tyro.conf.arg(name="")]
     agent: Hidden = ""
     module: Hidden = ""
-    steps: int = 100_000
+    steps: Count = 100_000
     """Updates of the last stage; the stages before it have theirs in the config."""
-    seeds: int = 1
+    seeds: Count = 1
     """Copies to train side by side, with the seeds SEED, SEED + 1, ..."""
-    seed: int = 0
+    seed: Seed = 0
     """First seed."""
     out: Path | None = None
     """Run directory. Default: runs/AGENT-DATASET-TIME."""
@@ -61,20 +64,23 @@ class TrainOptions(Generic[C]):
     resume: Literal["auto", "never", "must"] = "never"
     """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start
     anew."""
-    eval_every: int | None = None
+    eval_every: Count | None = None
     """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
-    eval_episodes: int | None = None
+    eval_episodes: Whole | None = None
     """Episodes of each evaluation; 0 trains without. Default: 10, and 100 in mazes."""
-    log_every: int | None = None
+    eval_seed: Seed = EVAL_SEED
+    """Episode i of every evaluation is reset with EVAL-SEED + i. The default is far from the seeds of recordings, so
+    that no policy is scored on the starts of its own training data."""
+    log_every: Count | None = None
     """Updates between lines of metrics. Default: a fifth of EVAL-EVERY."""
-    time_limit: float | None = None
+    time_limit: Seconds | None = None
     """Seconds after which to stop with a checkpoint and exit code 75, to be continued with --resume auto."""
-    watchdog: float = 600.0
+    watchdog: Seconds = 600.0
     """Seconds without a sign of life, of the device in a chunk of training or of the environment in an evaluation,
     after which an evaluation counts as failed, or the run ends with exit code 70; 0 waits for ever."""
-    q_limit: float | None = None
-    """Largest |Q| that is credible; a seed beyond it has diverged. Default: 100 times the largest |reward| times the
-    steps of the longest episode. inf checks for NaN and infinity alone."""
+    q_limit: Annotated[float, Range("(0, inf]")] | None = None
+    """Largest |Q| that is credible; a seed beyond it has diverged. Default: 100 times what the steps of the longest
+    episode can add up to, rewards and what the method adds to them. inf checks for NaN and infinity alone."""
     dry_run: bool = False
     """Print what would be run, its size and the memory it takes, and stop."""
     wandb: bool = False
@@ -88,10 +94,10 @@ class EvaluateOptions:
     command: ClassVar[str] = "evaluate"
     run: Positional[Path]
     """Run directory."""
-    episodes: int | None = None
+    episodes: Count | None = None
     """Episodes for each seed of the run. Default: as in training."""
-    seed: int | None = None
-    """Seed of the environments. Default: as in training."""
+    eval_seed: Seed | None = None
+    """Episode i is reset with EVAL-SEED + i. Default: as in training."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +153,16 @@ Asked = TrainOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataLis
 def parse(argv: Sequence[str], world: World) -> Asked | str:
     """The options that ``argv`` gives, or the text to print for a general --help.
 
-    Raises InputError for an unknown command, agent or preset; tyro exits with code 2 for a wrong option.
+    Raises InputError for an unknown command, agent or preset, or a number that is out of its range; tyro exits with
+    code 2 for an option that it cannot read.
     """
+    asked = _parse(argv, world)
+    if not isinstance(asked, str):
+        ranges.check_options(asked)
+    return asked
+
+
+def _parse(argv: Sequence[str], world: World) -> Asked | str:
     if not argv or argv[0] in HELP:
         return _listing("rlkit COMMAND ...", COMMANDS, "rlkit COMMAND --help tells more.")
     if argv[0] == "--version":

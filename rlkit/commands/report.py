@@ -14,7 +14,7 @@ from rlkit.commands import World
 from rlkit.commands.options import ReportOptions
 from rlkit.evaluate import score
 from rlkit.report import Curve, Row
-from rlkit.run import Evaluated, Record, evaluations, final_metrics
+from rlkit.run import Evaluated, Record, diverged, evaluations, final_metrics
 from rlkit.statistics import Estimate, estimate, last_fifth
 from rlkit.types import InputError, RunError
 
@@ -22,10 +22,14 @@ from rlkit.types import InputError, RunError
 def run(options: ReportOptions, world: World) -> int:
     """Print one table of the runs, the data first; with ``--out`` write it and the learning curves there."""
     records = [Record.read(folder) for folder in options.runs]
-    found = [_sound(evaluations(folder)) for folder in options.runs]
-    for folder, evaluated in zip(options.runs, found, strict=True):
-        if not evaluated:
+    found = []
+    for folder in options.runs:
+        every = evaluations(folder)
+        if not every:
             raise InputError(f"{folder} has no evaluations to report")
+        found.append(_sound(every, diverged(folder)))
+        if not found[-1]:
+            raise InputError(f"{folder}: every seed diverged, so there is nothing to report")
     labels = _labels(options.runs, records)
     data = {record.data.name: record for record in records}
     rows = [data_row(record, "data" if len(data) == 1 else f"data ({name})") for name, record in data.items()]
@@ -43,7 +47,7 @@ def run(options: ReportOptions, world: World) -> int:
 def conclude(folder: Path) -> None:
     """Write result.json and curve.png from what the run in ``folder`` has logged, and print its table."""
     record, every = Record.read(folder), evaluations(folder)
-    found = _sound(every)
+    found = _sound(every, diverged(folder))
     data = data_row(record)
     result: dict[str, Any] = {"updates": sum(steps for _, steps in record.stages), "data": data._asdict()}
     result["metrics"] = final_metrics(folder)
@@ -51,8 +55,8 @@ def conclude(folder: Path) -> None:
     if found:
         rows.append(_run_row(record.agent, record, found))
         late = estimate(_last_fifth(found))
-        seeds = every[-1].returns.mean(1)  # NaN where one diverged
-        result |= {"run": {**rows[-1]._asdict(), "late_returns": late, "returns_by_seed": seeds}}
+        episodes = every[-1].returns  # NaN for the seeds that diverged
+        result |= {"run": {**rows[-1]._asdict(), "late_returns": late, "episode_returns": episodes}}
     try:
         plain.write_json(folder / "result.json", result)
     except OSError as error:
@@ -73,11 +77,12 @@ def conclude(folder: Path) -> None:
             print(f"rlkit: the learning curve could not be drawn: {error}", file=sys.stderr)
 
 
-def _sound(found: Sequence[Evaluated]) -> list[Evaluated]:
-    """The evaluations without the seeds that diverged before the last one; none if all have."""
+def _sound(found: Sequence[Evaluated], lost: set[int]) -> list[Evaluated]:
+    """The evaluations without the seeds that diverged, those in ``lost`` or before the last one; none if all have."""
     if not found:
         return []
     sound = np.isfinite(found[-1].returns).all(1)
+    sound[list(lost)] = False
     return [one._replace(returns=one.returns[sound], lengths=one.lengths[sound]) for one in found if sound.any()]
 
 
@@ -94,18 +99,19 @@ def data_row(record: Record, label: str = "data") -> Row:
     """The line of the data that a run was trained on."""
     data = record.data
     scores = _scaled(record, data.mean_return)
-    return Row(label, data.mean_return, scores, None, _scaled(record, data.iqm) or data.iqm)
+    return Row(label, data.mean_return, scores)
 
 
 def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray | None = None) -> Row:
-    """The line of [S, episodes] returns; ``late`` are those over the last fifth of training."""
+    """The line of [S, episodes] returns of the seeds that did not diverge; ``late`` are those over the last fifth of
+    training."""
+    seeds, sound = len(record.seeds), len(returns)
+    label = label if sound == seeds else f"{label} ({seeds - sound} of {seeds} seeds diverged)"
     scores = _scores(record, returns)
     return report.row(label, returns, scores, None if late is None or scores is None else _scores(record, late))
 
 
 def _run_row(label: str, record: Record, found: Sequence[Evaluated]) -> Row:
-    seeds, sound = len(record.seeds), len(found[-1].returns)
-    label = label if sound == seeds else f"{label} ({seeds - sound} of {seeds} seeds diverged)"
     return score_row(label, record, found[-1].returns, _last_fifth(found))
 
 
@@ -140,8 +146,8 @@ def _draw(path: Path, labels: Sequence[str], records: Sequence[Record], found: S
 
     curves = []
     for label, record, evaluated in zip(labels, records, found, strict=True):
-        means = np.array([one.returns.mean(1) for one in evaluated])
-        curves.append(Curve(label, [one.place.step for one in evaluated], shown(record, means)))
+        returns = np.array([one.returns for one in evaluated])
+        curves.append(Curve(label, [one.place.step for one in evaluated], shown(record, returns)))
     levels = {f"data ({record.data.name})": float(shown(record, record.data.mean_return.value)) for record in records}
     title = ", ".join(dict.fromkeys(record.data.name for record in records))
     report.learning_curve(path, curves, title=title, ylabel="normalised score" if scored else "return", levels=levels)

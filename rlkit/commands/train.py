@@ -15,7 +15,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer, loggers, plain, statistics
+from rlkit import buffer, loggers, plain, ranges, statistics
 from rlkit.buffer import Buffer
 from rlkit.commands import World, dry_run
 from rlkit.commands.options import TrainOptions
@@ -26,6 +26,7 @@ from rlkit.datasets import Episodes, Normaliser, check_env, labels, load, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.interrupts import Guard
 from rlkit.lock import RunLock
+from rlkit.ranges import Seed
 from rlkit.run import DataRecord, EvaluationRecord, Record, Reference, Run, claim, finished
 from rlkit.types import InputError, Stage, Stats
 
@@ -72,6 +73,11 @@ def run(options: TrainOptions, world: World) -> int:
     return 1 if faults else 0
 
 
+def resolve(options: TrainOptions, world: World) -> Record:
+    """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
+    return _prepare(options, world).record
+
+
 def _prepare(options: TrainOptions, world: World) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
     log_every, eval_every = _intervals(options)
@@ -90,7 +96,7 @@ def _prepare(options: TrainOptions, world: World) -> Job:
     evaluation = None
     if env:
         count = options.eval_episodes or world.episodes(env.spec.id if env.spec else "")
-        evaluation = EvaluationRecord(env_spec, count, seed=0)
+        evaluation = EvaluationRecord(env_spec, count, seed=options.eval_seed)
     record = Record(
         agent=options.agent,
         module=options.module,
@@ -148,13 +154,11 @@ def _reference(episodes: Episodes, env: gymnasium.Env | None, world: World) -> R
 
 
 def _intervals(options: TrainOptions) -> tuple[int, int]:
-    """(log_every, eval_every), where not given so that the one divides the other. InputError for impossible numbers."""
-    least = {"steps": 1, "seeds": 1, "seed": 0, "eval_episodes": 0, "eval_every": 1, "log_every": 1}
-    least |= {"time_limit": 0, "watchdog": 0, "q_limit": 0}
-    for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and value < low:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {low}")
+    """(log_every, eval_every), where not given so that the one divides the other. InputError for numbers that do not go
+    together."""
+    last_seed = options.seed + options.seeds - 1
+    if last_seed not in ranges.find(Seed):
+        raise InputError(f"--seeds {options.seeds}: the last seed, {last_seed}, must be {ranges.find(Seed)}")
     log_every = options.log_every
     eval_every = options.eval_every or max(options.steps // 20, 1)
     if log_every is None:
@@ -188,7 +192,6 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         steps=episodes.report.used,
         rows=len(episodes.flags),
         mean_return=statistics.estimate(returns),
-        iqm=statistics.estimate(returns, statistics.iqm),
         observation_space=plain.encode(spaces.to_json(episodes.observation_space)),
         action_space=plain.encode(spaces.to_json(episodes.action_space)),
         options=plain.encode(options.data),

@@ -61,7 +61,9 @@ class _Trainer:
         self._job, self._run, self._guard, self._checkpoints = job, run, guard, checkpoints
         self._before = list(itertools.accumulate((stage.steps for stage in job.stages), initial=0))
         self.total = self._before[-1]
-        self._limit = _q_limit(job) if q_limit is None else q_limit
+        if q_limit is None:
+            q_limit = divergence.limit_of(job.stages, job.buffer, job.stats, job.record.spec.horizon)
+        self._limit = q_limit
         self._evaluator = _evaluator(job)
         self._compiled = -1  # the stage of which a chunk has run in this process
         self._rate = _Rate()
@@ -135,6 +137,8 @@ class _Trainer:
             if len(known) == len(seeds):
                 numbers = checkpoint.numbers(self._checkpoints.folder)
                 last = f"the last good checkpoint is {numbers[-1]}" if numbers else "there is no checkpoint yet"
+                if metrics:  # so that the run's folder says which seeds diverged: all
+                    self._run.metrics(place, divergence.without(metrics, known))
                 raise RunError(f"{self._run.folder}: {told}; {last}; {divergence.ADVICE}")
             print(f"rlkit: {told}; the other seeds go on", file=sys.stderr)
         return divergence.without(metrics, known)
@@ -198,10 +202,6 @@ def _check_room(job: Job, run: Run) -> None:
     free = shutil.disk_usage(run.folder).free
     if free < need:
         raise InputError(f"{run.folder}: the checkpoints need {need:,} bytes, and {free:,} are free: make room")
-
-
-def _q_limit(job: Job) -> float:
-    return divergence.default_limit(float(np.abs(np.asarray(job.buffer.reward)).max()), job.record.spec.horizon)
 
 
 def _evaluator(job: Job) -> Evaluator | None:

@@ -19,11 +19,9 @@ SPARSE = 0.95  # share of the labelled rewards that are one and the same number
 def hide(episodes: Episodes, options: DataOptions) -> Episodes:
     """Keep the rewards of ``label_share`` of the episodes that are labelled throughout; at least one keeps them.
 
-    Raises InputError for a share that is not in (0, 1], or that its choice of episodes cannot give.
+    Raises InputError for a share that its choice of episodes cannot give.
     """
     share, way = options.label_share, options.label_from
-    if not 0 < share <= 1:
-        raise InputError(f"--label-share {share}: must be above 0 and at most 1")
     if share == 1:
         return episodes
     if way == "top-half" and share > 0.5:
@@ -53,19 +51,20 @@ def advice(episodes: Episodes) -> list[str]:
     labelled = step & ((flags & LABELLED) > 0)
     if labelled.sum() == step.sum() or not labelled.any():
         return []
-    rewards, found = np.asarray(episodes.reward)[labelled], []
+    rewards = np.asarray(episodes.reward)[labelled]
+    sentences = []
     _, counts = np.unique(rewards, return_counts=True)
     if counts.max() >= SPARSE * len(rewards):
-        found.append(
+        sentences.append(
             f"{counts.max() / len(rewards):.0%} of the labelled rewards are one number: the lower bound of a sparse "
             "reward misses the successes among unlabelled steps"
         )
     elif (flags & TERMINAL).any() and rewards.mean() > 0:
-        found.append(
+        sentences.append(
             "episodes end in terminal states and rewards are mostly positive: labels that are too low make an early "
             "end look better than it is"
         )
-    return found
+    return sentences
 
 
 def _kept(episodes: Episodes, whole: np.ndarray, options: DataOptions) -> np.ndarray:

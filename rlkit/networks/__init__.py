@@ -3,6 +3,7 @@
 from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
 from rlkit.networks.mlp import MLP, Ensemble, uniform
 from rlkit.networks.policy import (
+    LOG_STD_MIN,
     GaussianPolicy,
     normal_log_prob,
     normal_sample,
@@ -12,6 +13,7 @@ from rlkit.networks.policy import (
 
 __all__ = [
     "CONDITIONINGS",
+    "LOG_STD_MIN",
     "MLP",
     "ConditionedMLP",
     "Ensemble",
