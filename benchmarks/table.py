@@ -69,8 +69,8 @@ FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 INTERRUPTED = (75, 130, 143)  # exit codes of a run that is to go on (docs/reliability.md)
 HEADER = ("dataset", "method", "return, last checkpoint", "score, last checkpoint", "score, last fifth", "core-minutes")
 NOTE = (
-    "Mean over seeds [95 % interval] (number of seeds); of the data, over episodes. Last fifth: the mean of the "
-    "evaluations after more than 80 % of the updates. Core-minutes: of one seed, training and evaluations."
+    "Mean [95 % interval over seeds and starts] (number of seeds); of the data, over episodes. Last fifth: the mean of "
+    "the evaluations after more than 80 % of the updates. Core-minutes: CPU time of one seed, evaluations included."
 )
 ONE_SEED = "\\* The interval is over the episodes of the only seed."
 DIRECTORIES = re.compile(r"(?:/[^\s/:]+)+/")  # of absolute paths
@@ -380,7 +380,7 @@ def render(path: Path) -> str:
     """The table of the TOML file ``path`` in Markdown, from the CSV beside it.
 
     Rows of commands that are no longer in the table are left out. InputError if rows of one method on one dataset have
-    different configurations.
+    different configurations, or the same seed.
     """
     order = cells(path)
     labels = {cell.command: cell.label for cell in order}  # not the row's: a method may be called otherwise by now
@@ -405,11 +405,11 @@ def _data_line(row: dict[str, str]) -> str:
 def _line(label: str, group: Sequence[dict[str, str]], path: Path) -> str:
     """The line of one method on one dataset."""
     first = group[0]
+    name = f"{path.with_suffix('.csv')}: rows of {label} on {first['dataset']}"
     if len({row["configuration"] for row in group}) > 1:
-        raise InputError(
-            f"{path.with_suffix('.csv')}: rows of {label} on {first['dataset']} have different "
-            "configurations; run the table, which removes the old ones"
-        )
+        raise InputError(f"{name} have different configurations; run the table, which removes the old ones")
+    if len({row["seed"] for row in group}) < len(group):
+        raise InputError(f"{name} have the same seed twice; remove one of the two")
     sound = [row for row in group if row["status"] == FINISHED]
     lost = [f"{sum(row['status'] == status for row in group)} {status}" for status in (DIVERGED, FAILED)]
     lost = [text for text in lost if not text.startswith("0 ")]

@@ -99,7 +99,7 @@ def run(form: str, root: Path, count: int, first: int = 0, seconds: float = np.i
 
 def work(form: str, root: Path, first: int, last: int, end: float) -> None:
     """The process that reads."""
-    reader_process._prepare(MEMORY)
+    reader_process._limit(MEMORY, seconds=3600)
     for seed in range(first, last):
         if time.monotonic() > end:
             break
@@ -109,7 +109,7 @@ def work(form: str, root: Path, first: int, last: int, end: float) -> None:
 def told(form: str, root: Path, seed: int) -> str:
     """The line that the reader's own process gives for a file; an empty one where it reads it."""
     try:
-        load(damage_file(form, root, seed), anew=True)
+        load(damage_file(form, root, seed), use_cache=False)
     except InputError as error:
         return str(error)
     return ""

@@ -32,12 +32,12 @@ def test_a_malformed_dataset_is_refused_in_one_line_or_read_whole(tmp_path, case
     if not case.words:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            report = load(options, anew=True).report
+            report = load(options, use_cache=False).report
         assert (report.steps, report.episodes) == (case.steps, 2)
         assert case.note in " ".join(report.notes)
         return
     with pytest.raises(InputError) as caught:
-        load(options, anew=True)
+        load(options, use_cache=False)
     message = str(caught.value)
     assert message.isprintable() and len(message) < 1000
     for word in case.words:
@@ -73,7 +73,7 @@ def test_random_damage_is_told_in_one_line_or_leaves_whole_episodes(valid, form,
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numpy's casts
-            episodes = load(DataOptions(name, data_root=root), anew=True)
+            episodes = load(DataOptions(name, data_root=root), use_cache=False)
     except InputError as error:
         assert str(error).isprintable()
         return

@@ -318,6 +318,12 @@ def test_rows_of_two_configurations_are_no_cell(home):
         table.render(toml(home, "x", seeds=(0, 1)))
 
 
+def test_a_seed_counts_once(home):
+    table.write_rows(home / "toy.csv", [row("x", "bc", 0, "1", "1"), row("x", "bc", 0, "2", "2")])
+    with pytest.raises(InputError, match="bc on x have the same seed twice"):
+        table.render(toml(home, "x"))
+
+
 def test_a_table_is_written_between_its_marks(home, estimates):
     path = toml(home, "x")
     table.write_rows(home / "toy.csv", [row("x", "bc", 0, "10", "12")])

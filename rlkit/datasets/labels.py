@@ -51,19 +51,20 @@ def advice(episodes: Episodes) -> list[str]:
     labelled = step & ((flags & LABELLED) > 0)
     if labelled.sum() == step.sum() or not labelled.any():
         return []
-    rewards, found = np.asarray(episodes.reward)[labelled], []
+    rewards = np.asarray(episodes.reward)[labelled]
+    sentences = []
     _, counts = np.unique(rewards, return_counts=True)
     if counts.max() >= SPARSE * len(rewards):
-        found.append(
+        sentences.append(
             f"{counts.max() / len(rewards):.0%} of the labelled rewards are one number: the lower bound of a sparse "
             "reward misses the successes among unlabelled steps"
         )
     elif (flags & TERMINAL).any() and rewards.mean() > 0:
-        found.append(
+        sentences.append(
             "episodes end in terminal states and rewards are mostly positive: labels that are too low make an early "
             "end look better than it is"
         )
-    return found
+    return sentences
 
 
 def _kept(episodes: Episodes, whole: np.ndarray, options: DataOptions) -> np.ndarray:

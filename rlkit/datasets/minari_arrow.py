@@ -180,7 +180,7 @@ def _labelled(where: str, infos: Any) -> np.ndarray | None:
     if infos is None or not _says_labels(infos.type):
         return None
     if infos.type.get_field_index("labelled") < 0:
-        raise InputError(f"{where}: there twice; write it anew")
+        raise InputError(f"{where}: in the file twice; write it again")
     column = pc.struct_field(infos, "labelled").slice(1)
     if not pa.types.is_fixed_size_list(column.type):
         return _numbers(where, column)

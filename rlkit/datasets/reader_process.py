@@ -3,7 +3,7 @@
 pyarrow trusts what a file says of itself: a damaged one can end the process that reads it, and a small one can fill any
 memory. So a child process reads the data, checks them, and writes them as an entry of the cache, which the parent maps
 into its memory. Whatever ends the child is an InputError of one line in the parent. The child imports no jax; its start
-takes about 0.3 s. It has the rights of its parent: it guards against damage, not against a file that takes it over.
+takes about 0.4 s. It has the rights of its parent: it guards against damage, not against a file that takes it over.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read(
                 folders.append(stack.enter_context(cache.new_folder(cache_root)))
             except OSError as error:
                 cache.warn_unwritable(cache_root, one_line(error))
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="rlkit-"))
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="rlkit-", ignore_cleanup_errors=True))
         folders.append(Path(temporary))
         request = {
             "dataset": options.dataset,
@@ -90,7 +90,7 @@ def _run(name: str, request: dict[str, Any], size: int) -> dict[str, Any]:
     try:
         done = subprocess.run(
             command,
-            input=json.dumps({**request, "memory": memory}),
+            input=json.dumps({**request, "memory": memory, "seconds": seconds}),
             capture_output=True,
             text=True,
             errors="replace",
@@ -122,17 +122,18 @@ def _end(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _last_json(text: str) -> dict[str, Any]:
-    """The JSON object in the last line; an empty one where there is none."""
+    """The JSON object in the last line; an empty one if the line is something else."""
     try:
-        return dict(json.loads(text.splitlines()[-1]))
-    except (IndexError, TypeError, ValueError):
+        reply = json.loads(text.splitlines()[-1])
+    except (IndexError, ValueError):
         return {}
+    return reply if isinstance(reply, dict) else {}
 
 
 def main() -> None:
     """The child: a request as JSON from standard input, a reply to standard output."""
     request = json.load(sys.stdin)
-    _prepare(request["memory"])
+    _limit(request["memory"], request["seconds"])
     try:
         reply = _answer(request)
     except InputError as error:
@@ -145,8 +146,9 @@ def main() -> None:
     print(json.dumps(reply))
 
 
-def _prepare(memory: int) -> None:
-    """Allow ``memory`` bytes besides what the process has, where the system can limit them; and no core dumps."""
+def _limit(memory: int, seconds: int) -> None:
+    """Allow ``memory`` bytes besides what the process has (Linux), ``seconds`` of CPU time (which ends a child that has
+    lost its parent), and no core dumps."""
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # pyarrow's own sets 1 GiB aside at once
     import pyarrow
     import pyarrow.compute
@@ -154,6 +156,7 @@ def _prepare(memory: int) -> None:
 
     pyarrow.set_cpu_count(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     status = Path("/proc/self/status")
     if status.exists():
         lines = status.read_text().splitlines()

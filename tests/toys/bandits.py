@@ -203,15 +203,22 @@ CLIFF = Toy(
         Variant("FiLM and bilinear, beta = 100", "sac-rnd", _anti_explore(100.0), at_least=0.4, reference=0.71),
         Variant("beta = 0", "sac-rnd", _anti_explore(0.0), at_most=-0.9, reference=-1.0),
         Variant(
-            "concatenation, beta = 100", "sac-rnd", _anti_explore(100.0, **CONCATENATED), at_most=0.3, reference=0.38
+            "concatenation, beta = 100", "sac-rnd", _anti_explore(100.0, **CONCATENATED), at_most=0.3, reference=0.38,
+            in_suite=False,
         ),
         Variant("clone", "bc", bc.Config(**_SHAPE, learning_rate=1e-3), at_most=-0.5, reference=-1.0),
         Variant("alpha = 2.5", "td3-bc", TD3_BC, at_least=0.6, reference=0.92),
-        Variant("temperature 0.1", "awac", awac.Config(temperature=0.1, learning_rate=1e-3, **_SHAPE), at_least=0.6),
-        Variant("beta = 10", "iql", iql.Config(expectile=0.9, beta=10.0, **_SHAPE, **_RATES), at_least=0.6),
+        Variant(
+            "temperature 0.1", "awac", awac.Config(temperature=0.1, learning_rate=1e-3, **_SHAPE), at_least=0.6,
+            in_suite=False,
+        ),
+        Variant(
+            "beta = 10", "iql", iql.Config(expectile=0.9, beta=10.0, **_SHAPE, **_RATES), at_least=0.6,
+            in_suite=False,
+        ),
         Variant("beta = 0.2", "rebrac", rebrac.Config(actor_beta=0.2, **_SHAPE, **_RATES), at_least=0.6),
     ),
-)
+)  # fmt: skip
 LOUDER_CLIFF = Toy(
     "cliff, rewards x 10",
     "The same with ten times the rewards: TD3+BC, which divides Q by its size, stays; SAC-RND's beta is ten times too "
@@ -285,7 +292,7 @@ ARMS = Toy(
     margin_of_the_common_arm,
     (
         Variant("alpha = 0", "discrete-cql", _table(0.0), at_most=-0.9, reference=-1.0),
-        Variant("alpha = 0.1", "discrete-cql", _table(0.1), at_least=0.15, reference=0.278),
+        Variant("alpha = 0.1", "discrete-cql", _table(0.1), at_least=0.15, reference=0.278, in_suite=False),
         Variant("alpha = 1", "discrete-cql", _table(1.0), at_least=1.4, reference=1.644),
     ),
 )
