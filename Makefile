@@ -25,7 +25,7 @@ train: install
 # Twice: what compiles much without XLA's optimiser, and what trains much with it (docs/testing.md).
 test: install
 	$(PYTEST) -m "not learning"
-	OPTIMISED=1 $(PYTEST) -m learning
+	OPTIMISED=1 $(PYTEST) -m "learning or bits"
 
 test-fast: install
 	$(PYTEST) -m "not slow"

@@ -77,6 +77,7 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
 def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: bool) -> Episodes:
     """The data from the cache, or from their source and then into the cache."""
     from rlkit.datasets import cache, reader_process, sources
+    from rlkit.datasets.fields import Budget
 
     def check_unchanged() -> None:
         if cache.entry(options, source, infos) != entry:
@@ -86,6 +87,7 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
     source = sources.find(options, roots)
     entry = cache.entry(options, source, infos)
     if use_cache:
+        Budget(options.dataset).take(cache.size(entry))
         cached = cache.read(entry)
         if cached is not None:
             return cached
@@ -100,6 +102,7 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
     check_unchanged()
     if use_cache:
         cache.write(entry, episodes)
+        return cache.read(entry) or episodes  # as memory maps: the rows need not stay in memory
     return episodes
 
 

@@ -44,6 +44,11 @@ def entry(options: DataOptions, source: Source, infos: bool) -> Path:
     return root.expanduser() / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
+def size(folder: Path) -> int:
+    """Bytes of the columns of an entry; 0 if it is absent."""
+    return sum(path.stat().st_size for path in folder.glob("*.npy"))
+
+
 def read(folder: Path) -> Episodes | None:
     """The Episodes of an entry, as read-only memory maps; None if it is absent or damaged."""
     if not folder.is_dir():
@@ -172,9 +177,18 @@ def _store(path: Path, values: np.ndarray) -> int:
     return zlib.crc32(body, zlib.crc32(head.getbuffer()))
 
 
+def _crc(path: Path) -> int:
+    """Of the file's bytes; read rather than mapped, since what was mapped stays in memory."""
+    crc = 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            crc = zlib.crc32(part, crc)
+    return crc
+
+
 def _load(path: Path, crc: int) -> np.ndarray:
     """The array as a read-only map, once its file is known to be the one written."""
-    if zlib.crc32(np.memmap(path, mode="r")) != crc:
+    if _crc(path) != crc:
         raise ValueError(f"{path.name} is not what was written")
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -50,6 +50,17 @@ class Budget:
         self.taken += size
         self.check(self.taken)
 
+    def plan(self, numbers: int) -> None:
+        """Raises InputError if ``numbers`` observed numbers, which become float32, are too many beside the rest."""
+        rows = 4 * numbers
+        need = self.taken + rows
+        if need > min(LIMIT, self.free):
+            raise InputError(
+                f"{self.name}: needs {need / 2**30:.2f} GiB of memory, {rows / 2**30:.2f} of them for observations in "
+                f"float32, and {self.free / 2**30:.2f} GiB are free (the limit is {LIMIT >> 30} GiB for any dataset); "
+                "use a smaller part of the data, or a machine with more memory"
+            )
+
     def check(self, size: int) -> None:
         """Raises InputError if ``size`` bytes at once are too many."""
         if size > min(LIMIT, self.free):

@@ -138,6 +138,7 @@ def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5.Dataset
         except h5.Fault as fault:
             raise InputError(f"{path.name}: {name} is {fault}") from None
     fields.check_lengths(path, {name: item.shape[0] for name, item in items.items()})
+    budget.plan(math.prod(items["observations"].shape))
     if "next_observations" in items:
         shape = items["observations"].shape
         given = items["next_observations"].shape

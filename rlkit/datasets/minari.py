@@ -22,6 +22,7 @@ import numpy as np
 from gymnasium import Space
 
 from rlkit.datasets import episode_list, spaces
+from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError, one_line
 
@@ -39,6 +40,7 @@ def read(path: Path, *, env: str | None, infos: bool, name: str | None = None) -
     name = name or str(metadata.get("dataset_id", path.name))
     observation_space, action_space = (_space(name, metadata, f"{kind}_space") for kind in ("observation", "action"))
     spaces.check_supported(name, observation_space, action_space)
+    Budget(name).plan(metadata["total_steps"] * spaces.width(observation_space))
     data_format = metadata.get("data_format", "hdf5")
     if not isinstance(data_format, str) or data_format not in _READERS:
         raise InputError(f"{name}: data_format in metadata.json is {data_format!r}, not one of {', '.join(_READERS)}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rlkit import types
+from rlkit.datasets import blocks
 from rlkit.datasets.episodes import HAS_ACTION, LABELLED, Episodes
 from rlkit.datasets.options import DataOptions
 from rlkit.types import Array, InputError
@@ -70,8 +71,8 @@ class Normaliser(NamedTuple):
         width = episodes.obs.shape[1]
         mean, scale = np.zeros(width), np.ones(width)
         if options.normalise == "standard":
-            obs = episodes.obs[drawable]
-            mean, scale = obs.mean(0, np.float64), obs.std(0, dtype=np.float64) + CORL_EPSILON
+            mean, std = blocks.moments(episodes.obs, drawable)
+            scale = std + CORL_EPSILON
         fields = {"obs_mean": mean, "obs_scale": scale, **_reward_fields(episodes, drawable, options)}
         return cls._make_float32(**fields, **_action_fields(episodes.action_space))
 

@@ -111,16 +111,20 @@ def _load_members(
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     wanted = _wanted(path, members)
     candidates = list(members) if infos else wanted
-    Budget(path.name).take(sum(members[name].file_size for name in candidates))
+    budget = Budget(path.name)
+    budget.take(sum(members[name].file_size for name in candidates))
     rows = {}  # of the members that are arrays of numbers
+    numbers = {}
     for name in candidates:
         shape, dtype = _header(path, archive, name, members[name])
         if shape and dtype.kind in "biuf":
             rows[name] = shape[0]
+            numbers[name] = math.prod(shape)
     for name in wanted:
         if name not in rows:
             raise InputError(f"{path.name}: {name} is not an array of numbers with one row per state")
     fields.check_lengths(path, {name: rows[name] for name in wanted})
+    budget.plan(numbers["observations"])
     arrays = {name: _array(archive, members[name]) for name in wanted}
     extra = {}
     for name, count in rows.items():

@@ -16,6 +16,7 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete
 
 from rlkit.datasets import spaces
+from rlkit.datasets.blocks import blocks
 from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes, Report
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.spaces import BadValue
@@ -28,8 +29,7 @@ BOUND_TOLERANCE = 1e-5
 class _Steps(NamedTuple):
     """The checked fields of N steps in E episodes."""
 
-    obs: np.ndarray  # [N, O] float32
-    finals: np.ndarray  # [E, O] float32, arbitrary where the recording has none
+    obs: np.ndarray  # [N + E, O] float32, with the final observations in place
     action: np.ndarray  # [N, A] float32, or [N] int32
     reward: np.ndarray  # [N] float32
     terminal: np.ndarray  # [N] bool, true at the last step of an episode only
@@ -57,18 +57,18 @@ def _assemble(recording: Recording, repair: Sequence[str]) -> Episodes:
     notes = list(recording.notes)
     observation_space = recording.observation_space or _observation_space(recording, notes)
     action_space = recording.action_space or _action_space(recording, notes)
-    obs, finals = _observations(recording, observation_space)
+    obs = _observations(recording, observation_space)
     action, on_bounds = _actions(recording, action_space, notes)
     labelled = _labelled(recording, notes)
     reward = _rewards(recording, labelled)
     terminal, counts = _ends(recording, repair)
-    columns = _lay_out(recording, _Steps(obs, finals, action, reward, terminal, labelled))
+    columns = _lay_out(recording, _Steps(obs, action, reward, terminal, labelled))
     last = np.cumsum(recording.lengths) - 1
     no_successor = int((~recording.has_final & ~terminal[last]).sum())
     report = Report(
         episodes=len(recording.lengths),
-        steps=len(obs),
-        used=len(obs) - no_successor,
+        steps=len(reward),
+        used=len(reward) - no_successor,
         no_successor=no_successor,
         on_bounds=on_bounds,
         notes=tuple(notes),
@@ -115,22 +115,36 @@ def _place(recording: Recording, step: int | None) -> str:
     return f"episode {episode}, index {step - start}, "
 
 
-def _observations(recording: Recording, space: Space) -> tuple[np.ndarray, np.ndarray]:
-    """Flat observations of the steps [N, O] and of the ends [E, O] (arbitrary where there is none)."""
+def _observations(recording: Recording, space: Space) -> np.ndarray:
+    """Flat observations [N + E, O] float32: those of an episode's steps, then its final one, or its last again. They
+    are made a block at a time, since the source's own may be a quarter as large (bytes) or twice (float64)."""
     if isinstance(space, Dict):  # a source flattens a Dict itself, since a Recording holds plain arrays
         space = Box(-np.inf, np.inf, (spaces.width(space),))
-    obs = spaces.flatten(space, recording.observations, "observations")
-    finals = np.zeros((len(recording.lengths), obs.shape[1]), np.float32)
+    values = spaces.numeric(recording.observations, "observations")
+    lengths = np.asarray(recording.lengths, np.int64)
+    place = np.arange(len(values)) + np.repeat(np.arange(len(lengths)), lengths)  # the row of each step
+    rows = None
+    for part in blocks(len(values), spaces.width(space)):
+        try:
+            flat = spaces.flatten(space, values[part], "observations")
+        except BadValue:  # told once more of all rows, for the number of the row and the count of those like it
+            spaces.flatten(space, values, "observations")
+            raise
+        if rows is None:
+            rows = np.empty((len(values) + len(lengths), flat.shape[1]), np.float32)
+        rows[place[part]] = flat
+    ends = np.cumsum(lengths + 1) - 1
+    rows[ends] = rows[ends - 1]
     recorded = np.flatnonzero(recording.has_final)
     if recorded.size:
         try:
-            finals[recorded] = spaces.flatten(space, np.asarray(recording.finals)[recorded], "observations")
+            rows[ends[recorded]] = spaces.flatten(space, np.asarray(recording.finals)[recorded], "observations")
         except BadValue as bad:
             episode = int(recorded[bad.row or 0])
             raise InputError(
                 f"{recording.name}: episode {episode}, index {recording.lengths[episode]}, {bad}"
             ) from None
-    return obs, finals
+    return rows
 
 
 def _actions(recording: Recording, space: Space, notes: list[str]) -> tuple[np.ndarray, int]:
@@ -231,17 +245,15 @@ def _ends(recording: Recording, repair: Sequence[str]) -> tuple[np.ndarray, dict
 
 
 def _lay_out(recording: Recording, values: _Steps) -> dict[str, np.ndarray]:
-    """The columns of Episodes: every episode's steps, then its final observation."""
+    """The columns of Episodes: every episode's steps, then its final observation, as ``obs`` is already."""
     lengths = np.asarray(recording.lengths, np.int64)
     ends = np.cumsum(lengths + 1) - 1  # row of each final observation
-    rows = np.arange(len(values.obs) + len(lengths))
+    rows = np.arange(len(values.obs))
     # the step of each row, at a final observation the one before; numpy gathers faster than it scatters
     steps = rows - np.repeat(np.arange(len(lengths)), lengths + 1)
     steps[ends] -= 1
-    obs = values.obs.take(steps, 0)
     action = values.action.take(steps, 0)
     reward = values.reward.take(steps)
-    obs[ends[recording.has_final]] = values.finals[recording.has_final]
     action[ends] = 0
     reward[ends] = 0
     starts = np.repeat(ends - lengths, lengths + 1)
@@ -250,7 +262,13 @@ def _lay_out(recording: Recording, values: _Steps) -> dict[str, np.ndarray]:
     flags += values.labelled.take(steps) * np.uint8(LABELLED)
     flags[ends[~recording.has_final] - 1] &= ~np.uint8(HAS_NEXT)
     flags[ends] = 0
-    return {"obs": obs, "action": action, "reward": reward, "t": (rows - starts).astype(np.int32), "flags": flags}
+    return {
+        "obs": values.obs,
+        "action": action,
+        "reward": reward,
+        "t": (rows - starts).astype(np.int32),
+        "flags": flags,
+    }
 
 
 def _observation_space(recording: Recording, notes: list[str]) -> Box:

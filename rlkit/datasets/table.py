@@ -55,7 +55,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     """
     # --- the columns, and the order of the rows ---
     fields.check_exists(path)
-    table, skipped = (_csv(path), []) if path.suffix.lower() == ".csv" else _parquet(path, infos)
+    budget = Budget(path.name)
+    table, skipped = (_csv(path, budget), []) if path.suffix.lower() == ".csv" else _parquet(path, infos, budget)
     unknown = _check_columns(table, skipped)
     order = _order(table)
 
@@ -112,11 +113,11 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     )
 
 
-def _csv(path: Path) -> Table:
+def _csv(path: Path, budget: Budget) -> Table:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    Budget(path.name).take(path.stat().st_size)
+    budget.take(path.stat().st_size)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             header = next(csv.reader(stream), [])
@@ -128,10 +129,10 @@ def _csv(path: Path) -> Table:
         table = arrow.read_csv(path, read_options=read_options, convert_options=convert)
     except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name}: cannot be read as CSV ({one_line(error)}); correct it there") from error
-    return _table(path, table, 2)
+    return _table(path, table, 2, budget)
 
 
-def _parquet(path: Path, infos: bool) -> tuple[Table, list[str]]:
+def _parquet(path: Path, infos: bool, budget: Budget) -> tuple[Table, list[str]]:
     """The table, and the names of the columns that were not read."""
 
     def wanted(field: Any) -> bool:
@@ -140,10 +141,13 @@ def _parquet(path: Path, infos: bool) -> tuple[Table, list[str]]:
         return infos and columns.is_number(field.type)
 
     table, all_names = parquet.read(path, path.name, wanted)
-    return _table(path, table, 0), [name for name in all_names if name not in table.column_names]
+    return _table(path, table, 0, budget), [name for name in all_names if name not in table.column_names]
 
 
-def _table(path: Path, table: Any, first: int) -> Table:
+def _table(path: Path, table: Any, first: int, budget: Budget) -> Table:
+    # what its columns take is known only now: they are put side by side as float64, then into the order of the steps
+    budget.take(2 * table.nbytes)
+    budget.plan(table.nbytes // 8)
     column_names = table.column_names
     twice = sorted({name for name in column_names if column_names.count(name) > 1})
     if twice:
