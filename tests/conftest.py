@@ -31,6 +31,7 @@ from rlkit import commands
 from rlkit.buffer import abstract
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.run import Record, rebuild
+from rlkit.testing import SLOW
 from rlkit.training.sharding import make_mesh
 from rlkit.types import Stats
 
@@ -65,7 +66,7 @@ def pytest_collection_modifyitems(items):
     What takes longest comes first (`--no-loadscope-reorder` keeps it so), for no worker to be left alone with it.
     """
     for item in items:
-        if item.get_closest_marker("learning"):
+        if item.get_closest_marker("learning") or getattr(item, "originalname", "") in SLOW:
             item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=_weight, reverse=True)
@@ -88,21 +89,6 @@ def _weight(item):
 def mesh():
     """A mesh of one device."""
     return make_mesh(1, jax.devices()[:1])
-
-
-def random_episodes(number: int = 6, steps: int = 20, discrete: bool = False, seed: int = 0) -> list[dict]:
-    """Episodes of a 3-dimensional world with 2-dimensional (or 3 discrete) actions; every second one is terminal."""
-    rng = np.random.default_rng(seed)
-    return [
-        {
-            "observations": rng.normal(size=(steps + 1, 3)).astype(np.float32),
-            "actions": rng.integers(0, 3, steps) if discrete else rng.uniform(-1, 1, (steps, 2)).astype(np.float32),
-            "rewards": rng.normal(size=steps).astype(np.float32),
-            "terminations": np.arange(steps) == (steps - 1 if i % 2 else steps),
-            "truncations": np.zeros(steps, bool),
-        }
-        for i in range(number)
-    ]
 
 
 @pytest.fixture(params=[False, True], ids=["continuous", "discrete"])

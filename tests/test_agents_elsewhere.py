@@ -16,6 +16,7 @@ import rlkit
 from rlkit.buffer import Buffer
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.runs import registry
+from rlkit.testing import Conformance
 from rlkit.types import InputError
 
 SOURCE = Path(__file__).parent / "percent_bc.py"
@@ -94,6 +95,10 @@ def test_the_best_tenth_alone_is_drawn():
     buffer = Buffer.from_episodes(data, normaliser, learner.needs)
     drawn = set(np.asarray(learner.sample(buffer, jax.random.key(0)).obs).ravel())
     assert drawn == {17.0, 14.0}  # rewards 19 and 18 a step
+
+
+class TestPercentBC(Conformance):
+    module = percent_bc
 
 
 def test_the_name_of_an_entry_does_not_hide_one_of_ours():

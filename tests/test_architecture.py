@@ -21,7 +21,7 @@ FLOORS = (
     {"models", "training"},
     {"evaluation"},
     {"runs"},
-    {"commands"},
+    {"commands", "testing"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

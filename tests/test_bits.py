@@ -4,12 +4,14 @@ every agent, is compiled without its optimiser."""
 import jax
 import numpy as np
 import pytest
-from test_conformance import build, final, same_bits
+
+from agents import td3_bc
+from rlkit.testing import build, final, same_bits
 
 
 @pytest.mark.learning
 def test_neither_chunks_nor_an_interruption_change_a_bit(mesh):
-    agent = build("td3-bc", "continuous", {})
+    agent = build(td3_bc, "continuous")
     saved = {}
     for progress in agent.fit(mesh, chunk_seconds=0):  # one update after another
         saved[progress.step] = progress._replace(

@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from conftest import random_episodes
 
 from agents.bc import BC, Config
 from rlkit.buffer import Buffer, abstract, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.testing import random_episodes
 from rlkit.training import loop
 from rlkit.training.loop import fit
 from rlkit.training.sharding import make_mesh

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import numpy as np
 import pytest
-from conftest import random_episodes
 
 import agents
 from agents import bc, iql, semi_pessimistic
@@ -17,6 +16,7 @@ from rlkit.buffer import Buffer, stats
 from rlkit.commands import options
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, load, spec
 from rlkit.ranges import Count, Range
+from rlkit.testing import random_episodes
 from rlkit.training.loop import fit
 from rlkit.types import InputError
 

@@ -226,7 +226,8 @@ def test_a_killed_parent_leaves_a_folder_that_the_next_writer_removes(table, tmp
     code = f"""
 import os
 from pathlib import Path
-from rlkit.datasets import DataOptions, load, reader_process
+from rlkit.datasets import DataOptions, load
+from rlkit.datasets.untrusted import reader_process
 reader_process._run = lambda *_: os._exit(9)
 load(DataOptions({table.dataset!r}, cache_dir=Path({str(table.cache_dir)!r})))
 """

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_episodes
 
 import agents
 import envs
@@ -18,6 +17,7 @@ from rlkit import commands
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, labels, spec
 from rlkit.runs import serialization
+from rlkit.testing import random_episodes
 from rlkit.training.loop import fit
 from rlkit.types import InputError
 
