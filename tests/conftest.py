@@ -50,13 +50,17 @@ def pytest_configure(config):
 
 
 SPREAD = {"test_interrupts"}  # files of which each test may go to another worker: it starts processes of its own
-# CPU seconds of the groups that take longest, by measurement; what is not named takes less
-WEIGHTS = {"test_sac_rnd": 190, "test_iql": 60, "test_cql": 45}
+# CPU seconds of the files that take longest, by measurement; what is not named takes less
+WEIGHTS = {
+    "test_sac_rnd": 190, "test_semi_pessimistic": 80, "test_td3_bc": 70, "test_iql": 70, "test_cql": 50,
+    "test_learning": 50, "test_networks": 18, "test_cli": 13, "test_divergence": 11, "test_sac": 11,
+    "test_conformance": 10, "test_interrupts": 5,
+}  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share a fixture go to one worker: those of a file, or of a case in the conformance suite.
+    """Tests that share a fixture go to one worker: those of a file, or of a case that names its group first.
 
     What takes longest comes first (`--no-loadscope-reorder` keeps it so), for no worker to be left alone with it.
     """
@@ -68,16 +72,15 @@ def pytest_collection_modifyitems(items):
 
 
 def _group(item):
+    """The conformance suite has a group for each of its cases, the toys one for each of their worlds."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if "case" in item.fixturenames and "case" in params:
-        return str(params["case"])
+        return params["case"][0]
     return item.nodeid if item.module.__name__ in SPREAD else item.module.__name__
 
 
 def _weight(item):
-    """CPU seconds of the item's group, roughly."""
-    if item.module.__name__ == "test_conformance":
-        return 10
+    """CPU seconds of the item's group, roughly: of a file, of a case of the conformance suite, of one interrupt."""
     return WEIGHTS.get(item.module.__name__, 0)
 
 

@@ -68,7 +68,8 @@ def cases():
         for changes in ({}, *getattr(importlib.import_module(entry.module), "VARIANTS", ())):
             for kind in ("continuous", "discrete"):
                 marks = pytest.mark.slow if changes or kind == "discrete" else ()
-                yield pytest.param((name, kind, changes), id="-".join((name, *changes, kind)), marks=marks)
+                group = "-".join((name, *changes, kind))
+                yield pytest.param((group, name, kind, changes), id=group, marks=marks)
 
 
 def build(name, kind, changes):
@@ -84,7 +85,7 @@ def build(name, kind, changes):
 
 @pytest.fixture(scope="module", params=cases())
 def case(request):
-    name, kind, changes = request.param
+    _, name, kind, changes = request.param
     try:
         return build(name, kind, changes)
     except InputError as refusal:
