@@ -4,10 +4,10 @@ EXTRAS ?= dev,mujoco
 OUT ?= runs/default
 SEEDS ?= 3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 RLKIT := $(BIN)/python train.py
 
-.PHONY: install train test test-fast soak lint clean
+.PHONY: install train test test-fast toys mutants soak lint clean
 
 install: .venv/.installed
 
@@ -22,11 +22,20 @@ train: install
 	$(RLKIT) train sac-rnd --preset pendulum --seeds $(SEEDS) --out $(OUT)/sac-rnd --resume auto
 	$(RLKIT) report $(OUT)/bc $(OUT)/sac-rnd --out $(OUT)
 
+# Twice: what compiles much without XLA's optimiser, and what trains much with it (docs/testing.md).
 test: install
-	$(PYTEST)
+	$(PYTEST) -m "not learning"
+	OPTIMISED=1 $(PYTEST) -m "learning or bits"
 
 test-fast: install
 	$(PYTEST) -m "not slow"
+
+mutants: install
+	$(BIN)/python -m tests.mutants
+
+# every toy at all its seeds, into tests/toys.csv
+toys: install
+	$(BIN)/python -m tests.toys
 
 soak: install
 	$(BIN)/python -m tests.soak --rounds 50

@@ -7,10 +7,14 @@ import envs
 from rlkit import commands
 
 
+def world() -> commands.World:
+    """What the commands work with."""
+    return commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+
+
 def main() -> int:
     """The console command ``rlkit``; returns its exit code."""
-    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
-    return commands.main(sys.argv[1:], world)
+    return commands.main(sys.argv[1:], world())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from rlkit import losses, networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, LearningRate, Positive, TargetShare, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -28,19 +29,19 @@ from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transit
 class Config:
     """Hyper-parameters of AWAC."""
 
-    temperature: float = 1 / 3
+    temperature: Positive = 1 / 3
     """Lambda: the policy's weights are exp(advantage / temperature). Large values clone the data."""
-    max_weight: float = 100.0
+    max_weight: Positive = 100.0
     """Largest weight of one step."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: Widths = (256, 256, 256)
     """Hidden layers of the actor and of each critic."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    learning_rate: float = 3e-4
+    learning_rate: LearningRate = 3e-4
     """Adam's step size for the actor and the critics."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -138,12 +139,12 @@ class AWAC(Reactive):
         return optax.adam(self.config.learning_rate)
 
 
-_CORL = "CORL, configs/offline/awac: temperature {} there, observations standardised, 1M updates"
+_CORL = "CORL, configs/offline/awac: temperature {}, observations standardised, 1M updates"
 _PENDULUM = "this project, for the embedded dataset: small networks, few updates"
 
 PRESETS = {
     "pendulum": Preset(Config(widths=(64, 64)), 5_000, _PENDULUM),
-    "gym": Preset(Config(), 1_000_000, _CORL.format("0.3333"), {"normalise": "standard"}),
+    "gym": Preset(Config(temperature=0.3333), 1_000_000, _CORL.format("0.3333"), {"normalise": "standard"}),
     "adroit": Preset(Config(temperature=0.1), 1_000_000, _CORL.format("0.1"), {"normalise": "standard"}),
     "antmaze": Preset(
         Config(temperature=0.1), 1_000_000, _CORL.format("0.1") + ", reward - 1",

@@ -19,6 +19,7 @@ from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, LearningRate, Widths
 from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -26,11 +27,11 @@ from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stat
 class Config:
     """Hyper-parameters of behaviour cloning."""
 
-    widths: tuple[int, ...] = (256, 256)
+    widths: Widths = (256, 256)
     """Hidden layers of the policy."""
-    learning_rate: float = 3e-4
+    learning_rate: LearningRate = 3e-4
     """Adam's step size."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:

@@ -26,6 +26,7 @@ import optax
 from agents.sac import SAC
 from rlkit import networks, optim
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -33,43 +34,44 @@ from rlkit.types import Array, InputError, Key, Metrics, Preset, Spec, Stage, St
 class Config:
     """Hyper-parameters of CQL and Cal-QL."""
 
-    cql_alpha: float = 10.0
+    cql_alpha: Weight = 10.0
     """Weight of the conservative term beside the squared error (which has no half)."""
     calibrate: bool = False
     """Cal-QL: values of the policy's actions enter the conservative term no lower than the data's return to go."""
-    lagrange_gap: float | None = None
-    """Gap that a learned multiplier of cql_alpha steers the conservative term to; no multiplier if not given."""
-    min_gap: float | None = None
+    lagrange_gap: Finite | None = None
+    """Gap that a learned multiplier of cql_alpha, at most 1e6, steers the conservative term to; no multiplier if not
+    given."""
+    min_gap: Finite | None = None
     """Below this gap a state's conservative term has no gradient; unlimited if not given."""
-    candidates: int = 10
+    candidates: Count = 10
     """Actions in the conservative term from each of the uniform distribution, the policy at s and the policy at s'."""
     max_backup: bool = False
     """Back up the best of as many actions at s', rather than one."""
     backup_entropy: bool = False
     """Whether the backed-up value contains the policy's entropy."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: Widths = (256, 256, 256)
     """Hidden layers of the actor."""
-    critic_widths: tuple[int, ...] = (256, 256, 256)
+    critic_widths: Widths = (256, 256, 256)
     """Hidden layers of each critic."""
-    critics: int = 2
+    critics: Count = 2
     """Critics; the smallest of their values counts."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    actor_learning_rate: float = 3e-5
+    actor_learning_rate: LearningRate = 3e-5
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics and for the logarithm of the multiplier."""
-    alpha_learning_rate: float = 3e-5
+    alpha_learning_rate: LearningRate = 3e-5
     """Adam's step size for the logarithm of the temperature."""
-    initial_alpha: float = 1.0
+    initial_alpha: Positive = 1.0
     """Temperature at the start."""
-    target_entropy: float | None = None
+    target_entropy: Finite | None = None
     """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
-    chunk: int | None = None
+    chunk: Count | None = None
     """States whose candidates are valued at once: less memory, the same step. The whole batch if not given, which suits
     an accelerator; on a CPU 16 is faster."""
 
@@ -110,6 +112,11 @@ class Candidates(NamedTuple):
 class CQL(SAC):
     """SAC with the conservative term in the loss of its critics."""
 
+    @property
+    def intrinsic_reward(self) -> float:
+        """SAC's, where the entropy is backed up at all."""
+        return super().intrinsic_reward if self.config.backup_entropy else 0.0
+
     def init(self, key: Key, prev: None, stats: Stats) -> CQLState:
         """SAC's, and a multiplier of e."""
         multiplier = optim.init(jnp.ones(()), optax.adam(self.config.critic_learning_rate))
@@ -123,7 +130,7 @@ class CQL(SAC):
         candidates = self.draw_candidates(here, there, batch, key)
         weight = jnp.float32(c.cql_alpha)
         if c.lagrange_gap is not None:
-            weight *= jnp.exp(state.log_multiplier.params)
+            weight *= multiplier(state.log_multiplier.params)
 
         def loss(params: Any, rows: Any) -> tuple[Array, Metrics]:
             target, batch, candidates = rows
@@ -183,15 +190,21 @@ class CQL(SAC):
         return loss, {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap.mean()}
 
     def multiplier_loss(self, log_multiplier: Array, gap: Array) -> tuple[Array, Metrics]:
-        """-exp(log multiplier) cql_alpha (gap - lagrange_gap), the mean over the critics (appendix F)."""
-        multiplier = jnp.exp(log_multiplier)
-        loss = -multiplier * self.config.cql_alpha * (gap - self.config.lagrange_gap)
-        return loss, {"multiplier/value": multiplier}
+        """-multiplier cql_alpha (gap - lagrange_gap), the mean over the critics (appendix F)."""
+        value = multiplier(log_multiplier)
+        loss = -value * self.config.cql_alpha * (gap - self.config.lagrange_gap)
+        return loss, {"multiplier/value": value}
 
     @property
     def _critic(self) -> networks.Ensemble:
         c = self.config
         return networks.Ensemble(c.critics, c.critic_widths, 1, out_bound=3e-3)
+
+
+def multiplier(log_multiplier: Array) -> Array:
+    """exp(log multiplier), at most 1e6, as in young-geng/CQL and its descendants. Beyond that there is no gradient, and
+    the limit is on the logarithm: exp would overflow, and make the gradient NaN."""
+    return jnp.exp(jnp.minimum(log_multiplier, math.log(1e6)))
 
 
 def _swapped(candidates: Candidates) -> Candidates:
@@ -221,7 +234,6 @@ _CAL_QL = Config(
     cql_alpha=5.0,
     calibrate=True,
     lagrange_gap=0.8,
-    min_gap=-200.0,
     max_backup=True,
     widths=(256, 256),
     critic_widths=(256,) * 4,
@@ -253,8 +265,9 @@ PRESETS = {
     "antmaze-cal-ql": Preset(
         _CAL_QL,
         1_000_000,
-        "nakamotoo/Cal-QL, its script for AntMaze, offline phase: weight 5, gap 0.8, policy 2 x 256, critics 4 x 256; "
-        "max_backup, min_gap and the policy's learning rate are CORL's",
+        "nakamotoo/Cal-QL, scripts/run_antmaze.sh and JaxCQL/conservative_sac.py, offline phase: weight 5, gap 0.8, "
+        "policy 2 x 256, critics 4 x 256, max-backup, no least gap. CORL has 3 x 256, 5 x 256 and a least gap of -200: "
+        "the authors' own was taken",
         _SPARSE,
     ),
 }

@@ -20,6 +20,7 @@ from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, LearningRate, TargetShare, Weight, Widths
 from rlkit.types import Array, Discrete, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -27,17 +28,17 @@ from rlkit.types import Array, Discrete, InputError, Key, Metrics, Preset, Spec,
 class Config:
     """Hyper-parameters of CQL for discrete actions."""
 
-    cql_alpha: float = 1.0
+    cql_alpha: Weight = 1.0
     """Weight of the conservative term beside the squared error (which has no half); 0 is double DQN."""
-    widths: tuple[int, ...] = (256, 256)
+    widths: Widths = (256, 256)
     """Hidden layers of the critic."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critic that the target critic takes over at each update."""
-    learning_rate: float = 3e-4
+    learning_rate: LearningRate = 3e-4
     """Adam's step size."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from rlkit import losses, networks, optim
 from rlkit.acting import push
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Finite, LearningRate, Positive, Range, Weight
 from rlkit.types import Array, Discrete, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Windows
 
 
@@ -31,34 +32,34 @@ from rlkit.types import Array, Discrete, InputError, Key, Metrics, Percept, Pres
 class Config:
     """Hyper-parameters of the decision transformer."""
 
-    targets: tuple[float, ...] = ()
+    targets: tuple[Finite, ...] = ()
     """Returns to ask for when it is evaluated, in the environment's units; the first is the score. If none is given,
     the best of the data's."""
     return_token: bool = True
     """Whether the model sees the return to go; without, it clones the data."""
-    return_scale: float | None = None
+    return_scale: Positive | None = None
     """What returns are divided by. If not given, the largest size of the data's."""
-    context: int = 20
+    context: Count = 20
     """Steps that the model sees."""
-    layers: int = 3
+    layers: Count = 3
     """Blocks of the transformer."""
-    heads: int = 1
+    heads: Count = 1
     """Attention heads of each block."""
-    head_width: int = 128
+    head_width: Count = 128
     """Width of a head; the width of a token is as many times that as there are heads."""
-    mlp: int = 512
+    mlp: Count = 512
     """Hidden width of each block's perceptron."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Range("[0, 1)")] = 0.1
     """Share of activations that are dropped while training."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Windows in a batch."""
-    learning_rate: float = 1e-4
+    learning_rate: LearningRate = 1e-4
     """AdamW's step size after the warm-up."""
-    weight_decay: float = 1e-4
+    weight_decay: Weight = 1e-4
     """AdamW's weight decay."""
-    warmup: int = 10_000
+    warmup: Count = 10_000
     """Updates over which the step size rises from 0."""
-    clip: float = 0.25
+    clip: Positive = 0.25
     """Largest norm of the gradient."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.sac import SAC
+from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, InputError, Metrics, Preset, Spec, Stage, Transitions
 
 
@@ -24,29 +25,29 @@ from rlkit.types import Array, InputError, Metrics, Preset, Spec, Stage, Transit
 class Config:
     """Hyper-parameters of SAC-N and EDAC."""
 
-    critics: int = 10
+    critics: Count = 10
     """Critics; the smallest of their values counts."""
-    eta: float = 1.0
+    eta: Weight = 1.0
     """Weight of the diversity of the critics' action gradients; 0 is SAC-N."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: Widths = (256, 256, 256)
     """Hidden layers of the actor and of each critic."""
     critic_layer_norm: bool = False
     """LayerNorm after each ReLU of the critics."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: LearningRate = 3e-4
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics."""
-    alpha_learning_rate: float = 3e-4
+    alpha_learning_rate: LearningRate = 3e-4
     """Adam's step size for the logarithm of the temperature."""
-    initial_alpha: float = 1.0
+    initial_alpha: Positive = 1.0
     """Temperature at the start."""
-    target_entropy: float | None = None
+    target_entropy: Finite | None = None
     """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -86,10 +87,17 @@ def diversity(gradients: Array) -> Array:
     return ((total**2).sum(-1) - (unit**2).sum((0, 2))) / (n - 1)
 
 
-_GYM = "the paper's appendix, as in CORL, algorithms/offline/edac.py and configs: 3M updates of 256, Adam 3e-4"
+_CORL = "CORL, algorithms/offline/edac.py and configs/offline/edac: 3M updates of 256, Adam 3e-4, "
+_GYM = _CORL + "critics and eta of each dataset"
+_UNLISTED = _CORL + (
+    "critics and eta of medium, since that folder has no file for this set; what the paper's appendix has for it is "
+    "not verified"
+)
 _ADROIT = (
-    "snu-mllab/EDAC for Adroit: 200k updates, policy learning rate 3e-5, standardised rewards; its max-backup for "
-    "pen/cloned is not taken over"
+    "critics and eta: CORL, configs/offline/edac, and for pen README of snu-mllab/EDAC too. The rest is the latter's, "
+    "which is the authors': 200k updates, standardised rewards, and 3e-5 as the learning rate of the policy and, with "
+    "it, of the temperature (CORL has 3M updates, 3e-4 and plain rewards); its max-backup for pen/cloned is not taken "
+    "over"
 )
 # (critics, eta)
 _GYM_SETS = {"halfcheetah": (10, 1.0), "walker2d": (10, 1.0), "hopper": (50, 1.0)}
@@ -103,15 +111,16 @@ PRESETS = {
         6_000,
         "this project, for the embedded dataset: five small critics, few updates; not tuned",
     ),
-    "antmaze": Preset(Config(), 3_000_000, f"{_GYM}. It scores 0 there", {"reward_shift": -1.0}),
+    "antmaze": Preset(Config(), 3_000_000, f"{_GYM}, rewards as they are. It scores 0 there"),
     "maze2d": Preset(Config(eta=0.1), 3_000_000, _GYM),
 }
 for _world, (_critics, _eta) in _GYM_SETS.items():
     for _kind in _KINDS:
         _set = Config(critics=_critics, eta=5.0 if _kind == "medium-expert" and _world != "hopper" else _eta)
-        PRESETS[f"{_world}/{_kind}"] = Preset(_set, 3_000_000, _GYM)
+        _listed = _kind in ("medium", "medium-expert", "medium-replay")
+        PRESETS[f"{_world}/{_kind}"] = Preset(_set, 3_000_000, _GYM if _listed else _UNLISTED)
 for _world in ("pen", "door", "hammer", "relocate"):
     for _kind in ("human", "cloned", "expert"):
         _critics, _eta = ((20, 1000.0) if _kind == "human" else (20, 10.0)) if _world == "pen" else (50, 200.0)
-        _set = Config(critics=_critics, eta=_eta, actor_learning_rate=3e-5)
+        _set = Config(critics=_critics, eta=_eta, actor_learning_rate=3e-5, alpha_learning_rate=3e-5)
         PRESETS[f"{_world}/{_kind}"] = Preset(_set, 200_000, _ADROIT, {"reward": "standard"})

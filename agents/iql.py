@@ -14,6 +14,7 @@ start fan-in uniform and outputs small, not orthogonal.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from rlkit import losses, networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, Fraction, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -32,23 +34,23 @@ from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stat
 class Config:
     """Hyper-parameters of IQL."""
 
-    expectile: float = 0.7
+    expectile: Fraction = 0.7
     """Expectile of Q over the data's actions that V is: 0.5 is their mean, towards 1 their best."""
-    beta: float = 3.0
+    beta: Weight = 3.0
     """Inverse temperature of the policy's weights exp(beta (Q - V)), to suit the rewards' scale: 0 clones the data."""
-    max_weight: float = 100.0
+    max_weight: Positive = 100.0
     """Largest weight of one step."""
-    widths: tuple[int, ...] = (256, 256)
+    widths: Widths = (256, 256)
     """Hidden layers of the actor, of each critic and of V."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: LearningRate = 3e-4
     """Adam's step size for the actor at the start; it falls to 0 along a cosine over all updates."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics and V."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -180,10 +182,22 @@ class IQL(Reactive):
 
 
 _REBRAC = (
-    "expectile and beta: the best for this dataset in the tuning of ReBRAC (Tarasov et al. 2023, arXiv 2305.09836); "
+    "expectile and beta: the best for this dataset in the tuning of ReBRAC (Tarasov et al. 2023, arXiv 2305.09836). "
+    "The rest: CORL, configs/offline/iql, 1M updates, observations standardised, "
 )
-_GYM = _REBRAC + "rewards and observations scaled as in CORL, 1M updates"
-_ANTMAZE = _REBRAC + "reward - 1, which every public implementation needs here"
+_PLAIN = _REBRAC + (
+    "rewards as they are. ikostrikov/implicit_q_learning scales them to a range of returns of 1000 and leaves "
+    "observations alone; CORL was taken, since beta is tied to the scale of rewards and the tuning ran in PyTorch, "
+    "most likely on CORL"
+)
+_SCALED = _REBRAC + (
+    "rewards scaled to a range of returns of 1000 and tau 0.001, which CORL has for hopper/medium and "
+    "hopper/medium-replay alone; its deterministic policy for these two is not taken over"
+)
+_ANTMAZE = _REBRAC + (
+    "reward - 1, as in ikostrikov/implicit_q_learning too, which leaves observations alone; CORL was taken, as on "
+    "Gym-MuJoCo"
+)
 _ADROIT = "CORL, configs/offline/iql: expectile 0.8, beta 3 for all of Adroit; its dropout is listed but not in effect"
 _KITCHEN = "ikostrikov/implicit_q_learning: expectile 0.7, beta 0.5; without the official dropout of 0.1 on the actor"
 _PENDULUM = "this project, for the embedded dataset: the defaults, few updates"
@@ -220,12 +234,11 @@ PRESETS = {
 }
 for _world, _pairs in _GYM_PAIRS.items():
     for _kind, (_beta, _expectile) in zip(_KINDS, _pairs, strict=True):
-        PRESETS[f"{_world}/{_kind}"] = Preset(
-            Config(expectile=_expectile, beta=_beta),
-            1_000_000,
-            _GYM,
-            {"normalise": "standard", "reward": "return-range"},
-        )
+        _name, _config, _data = f"{_world}/{_kind}", Config(expectile=_expectile, beta=_beta), {"normalise": "standard"}
+        PRESETS[_name] = Preset(_config, 1_000_000, _PLAIN, _data)
+for _name in ("hopper/medium", "hopper/medium-replay"):
+    _config, _data = dataclasses.replace(PRESETS[_name].config, tau=0.001), {"reward": "return-range"}
+    PRESETS[_name] = Preset(_config, 1_000_000, _SCALED, PRESETS[_name].data | _data)
 for _kind, (_beta, _expectile) in _ANTMAZE_PAIRS.items():
     PRESETS[f"antmaze/{_kind}"] = Preset(
         Config(expectile=_expectile, beta=_beta), 1_000_000, _ANTMAZE, {"normalise": "standard", "reward_shift": -1.0}

@@ -7,9 +7,9 @@ Deviations from the official code: the last step of an episode that a time limit
 penalty, since the data hold no action after it (the official loader drops the step); the target actor follows the actor
 after its step, not before. From equal parameters and one batch, losses and the step are the official ones.
 
-On the tests' point mass (actor_beta 0.1, critic_beta 0.01, two layers of 128, 6000 updates, two seeds) the return is
--82 and -79, and -79 and -80 with the official code, where the data's is -30. Probably because the critics start at 0,
-which promises much for unseen actions where every reward is negative and the anchor is weak.
+On the point mass of docs/toys.md (actor_beta 0.1, critic_beta 0.01, two layers of 128, 6000 updates, two seeds) the
+return is -82 and -79, and -79 and -80 with the official code, where the data's is -30. Probably because the critics
+start at 0, which promises much for unseen actions where every reward is negative and the anchor is weak.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from agents.td3_bc import TD3BC, TD3State
 from rlkit import networks
+from rlkit.ranges import Count, Discount, LearningRate, TargetShare, Weight, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Transitions
 
 
@@ -29,29 +30,29 @@ from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Transitions
 class Config:
     """Hyper-parameters of ReBRAC."""
 
-    actor_beta: float = 0.01
+    actor_beta: Weight = 0.01
     """Weight of the squared distance to the data's action in the actor's loss, against Q divided by its mean size."""
-    critic_beta: float = 0.01
+    critic_beta: Weight = 0.01
     """Weight of the squared distance to the data's next action in the critics' target."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: Widths = (256, 256, 256)
     """Hidden layers of the actor and of each critic."""
     critic_layer_norm: bool = True
     """LayerNorm after each ReLU of the critics."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online networks that their targets take over whenever the actor moves."""
-    policy_delay: int = 2
+    policy_delay: Count = 2
     """Updates of the critics for one of the actor and the targets."""
-    policy_noise: float = 0.2
+    policy_noise: Weight = 0.2
     """Standard deviation of the noise on the target policy's actions."""
-    noise_clip: float = 0.5
+    noise_clip: Weight = 0.5
     """Largest size of that noise."""
-    actor_learning_rate: float = 1e-3
+    actor_learning_rate: LearningRate = 1e-3
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 1e-3
+    critic_learning_rate: LearningRate = 1e-3
     """Adam's step size for the critics."""
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -66,6 +67,11 @@ class ReBRAC(TD3BC):
 
     config: Config
     needs: tuple[str, ...] = ("next_action", "has_next_action")
+
+    @property
+    def intrinsic_reward(self) -> float:
+        """The penalty of the largest distance: 2 in each dimension of the action."""
+        return 4 * self.config.critic_beta * self.spec.action.shape[0]
 
     def target_value(self, state: TD3State, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - critic_beta |a' - a'_data|^2], a' the noisy target policy's (paper,
@@ -88,22 +94,24 @@ class ReBRAC(TD3BC):
         return networks.Ensemble(2, self.config.widths, 1, out_bound=3e-3, layer_norm=self.config.critic_layer_norm)
 
 
-_PAPER = "ReBRAC (Tarasov et al. 2023, arXiv 2305.09836), betas of its appendix; 1M updates; "
-_GYM = (
-    _PAPER + "batch 1024, learning rates 1e-3. hopper: the file in CORL has .01, .01 for medium and .1, .1 for expert"
+_OFFICIAL = "DT6A/ReBRAC, configs/rebrac (Tarasov et al. 2023, arXiv 2305.09836): betas of each dataset, 1M updates, "
+_GYM = _OFFICIAL + (
+    "batch 1024, learning rates 1e-3. hopper: the paper's table has a critic beta of 0.001 for medium and for expert, "
+    "these files and CORL's have 0.01 and 0.1. The files were taken, since the authors' runs for their results "
+    "(configs/sweeps/eval) read them"
 )
-_ANTMAZE = _PAPER + (
-    "gamma 0.999, reward x 100, batch 256, actor's learning rate 3e-4, critics' 5e-5 as in its repository (1e-4 in the "
-    "text)"
+_ANTMAZE = _OFFICIAL + (
+    "gamma 0.999, reward x 100, batch 256, actor's learning rate 3e-4, critics' 5e-5. The paper's text has 1e-4 for "
+    "the critics: the files were taken, as for hopper"
 )
-_ADROIT = _PAPER + "batch 256, learning rates 3e-4"
+_ADROIT = _OFFICIAL + "batch 256, learning rates 3e-4"
 _PENDULUM = "this project, for the embedded dataset: small networks and batches, few updates"
 
 # (actor, critic) for random, medium, expert, medium-expert, medium-replay, full-replay
 _KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
 _GYM_BETAS = {
     "halfcheetah": ((0.001, 0.1), (0.001, 0.01), (0.01, 0.01), (0.01, 0.1), (0.01, 0.001), (0.001, 0.1)),
-    "hopper": ((0.001, 0.01), (0.01, 0.001), (0.1, 0.001), (0.1, 0.01), (0.05, 0.5), (0.01, 0.01)),
+    "hopper": ((0.001, 0.01), (0.01, 0.01), (0.1, 0.1), (0.1, 0.01), (0.05, 0.5), (0.01, 0.01)),
     "walker2d": ((0.01, 0.0), (0.05, 0.1), (0.01, 0.5), (0.01, 0.01), (0.05, 0.01), (0.01, 0.01)),
 }
 # (actor, critic) for human, cloned, expert

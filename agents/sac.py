@@ -22,6 +22,7 @@ from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -29,27 +30,27 @@ from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transit
 class Config:
     """Hyper-parameters of SAC."""
 
-    widths: tuple[int, ...] = (256, 256)
+    widths: Widths = (256, 256)
     """Hidden layers of the actor and of each critic."""
-    critics: int = 2
+    critics: Count = 2
     """Critics; the smallest of their values counts."""
     critic_layer_norm: bool = False
     """LayerNorm after each ReLU of the critics."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: LearningRate = 3e-4
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics."""
-    alpha_learning_rate: float = 3e-4
+    alpha_learning_rate: LearningRate = 3e-4
     """Adam's step size for the logarithm of the temperature."""
-    initial_alpha: float = 1.0
+    initial_alpha: Positive = 1.0
     """Temperature at the start."""
-    target_entropy: float | None = None
+    target_entropy: Finite | None = None
     """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -74,6 +75,12 @@ class SAC(Reactive):
     config: Any
     spec: Spec
     needs: tuple[str, ...] = ()
+
+    @property
+    def intrinsic_reward(self) -> float:
+        """|alpha log pi| of a step: a dimension's log-density is at most about the size of the least log standard
+        deviation."""
+        return self.config.initial_alpha * self.spec.action.shape[0] * abs(networks.LOG_STD_MIN)
 
     def init(self, key: Key, prev: None, stats: Stats) -> SACState:
         """Target critics start as copies of the critics."""

@@ -28,6 +28,7 @@ from agents.sac import SAC
 from rlkit import networks, optim
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 Conditioning = Literal[
@@ -42,40 +43,40 @@ Conditioning = Literal[
 class Config:
     """Hyper-parameters of SAC-RND."""
 
-    beta: float = 1.0
+    beta: Weight = 1.0
     """Weight of the bonus in the actor's loss. It must be comparable to the differences of Q that it has to beat: sweep
     0.1 to 25."""
-    critic_beta: float | None = None
+    critic_beta: Weight | None = None
     """Weight of the bonus in the critic's target; the same as beta if not given."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: Widths = (256, 256, 256)
     """Hidden layers of the actor and of each critic."""
-    critics: int = 2
+    critics: Count = 2
     """Critics; the smallest of their values counts."""
     critic_layer_norm: bool = True
     """LayerNorm after each ReLU of the critics."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
-    actor_learning_rate: float = 1e-3
+    actor_learning_rate: LearningRate = 1e-3
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 1e-3
+    critic_learning_rate: LearningRate = 1e-3
     """Adam's step size for the critics."""
-    alpha_learning_rate: float = 1e-3
+    alpha_learning_rate: LearningRate = 1e-3
     """Adam's step size for the logarithm of the temperature."""
-    initial_alpha: float = 1.0
+    initial_alpha: Positive = 1.0
     """Temperature at the start."""
-    target_entropy: float | None = None
+    target_entropy: Finite | None = None
     """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Steps in a batch, in both stages."""
-    rnd_steps: int = 1000
+    rnd_steps: Count = 1000
     """Updates of the predictor before SAC begins."""
-    rnd_learning_rate: float = 3e-4
+    rnd_learning_rate: LearningRate = 3e-4
     """Adam's step size for the predictor."""
-    rnd_width: int = 256
+    rnd_width: Count = 256
     """Width of the three hidden layers of the prior and of the predictor."""
-    rnd_embedding: int = 32
+    rnd_embedding: Count = 32
     """Dimensions of the prior's output."""
     predictor: Conditioning = "bilinear_first"
     """How the context enters the trained predictor."""
@@ -182,6 +183,11 @@ class SACRND(SAC):
 
     rnd: RND
 
+    @property
+    def intrinsic_reward(self) -> float:
+        """SAC's, and the bonus, whose unit is its standard deviation over the data."""
+        return super().intrinsic_reward + self._critic_beta
+
     def init(self, key: Key, prev: RNDState, stats: Stats) -> SACRNDState:
         """SAC's, and the bonus as the stage before left it."""
         return SACRNDState(*super().init(key, None, stats), rnd=prev)
@@ -204,12 +210,14 @@ class SACRND(SAC):
 
     def target_value(self, state: SACRNDState, alpha: Array, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s') - beta b(s', a')], a' ~ pi (paper, eq. 8)."""
-        c = self.config
         action, log_prob = networks.tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
-        beta = c.beta if c.critic_beta is None else c.critic_beta
         q = self._q(state.target, batch.next_obs, action).min(0)
-        value = q - alpha * log_prob - beta * self.rnd.bonus(state.rnd, batch.next_obs, action)
+        value = q - alpha * log_prob - self._critic_beta * self.rnd.bonus(state.rnd, batch.next_obs, action)
         return batch.reward + batch.discount * value
+
+    @property
+    def _critic_beta(self) -> float:
+        return self.config.beta if self.config.critic_beta is None else self.config.critic_beta
 
 
 _GYM = (

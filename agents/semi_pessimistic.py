@@ -16,17 +16,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import jax.numpy as jnp
-import tyro
 
-from agents import awac, cql, discrete_cql, edac, iql, rebrac, rollouts, sac, td3_bc
-from rlkit import columns, dynamics, uncertainty
+from agents import awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc
+from rlkit import columns
 from rlkit.acting import Delegating
 from rlkit.buffer import Buffer, needs
 from rlkit.datasets.episodes import HAS_ACTION, LABELLED
 from rlkit.losses import masked_mean
+from rlkit.models import dynamics, rewards, rollouts
+from rlkit.models.rewards import Estimator, Labels
+from rlkit.ranges import Count, Fraction, LearningRate, Positive, Range, Weight, Whole, Widths
 from rlkit.types import (
     Agent,
     Array,
@@ -39,16 +42,20 @@ from rlkit.types import (
     Stats,
     Transitions,
 )
-from rlkit.uncertainty import Estimator, Labels
+
+
+def _named(base: ModuleType) -> Any:
+    """The base's Config, named like its agent on the command line; without tyro there is no command line."""
+    try:
+        from tyro.conf import subcommand
+    except ModuleNotFoundError:
+        return base.Config
+    return Annotated[base.Config, subcommand(base.__name__.rpartition(".")[2].replace("_", "-"))]
+
 
 BASES = (awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc)
 # what is named on the command line: config.base:NAME; no two have the same fields, which is how a record is read back
-Base = Union[  # noqa: UP007  (made from the list)
-    tuple(
-        Annotated[base.Config, tyro.conf.subcommand(base.__name__.rpartition(".")[2].replace("_", "-"))]
-        for base in BASES
-    )
-]
+Base = Union[tuple(_named(base) for base in BASES)]  # noqa: UP007  (made from the list)
 
 
 @dataclass(frozen=True)
@@ -62,45 +69,45 @@ class Config:
     not drawn."""
     relabel_labelled: bool = False
     """Give labelled steps the bound (or the mean) too, rather than their recorded reward."""
-    c: float | None = None
+    c: Weight | None = None
     """Spreads that the bound is below the mean. If not given, as many as cover 1 - DELTA of the held-out labels."""
-    delta: float = 0.05
+    delta: Fraction = 0.05
     """Share of rewards that may be below the bound."""
     estimator: Literal["bootstrap", "gaussian", "quantile", "gp"] = "bootstrap"
     """Reward model: an ensemble on bootstrap resamples; one with variance heads, for noisy rewards; quantiles, for
     skewed ones; or a Gaussian process, for up to 2000 labels in few dimensions."""
-    members: int = 10
+    members: Count = 10
     """Networks of an ensemble."""
-    prior_scale: float = 1.0
+    prior_scale: Weight = 1.0
     """Spread of the random functions that keep an ensemble's members apart where there are no labels, in standard
     deviations of the labelled rewards."""
-    level: float = 0.1
+    level: Fraction = 0.1
     """The lower quantile of the quantile model."""
-    length: float = 1.0
+    length: Positive = 1.0
     """Length scale of the Gaussian process, in standard deviations of the inputs."""
-    noise: float = 0.1
+    noise: Positive = 0.1
     """Noise of the rewards in the Gaussian process, in their standard deviations."""
-    model_widths: tuple[int, ...] = (256, 256)
+    model_widths: Widths = (256, 256)
     """Hidden layers of the reward model."""
-    model_learning_rate: float = 1e-3
+    model_learning_rate: LearningRate = 1e-3
     """Adam's step size for the reward model."""
-    model_batch_size: int = 256
+    model_batch_size: Count = 256
     """Labelled steps in a batch of the reward model, those held out included."""
-    model_steps: int = 5_000
+    model_steps: Count = 5_000
     """Updates of the reward model; a Gaussian process takes one."""
-    rollout: int = 0
+    rollout: Whole = 0
     """Steps of the rollouts of a learnt model that the base learns from, 5 as a rule; 0 has it learn from the data."""
-    real_share: float = 0.05
+    real_share: Annotated[float, Range("[0, 1)")] = 0.05
     """Share of recorded steps in a batch beside the rollouts."""
-    dynamics_members: int = 5
+    dynamics_members: Count = 5
     """Networks of the dynamics model."""
-    dynamics_widths: tuple[int, ...] = (200, 200, 200, 200)
+    dynamics_widths: Widths = (200, 200, 200, 200)
     """Hidden layers of the dynamics model."""
-    dynamics_learning_rate: float = 1e-3
+    dynamics_learning_rate: LearningRate = 1e-3
     """Adam's step size for the dynamics model."""
-    dynamics_batch_size: int = 256
+    dynamics_batch_size: Count = 256
     """Steps in a batch of the dynamics model."""
-    dynamics_steps: int = 10_000
+    dynamics_steps: Count = 10_000
     """Updates of the dynamics model."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -125,8 +132,6 @@ class Config:
         """The dynamics, and the base on rollouts of them."""
         wanted = [need if isinstance(need, str) else need.name for need in needs(stages)]
         for wrong, told in (
-            (self.rollout < 0, f"--config.rollout {self.rollout}: must be a number of steps, or 0 for none"),
-            (not 0 <= self.real_share < 1, f"--config.real-share {self.real_share}: must be at least 0 and below 1"),
             (wanted, f"rollouts have no {', '.join(wanted)}, which the base needs: choose another base"),
             (len(stages) > 1, "rollouts are for a base of one stage: choose another base"),
             (self.imputation == "labelled-only", "no step of a rollout is labelled: choose another imputation"),
@@ -147,13 +152,13 @@ class Config:
     def model(self) -> Estimator:
         """The reward model."""
         if self.estimator == "gp":
-            return uncertainty.GaussianProcess(self.length, self.noise)
+            return rewards.GaussianProcess(self.length, self.noise)
         shape = {"widths": self.model_widths, "learning_rate": self.model_learning_rate}
         shape["batch_size"] = self.model_batch_size
         if self.estimator == "quantile":
-            return uncertainty.Quantile(self.level, **shape)
+            return rewards.Quantile(self.level, **shape)
         gaussian = self.estimator == "gaussian"
-        return uncertainty.Ensemble(
+        return rewards.Ensemble(
             self.members, prior_scale=self.prior_scale, bootstrap=not gaussian, gaussian=gaussian, **shape
         )
 
@@ -186,7 +191,7 @@ class RewardModel:
 
     def init(self, key: Key, prev: None, stats: Stats) -> ModelState:
         """An untrained model."""
-        mean, std = uncertainty.input_moments(self.spec, stats)
+        mean, std = rewards.input_moments(self.spec, stats)
         return ModelState(self.config.model.init(key, len(mean)), mean, std)
 
     def sample(self, buffer: Buffer, key: Key) -> Batch:
@@ -199,7 +204,7 @@ class RewardModel:
 
     def update(self, state: ModelState, batch: Batch, key: Key, step: Array) -> tuple[ModelState, Metrics]:
         """One step of the estimator."""
-        x = uncertainty.inputs(self.spec, state.mean, state.std, batch.obs, batch.action)
+        x = rewards.inputs(self.spec, state.mean, state.std, batch.obs, batch.action)
         labels = Labels(x, batch.reward, batch.weight, batch.row)
         estimator, metrics = self.config.model.update(state.estimator, labels)
         return state._replace(estimator=estimator), metrics
@@ -232,7 +237,7 @@ class Impute:
 
     def __call__(self, imputer: Imputer, obs: Array, action: Array) -> Array:
         """[B], never below the least labelled reward."""
-        x = uncertainty.inputs(self.spec, imputer.model.mean, imputer.model.std, obs, action)
+        x = rewards.inputs(self.spec, imputer.model.mean, imputer.model.std, obs, action)
         return self.of(imputer, *self.predict(imputer.model, x, imputer.centre, imputer.scale))[1]
 
     def predict(self, model: ModelState, x: Array, centre: Array, scale: Array) -> tuple[Array, Array]:
@@ -265,11 +270,12 @@ class Relabel:
         """The rewards, and what imputed them."""
         config, labelled, held = self.config, (buffer.flags & LABELLED) > 0, buffer.extra["held_out"]
         impute, (centre, scale) = Impute(config, self.spec), label_moments(buffer)
-        x = uncertainty.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
+        x = rewards.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
         mean, spread = impute.predict(state, x, centre, scale)
+        held_out = rewards.HeldOut.of((mean - buffer.reward) / spread, held)
         c = jnp.float32(config.c or 0)
         if config.c is None:
-            c = jnp.maximum(uncertainty.conformal((mean - buffer.reward) / spread, held, config.delta), 0)
+            c = jnp.maximum(held_out.conformal(config.delta), 0)
         imputer = Imputer(state, centre, scale, c, jnp.where(labelled, buffer.reward, jnp.inf).min())
         bound, imputed = impute.of(imputer, mean, spread)
         known = labelled & (not config.relabel_labelled)
@@ -279,8 +285,10 @@ class Relabel:
         diagnostics = {
             "label/c": c,
             "label/spread": masked_mean(spread, unlabelled),
-            "label/coverage": masked_mean(buffer.reward >= bound, held),
-            "label/far": uncertainty.far(x, labelled & ~held, held, unlabelled, key),
+            # the bound is not asked: where c is the score of a held-out label, that label lies on the bound, and
+            # rounding would decide; nor need it be for rows that are clipped, since no label is below the least one
+            "label/coverage": held_out.share_up_to(c),
+            "label/far": rewards.far(x, labelled & ~held, held, unlabelled, key),
             **_against_truth(mean, bound, unlabelled, buffer.extra["hidden_reward"]),
         }
         return Rewards(reward, diagnostics), imputer
@@ -375,12 +383,12 @@ PRESETS = {
         Config(base=iql.PRESETS["hopper/medium-replay"].config),
         20_000,
         _OWN + "The base's own preset for the data; rewards in 5 % of the trajectories, of the better half",
-        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+        iql.PRESETS["hopper/medium-replay"].data | {"label_share": 0.05, "label_from": "top-half"},
     ),
     "halfcheetah/medium-random": Preset(
         Config(base=iql.PRESETS["halfcheetah/medium"].config),
         20_000,
-        _OWN + "The base's own preset for the medium data, to which random episodes were added; rewards as for hopper",
-        {"label_share": 0.05, "label_from": "top-half", "normalise": "standard", "reward": "return-range"},
+        _OWN + "The base's own preset for the medium data, to which random episodes were added; labels as for hopper",
+        iql.PRESETS["halfcheetah/medium"].data | {"label_share": 0.05, "label_from": "top-half"},
     ),
 }

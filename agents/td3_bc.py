@@ -12,6 +12,7 @@ and outputs small.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from rlkit import networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
+from rlkit.ranges import Count, Discount, LearningRate, TargetShare, Weight, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
@@ -30,25 +32,25 @@ from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transit
 class Config:
     """Hyper-parameters of TD3+BC."""
 
-    alpha: float = 2.5
+    alpha: Weight = 2.5
     """Weight of Q, normalised, against the imitation: 0 clones the data, large values are TD3."""
-    widths: tuple[int, ...] = (256, 256)
+    widths: Widths = (256, 256)
     """Hidden layers of the actor and of each critic."""
-    gamma: float = 0.99
+    gamma: Discount = 0.99
     """Discount per step."""
-    tau: float = 0.005
+    tau: TargetShare = 0.005
     """Share of the online networks that their targets take over whenever the actor moves."""
-    policy_delay: int = 2
+    policy_delay: Count = 2
     """Updates of the critics for one of the actor and the targets."""
-    policy_noise: float = 0.2
+    policy_noise: Weight = 0.2
     """Standard deviation of the noise on the target policy's actions."""
-    noise_clip: float = 0.5
+    noise_clip: Weight = 0.5
     """Largest size of that noise."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: LearningRate = 3e-4
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -164,11 +166,18 @@ class TD3BC(Reactive):
         return optax.adam(self.config.critic_learning_rate)
 
 
-_OFFICIAL = "sfujim/TD3_BC: alpha 2.5, observations standardised, 1M updates, for every Gym-MuJoCo dataset"
+_OFFICIAL = "sfujim/TD3_BC, main.py: alpha 2.5, observations standardised, 1M updates, for every Gym-MuJoCo dataset"
 _TUNED = (
-    "alpha: 1 over the best coefficient of the imitation in the tuning of ReBRAC (Tarasov et al. 2023, arXiv "
-    "2305.09836); 1M updates"
+    "DT6A/ReBRAC, configs/td3_bc: the best of a tuning (Tarasov et al. 2023, arXiv 2305.09836), 1M updates, "
+    "observations as they are. It sums the squared error of the imitation over the action dimensions, where this loss "
+    "takes the mean, so alpha = 1 / (its coefficient x action dimensions). Its actor follows the smaller critic, this "
+    "one the first, as in the paper of TD3+BC"
 )
+_TABLE = _TUNED + (
+    ". Coefficients 0.4 (hopper) and 0.05 (walker2d), where the paper's table has 0.1: the files were taken, since the "
+    "authors' runs for their results (configs/sweeps/eval) read them"
+)
+_ANTMAZE = _TUNED + "; the critics' learning rate 5e-5 and reward x 100 are the tuning's too"
 _PENDULUM = (
     "this project, for the embedded dataset: small networks; alpha 40 and not 10, on a seed that is not evaluated"
 )
@@ -177,8 +186,8 @@ _PENDULUM = (
 _KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
 _GYM_COEFFICIENTS = {
     "halfcheetah": (0.001, 0.01, 0.4, 0.1, 0.05, 0.01),
-    "hopper": (0.4, 0.05, 0.1, 0.1, 0.4, 0.01),
-    "walker2d": (0.001, 0.4, 0.05, 0.1, 0.1, 0.1),
+    "hopper": (0.4, 0.05, 0.1, 0.4, 0.4, 0.01),
+    "walker2d": (0.001, 0.4, 0.05, 0.05, 0.1, 0.1),
 }
 _ANTMAZE_COEFFICIENTS = {
     "umaze": 0.4,
@@ -188,6 +197,13 @@ _ANTMAZE_COEFFICIENTS = {
     "large-play": 0.003,
     "large-diverse": 0.003,
 }
+_ACTIONS = {"halfcheetah": 6, "hopper": 3, "walker2d": 6, "antmaze": 8}  # dimensions of an action
+
+
+def _alpha(world: str, coefficient: float) -> float:
+    """The weight of Q against a mean over action dimensions, from the weight of a sum over them against Q."""
+    return 1 / (coefficient * _ACTIONS[world])
+
 
 PRESETS = {
     "pendulum": Preset(
@@ -197,8 +213,13 @@ PRESETS = {
 }
 for _world, _coefficients in _GYM_COEFFICIENTS.items():
     for _kind, _coefficient in zip(_KINDS, _coefficients, strict=True):
-        PRESETS[f"{_world}/{_kind}"] = Preset(
-            Config(alpha=1 / _coefficient), 1_000_000, _TUNED, {"normalise": "standard"}
-        )
+        PRESETS[f"{_world}/{_kind}"] = Preset(Config(alpha=_alpha(_world, _coefficient)), 1_000_000, _TUNED)
+for _name in ("hopper/medium-expert", "walker2d/medium-expert"):
+    PRESETS[_name] = dataclasses.replace(PRESETS[_name], source=_TABLE)
 for _kind, _coefficient in _ANTMAZE_COEFFICIENTS.items():
-    PRESETS[f"antmaze/{_kind}"] = Preset(Config(alpha=1 / _coefficient), 1_000_000, _TUNED)
+    PRESETS[f"antmaze/{_kind}"] = Preset(
+        Config(alpha=_alpha("antmaze", _coefficient), critic_learning_rate=5e-5),
+        1_000_000,
+        _ANTMAZE,
+        {"reward_scale": 100.0},
+    )

@@ -1,9 +1,13 @@
 """Exact values of trained policies in ICU-Sepsis, beside those of uniform actions, the clinicians and the optimum.
 
-    python train.py train bc --preset icu-sepsis --dataset icu-sepsis/clinician-v0 --seeds 3 --out runs/sepsis/bc
-    python -m benchmarks.icu_sepsis runs/sepsis/bc
+    python -m benchmarks.table run benchmarks/tables/icu_sepsis.toml --out runs/sepsis
+    python -m benchmarks.icu_sepsis runs/sepsis/*/icu-sepsis/clinician-v0/*/ --csv VALUES.csv
 
-A value is the share of patients who survive (envs/icu_sepsis.py). "Greedy" asks the policy once in each of the 716
+The document of the results takes its table from the tracked file of values:
+
+    python -m benchmarks.icu_sepsis --csv benchmarks/tables/icu_sepsis_values.csv --insert docs/discrete.md
+
+A value is the share of patients who survive (envs/toys/icu_sepsis.py). "Greedy" asks the policy once in each of the 716
 states; "sampled" is the policy as it acts without ``greedy``, its probabilities estimated from draws in each state.
 The rows "counts" are what the data alone can give an exact method: an optimal policy of the MDP that the dataset's
 transitions were counted into, in which an action that was tried less often than said earns nothing.
@@ -12,24 +16,26 @@ transitions were counted into, in which an action that was tried less often than
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import icu_sepsis
-from envs.icu_sepsis import MDP
+from benchmarks import table
+from envs.toys import icu_sepsis
+from envs.toys.icu_sepsis import MDP
 from rlkit.acting import first_goal
 from rlkit.datasets import DataOptions, Normaliser, load
 from rlkit.datasets.episodes import HAS_ACTION
-from rlkit.policy import restore
-from rlkit.run import Record
-from rlkit.statistics import estimate
+from rlkit.evaluation.statistics import estimate
+from rlkit.runs.policy import restore
+from rlkit.runs.run import Record
 from rlkit.types import Agent, Array, InputError, Key, Percept, State
 
 DRAWS = 2000  # actions in each state: a probability is known to 0.01 at worst
+COLUMNS = ("policy", "seed", "greedy", "sampled", "configuration")
 LEAST = (1, 5, 20)  # tries of an action in a state
 
 
@@ -51,19 +57,22 @@ def probabilities(drawn: np.ndarray, count: int) -> np.ndarray:
     return (np.asarray(drawn)[..., None] == np.arange(count)).mean(0)
 
 
-def values(folder: Path, mdp: MDP) -> tuple[list[float], list[float]]:
-    """Values of the greedy and of the sampled policy of every seed of the run in ``folder``."""
+def values(folder: Path, mdp: MDP) -> list[tuple[int, float, float]]:
+    """(seed, value of the greedy policy, value of the sampled one) of every seed of the run in ``folder`` that did not
+    diverge."""
     record = Record.read(folder)
     if record.spec.observation.shape != mdp.start.shape:
         raise InputError(f"{folder} is not a run on {icu_sepsis.DATASET}")
-    agent, members = restore(folder, record)
-    normaliser, (states, count) = Normaliser.from_json(record.normaliser), mdp.clinician.shape
-    found: tuple[list[float], list[float]] = [], []
-    for member in range(len(record.seeds)):
-        state = jax.tree.map(lambda leaf, member=member: leaf[member], members)
-        for kind, draws, greedy in ((found[0], 1, True), (found[1], DRAWS, False)):
-            drawn = actions(agent, normaliser, state, states, draws=draws, greedy=greedy)
-            kind.append(mdp.value(probabilities(drawn, count)))
+    agent, states, members = restore(folder, record)
+    normaliser, (number, count) = Normaliser.from_json(record.normaliser), mdp.clinician.shape
+    found = []
+    for row, member in enumerate(members):
+        state = jax.tree.map(lambda leaf, row=row: leaf[row], states)
+        both = []
+        for draws, greedy in ((1, True), (DRAWS, False)):
+            drawn = actions(agent, normaliser, state, number, draws=draws, greedy=greedy)
+            both.append(mdp.value(probabilities(drawn, count)))
+        found.append((record.seeds[member], *both))
     return found
 
 
@@ -82,33 +91,76 @@ def counted(mdp: MDP, state: np.ndarray, action: np.ndarray, after: np.ndarray, 
     return np.where(known.any(1)[:, None], policy, mdp.uniform())
 
 
-def show(folders: Sequence[Path], options: DataOptions) -> str:
-    """The table in Markdown."""
+def measure(folders: Sequence[Path], options: DataOptions) -> list[dict[str, str]]:
+    """The rows of the table, values as text. A policy without a seed is no trained one."""
     mdp = icu_sepsis.load()
-    lines = ["| policy | value, greedy | value, sampled |", "|---|---|---|"]
-    for name, policy in (("uniform", mdp.uniform()), ("clinicians", mdp.clinician), ("optimal", mdp.optimal())):
-        lines.append(f"| {name} | | {mdp.value(policy):.4f} |")
+    found = [
+        _row("uniform", sampled=mdp.value(mdp.uniform())),
+        _row("clinicians", sampled=mdp.value(mdp.clinician)),
+        _row("optimal", sampled=mdp.value(mdp.optimal())),
+    ]
     data = load(options)
-    rows = np.flatnonzero(np.asarray(data.flags) & HAS_ACTION)
+    steps = np.flatnonzero(np.asarray(data.flags) & HAS_ACTION)
     state = np.asarray(data.obs).argmax(1)
     for least in LEAST:
-        policy = counted(mdp, state[rows], np.asarray(data.action)[rows], state[rows + 1], least)
-        lines.append(f"| counts, tried {least} times or more | {mdp.value(policy):.4f} | |")
+        policy = counted(mdp, state[steps], np.asarray(data.action)[steps], state[steps + 1], least)
+        found.append(_row(f"counts, tried {least} times or more", greedy=mdp.value(policy)))
     for folder in folders:
         record = Record.read(folder)
-        cells = [estimate(np.array(kind)[:, None]) for kind in values(folder, mdp)]
-        told = (f"{x.value:.4f} [{x.low:.4f}, {x.high:.4f}]" for x in cells)
-        lines.append(f"| `{record.agent}`, {record.steps:,} updates | {' | '.join(told)} |")
+        name = f"`{record.agent}`, {record.steps:,} updates"
+        for seed, greedy, sampled in values(folder, mdp):
+            found.append(_row(name, str(seed), greedy, sampled, table.configuration(record)))
+    return found
+
+
+def _row(
+    policy: str, seed: str = "", greedy: float | None = None, sampled: float | None = None, configuration: str = ""
+) -> dict[str, str]:
+    texts = ("" if value is None else f"{value:.6f}" for value in (greedy, sampled))
+    return dict(zip(COLUMNS, (policy, seed, *texts, configuration), strict=True))
+
+
+def render(rows: Sequence[Mapping[str, str]]) -> str:
+    """The table in Markdown. Intervals are over the seeds alone: an exact value has no starts to vary with."""
+    lines = ["| policy | value, greedy | value, sampled |", "|---|---|---|"]
+    for name in dict.fromkeys(row["policy"] for row in rows):
+        group = [row for row in rows if row["policy"] == name]
+        if len({row["configuration"] for row in group}) > 1:
+            raise InputError(f"{name}: rows of different configurations; measure the runs anew")
+        lines.append(f"| {name} | {' | '.join(_cell(group, kind) for kind in ('greedy', 'sampled'))} |")
     return "\n".join(lines)
+
+
+def _cell(group: Sequence[Mapping[str, str]], kind: str) -> str:
+    found = [float(row[kind]) for row in group if row[kind]]
+    if len(found) < 2:
+        return f"{found[0]:.4f}" if found else "-"
+    value = estimate(np.array(found)[:, None])
+    return f"{value.value:.4f} [{value.low:.4f}, {value.high:.4f}] ({len(found)})"
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("runs", type=Path, nargs="+", help=f"run directories on {icu_sepsis.DATASET}")
+    parser.add_argument("runs", type=Path, nargs="*", help=f"run directories on {icu_sepsis.DATASET}")
     parser.add_argument("--data-root", type=Path, help="folder of Minari datasets")
+    parser.add_argument(
+        "--csv", type=Path, help="the values, a row for each seed: to be written, or, without runs, read"
+    )
+    parser.add_argument("--insert", type=Path, metavar="DOCUMENT", help="write the table there, after its mark")
     options = parser.parse_args()
-    print(show(options.runs, DataOptions(icu_sepsis.DATASET, data_root=options.data_root)))
+    if options.runs:
+        found = measure(options.runs, DataOptions(icu_sepsis.DATASET, data_root=options.data_root))
+        if options.csv:
+            table.write_rows(options.csv, found, COLUMNS)
+    elif options.csv:
+        found = table.rows(options.csv, COLUMNS)
+    else:
+        parser.error("name runs to measure, or a file of values with --csv")
+    print(render(found))
+    if options.insert:
+        text = options.insert.read_text()
+        options.insert.write_text(table.insert(text, str(options.csv), render(found)))
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def workload(name: str, config: Any, buffer: Any, moments: Any, spec: Any, clock
     """A row for every stage of one agent, trained by ``fit`` as ``rlkit train`` does."""
     import jax
 
-    from rlkit.loop import fit
-    from rlkit.sharding import make_mesh
+    from rlkit.training.loop import fit
+    from rlkit.training.sharding import make_mesh
 
     stages = config.stages(spec, steps=1)
     buffer = buffer._replace(extra={need: buffer.extra[need] for stage in stages for need in stage.learner.needs})

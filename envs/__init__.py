@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.references import REFERENCES, Reference
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 if TYPE_CHECKING:
     import gymnasium
@@ -95,9 +95,9 @@ def _register(env_id: str) -> None:
     import gymnasium
 
     if env_id.startswith("BrainStimulation"):
-        import envs.brain_stimulation  # noqa: F401  (registers on import)
+        import envs.toys.brain_stimulation  # noqa: F401  (registers on import)
     if env_id.startswith("ICUSepsis"):
-        import envs.icu_sepsis  # noqa: F401  (registers on import)
+        import envs.toys.icu_sepsis  # noqa: F401  (registers on import)
     if env_id in gymnasium.registry or not env_id.startswith(_ROBOTICS):
         return
     with warnings.catch_warnings():
@@ -128,7 +128,7 @@ def _check_package(env_id: str, spec: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     if "mujoco_py" in text or "mujoco v2 and v3" in text:
         return "versions 2 and 3 need the abandoned mujoco_py: name the -v4 version with --env"
     return _MUJOCO if "mujoco" in text.lower() and "install" in text.lower() else text

@@ -21,9 +21,13 @@ _D4RL = "d4rl/infos.py of Farama-Foundation/D4RL"
 _LOCOMOTION = f"{_D4RL}, measured in the v2 environment, used for all versions as the literature does"
 _ADROIT = f"{_D4RL}, measured before Gymnasium-Robotics 1.2.1 changed the dense rewards"
 _KITCHEN = f"{_D4RL}: the number of tasks completed, of four"
-_PENDULUM = "envs.pendulum.references(): uniform actions, and a scripted swing-up at full torque; 100 seeded episodes"
-_STIMULATION = "envs.brain_stimulation.references(): uniform levels, and a controller that knows it; 100 seeded days"
-_SEPSIS = "envs.icu_sepsis.references(): uniform actions, and an optimal policy; exact values"
+_PENDULUM = (
+    "envs.toys.pendulum.references(): uniform actions, and a scripted swing-up at full torque; 100 seeded episodes"
+)
+_STIMULATION = (
+    "envs.toys.brain_stimulation.references(): uniform levels, and a controller that knows it; 100 seeded days"
+)
+_SEPSIS = "envs.toys.icu_sepsis.references(): uniform actions, and an optimal policy; exact values"
 _CARTPOLE = "100 episodes of uniform actions (env seeds 0 to 99, actions from numpy's default_rng(0)); the time limit"
 
 REFERENCES: dict[str, Reference] = {

@@ -9,7 +9,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     """`load` on first use, so that a command line can be answered before jax is imported."""
     if name == "load":
-        from rlkit.policy import load
+        from rlkit.runs.policy import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

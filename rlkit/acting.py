@@ -48,6 +48,11 @@ class Delegating:
     def goals(self) -> Mapping[str, Any]:
         return self.base.goals
 
+    @property
+    def intrinsic_reward(self) -> float:
+        """The base's, or 0 where it adds nothing to the rewards."""
+        return getattr(self.base, "intrinsic_reward", 0.0)
+
     def begin(self, state: Any, goal: Any) -> Any:
         return self.base.begin(state.base, goal)
 

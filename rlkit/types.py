@@ -41,6 +41,12 @@ class RunError(RuntimeError):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """A library's message, which may span lines, as a part of ours: cut short, and its type where it says nothing."""
+    message = " ".join(str(error).split())
+    return message[:300] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Box:
     """A continuous space as agents see it: ``shape`` and flat per-element bounds (infinite where unbounded)."""
@@ -132,6 +138,8 @@ class Learner(Protocol):
 
     It holds no array, is hashable (equal learners share one compilation) and mentions no device, no seed axis and no
     jit: the loop adds those. ``needs`` names extra columns (see rlkit.columns), or brings its own, that `sample` reads.
+    A learner whose Q has more in it than rewards, an entropy or a penalty, says in a further property
+    ``intrinsic_reward`` how large that can be at a step: Q may be as much larger (see rlkit.training.divergence).
     """
 
     @property

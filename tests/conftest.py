@@ -6,10 +6,19 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-# Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations.
 DEVICES = "--xla_force_host_platform_device_count=8"
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES} {QUICK}"
+# Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations. With
+# OPTIMISED, which `make test` sets for its second part, XLA compiles as it does for a user.
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+# The caller's flags are kept, here and in the processes that tests start. Where those need XLA's default level, this is
+# kept alone: the instructions that may be used, which decide how numbers are rounded.
+PROCESSOR = " ".join(f for f in os.environ.get("XLA_FLAGS", "").split() if f.startswith("--xla_cpu_max_isa"))
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), DEVICES, "" if os.environ.get("OPTIMISED") else QUICK]
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
@@ -20,10 +29,10 @@ import agents
 import envs
 from rlkit import commands
 from rlkit.buffer import abstract
-from rlkit.checkpoint import Checkpoints
-from rlkit.policy import rebuild
-from rlkit.run import Record
-from rlkit.sharding import make_mesh
+from rlkit.runs.checkpoint import Checkpoints
+from rlkit.runs.run import Record, rebuild
+from rlkit.testing import SLOW
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Stats
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -41,34 +50,45 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+SPREAD = {"test_interrupts"}  # files of which each test may go to another worker: it starts processes of its own
+# CPU seconds of the files that take longest, by measurement; what is not named takes less
+WEIGHTS = {
+    "test_sac_rnd": 190, "test_semi_pessimistic": 80, "test_td3_bc": 70, "test_iql": 70, "test_cql": 50,
+    "test_learning": 50, "test_networks": 18, "test_cli": 13, "test_divergence": 11, "test_sac": 11,
+    "test_conformance": 10, "test_interrupts": 5,
+}  # fmt: skip
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share a fixture go to one worker: those of a file, or of an agent in the conformance suite."""
+    """Tests that share a fixture go to one worker: those of a file, or of a case that names its group first.
+
+    What takes longest comes first (`--no-loadscope-reorder` keeps it so), for no worker to be left alone with it.
+    """
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        group = params["case"][0] if "case" in item.fixturenames and "case" in params else item.module.__name__
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+        if item.get_closest_marker("learning") or getattr(item, "originalname", "") in SLOW:
+            item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_weight, reverse=True)
+
+
+def _group(item):
+    """The conformance suite has a group for each of its cases, the toys one for each of their worlds."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if "case" in item.fixturenames and "case" in params:
+        return params["case"][0]
+    return item.nodeid if item.module.__name__ in SPREAD else item.module.__name__
+
+
+def _weight(item):
+    """CPU seconds of the item's group, roughly: of a file, of a case of the conformance suite, of one interrupt."""
+    return WEIGHTS.get(item.module.__name__, 0)
 
 
 @pytest.fixture
 def mesh():
     """A mesh of one device."""
     return make_mesh(1, jax.devices()[:1])
-
-
-def random_episodes(number: int = 6, steps: int = 20, discrete: bool = False, seed: int = 0) -> list[dict]:
-    """Episodes of a 3-dimensional world with 2-dimensional (or 3 discrete) actions; every second one is terminal."""
-    rng = np.random.default_rng(seed)
-    return [
-        {
-            "observations": rng.normal(size=(steps + 1, 3)).astype(np.float32),
-            "actions": rng.integers(0, 3, steps) if discrete else rng.uniform(-1, 1, (steps, 2)).astype(np.float32),
-            "rewards": rng.normal(size=steps).astype(np.float32),
-            "terminations": np.arange(steps) == (steps - 1 if i % 2 else steps),
-            "truncations": np.zeros(steps, bool),
-        }
-        for i in range(number)
-    ]
 
 
 @pytest.fixture(params=[False, True], ids=["continuous", "discrete"])

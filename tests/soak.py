@@ -30,7 +30,7 @@ import envs
 from agents import bc
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, load, spec
-from rlkit.evaluate import Evaluator
+from rlkit.evaluation.evaluate import Evaluator
 
 ROOT = Path(__file__).parent.parent
 ARGV = ["train", "bc", "--config.widths", "8", "--config.batch-size", "8", "--seeds", "2", "--eval-episodes", "1"]

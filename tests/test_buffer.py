@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_episodes
 
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.columns import Column
 from rlkit.datasets import DataOptions, Normaliser, from_episodes
+from rlkit.testing import random_episodes
 from rlkit.types import InputError
 
 

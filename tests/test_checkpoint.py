@@ -11,12 +11,12 @@ import pytest
 from conftest import fill
 
 from agents.bc import Config
-from rlkit import integrity
 from rlkit.buffer import Buffer, stats
-from rlkit.checkpoint import Checkpoints
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
-from rlkit.loop import fit
-from rlkit.sharding import make_mesh
+from rlkit.runs import integrity
+from rlkit.runs.checkpoint import Checkpoints
+from rlkit.training.loop import fit
+from rlkit.training.sharding import make_mesh
 from rlkit.types import InputError, RunError
 
 SEEDS = (3, 4)

@@ -1,12 +1,10 @@
 """The command line from end to end: what is printed, what is written, and what is refused."""
 
 import json
-import os
+import re
 import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import gymnasium
@@ -16,7 +14,8 @@ from conftest import PACE, SMALL, final_bits
 
 import envs
 import rlkit
-from rlkit.run import Record, evaluations
+from rlkit.evaluation.statistics import estimate
+from rlkit.runs.run import Record, evaluations
 from rlkit.types import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +77,7 @@ assert not heavy, heavy
         (["train", "sac-rdn"], "unknown agent 'sac-rdn'; did you mean sac-rnd"),
         (["train", "bc", "--preset", "d4r"], "unknown preset 'd4r'; did you mean d4rl?"),
         (["train", "bc", "--steps", "0"], "--steps 0: must be at least 1"),
+        (["train", "bc", "--eval-seed", "-1"], "--eval-seed -1: must be at least 0"),
         (["train", "bc", "--eval-every", "7", "--log-every", "5"], "--eval-every 7 is not a multiple of --log-every 5"),
         (["train", "bc", "--resume", "must"], "no checkpoint to continue from"),
         (["train", "bc", "--dataset", "no/such-v0"], "no/such-v0: not found"),
@@ -124,7 +124,9 @@ def test_a_run_directory_is_complete(trained):
 def test_the_result_is_that_of_the_logged_evaluations(trained):
     result = json.loads((trained / "result.json").read_text())
     assert result["updates"] == 40
-    assert result["run"]["returns"]["value"] == pytest.approx(evaluations(trained)[-1].returns.mean())
+    last = evaluations(trained)[-1].returns
+    assert result["run"]["returns"]["value"] == pytest.approx(last.mean())
+    assert result["run"]["episode_returns"] == last.tolist()
 
 
 def test_a_run_is_not_overwritten(rlkit_command, trained):
@@ -200,24 +202,6 @@ def test_without_its_last_evaluation_a_run_is_not_finished_and_makes_it_when_it_
         assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
 
 
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path, cache):
-    run = tmp_path / "run"
-    argv = ["train", "bc", *SMALL, *PACE, "--resume", "auto", "--out", str(run)]
-    child = subprocess.Popen([sys.executable, "train.py", *argv], cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL)
-    while not list((run / "checkpoints").glob("[0-9]*0")):
-        assert child.poll() is None, "ended before its first checkpoint"
-        time.sleep(0.002)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert not (run / "result.json").exists()
-    code, out, _ = rlkit_command(*argv)
-    assert code == 0 and "going on after" in out
-    assert final_bits(run) == final_bits(trained)
-    for name in ("metrics.jsonl", "result.json"):
-        assert (run / name).read_bytes() == (trained / name).read_bytes()
-
-
 def test_a_preset_is_a_default_that_options_win_over(rlkit_command):
     code, out, _ = rlkit_command("train", "bc", "--preset", "d4rl", "--config.batch-size", "32", "--dry-run")
     assert code == 0
@@ -250,9 +234,42 @@ def test_without_an_environment_training_goes_on_and_says_so_once(rlkit_command,
 
 
 def test_evaluate_repeats_the_last_evaluation_of_training(rlkit_command, trained):
-    code, out, _ = rlkit_command("evaluate", trained)
-    assert code == 0
-    assert f"{evaluations(trained)[-1].returns.mean():.1f}" in out
+    closing, evaluated = (
+        rlkit_command(*argv)[1]
+        for argv in (["train", "bc", *SMALL, *PACE, "--out", trained, "--resume", "auto"], ["evaluate", trained])
+    )
+    found = estimate(evaluations(trained)[-1].returns)
+    assert found.over == "seeds and starts"
+    cell = f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+    for table in (closing, evaluated):  # the same checkpoint and starts: the same mean, with the same interval
+        rows = [re.split("  +", line) for line in table.splitlines() if line.startswith("bc")]
+        assert [row[1] for row in rows] == [cell]
+        assert "[95 % t interval] over seeds and starts; (*) over episodes alone" in table
+
+
+def test_the_seed_of_the_starts_is_recorded_and_can_be_chosen(rlkit_command, trained, tmp_path):
+    assert Record.read(trained).evaluation.seed == 1_000_000
+    resets = []
+
+    class Watched(gymnasium.Wrapper):
+        def reset(self, *, seed=None, options=None):
+            resets.append(seed)
+            return super().reset(seed=seed, options=options)
+
+    def make_env(spec):
+        return Watched(envs.make(spec))
+
+    argv = ["train", "bc", *SMALL, *PACE, "--eval-seed", "77", "--out", tmp_path / "run"]
+    assert rlkit_command(*argv, make_env=make_env)[0] == 0
+    assert Record.read(tmp_path / "run").evaluation.seed == 77
+    assert set(resets) == {77, 78}
+    for asked, seeds in (([], {77, 78}), (["--eval-seed", "5"], {5, 6})):
+        resets.clear()
+        assert rlkit_command("evaluate", tmp_path / "run", *asked, make_env=make_env)[0] == 0
+        assert set(resets) == seeds
+    other = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
+    code, _, err = rlkit_command(*other)
+    assert code == 2 and "evaluation.seed: 77 -> 1000000" in err
 
 
 def test_report_puts_runs_side_by_side(rlkit_command, trained, tmp_path):
@@ -267,7 +284,7 @@ def test_a_loaded_policy_scores_what_the_evaluator_measured(trained):
     policy = rlkit.load(trained, member=1)
     env = gymnasium.make("Pendulum-v1")
     for episode, measured in enumerate(evaluations(trained)[-1].returns[1]):
-        obs, _ = env.reset(seed=episode)
+        obs, _ = env.reset(seed=1_000_000 + episode)
         policy.reset()
         total, reward, over = 0.0, 0.0, False
         while not over:
@@ -285,7 +302,24 @@ def test_a_loaded_policy_refuses_other_observations_and_seeds(trained):
 
 def test_load_refuses_modules_that_are_not_agents(trained, tmp_path):
     form = json.loads((trained / "run.json").read_text())
-    for module in ("os", "agents", "agents..bc", "agents.__init__", "rlkit.run", "agents.no_such"):
+    for module in ("os", "agents", "agents..bc", "agents.__init__", "rlkit.runs.run", "agents.no_such"):
         (tmp_path / "run.json").write_text(json.dumps(form | {"module": module}))
         with pytest.raises(InputError, match="module"):
             rlkit.load(tmp_path)
+
+
+def test_evaluate_takes_other_settings_of_the_agent_if_its_networks_stay_as_they_are(rlkit_command, trained):
+    code, out, _ = rlkit_command("evaluate", trained, "--config.learning-rate", "0.5")
+    assert code == 0 and "with other settings than in training: learning_rate: 0.0003 -> 0.5" in out
+    code, _, err = rlkit_command("evaluate", trained, "--config.widths", "4")
+    assert code == 2 and "arrays differ" in err and err.count("\n") == 1
+    code, _, err = rlkit_command("evaluate", trained, "--config.learning-rate", "-1")
+    assert code == 2 and "--config.learning-rate -1.0: must be" in err
+
+
+def test_load_takes_other_settings_of_the_agent(trained):
+    assert rlkit.load(trained, config={"learning_rate": 0.5}).act(np.zeros(3)).shape == (1,)
+    with pytest.raises(InputError, match="config has no setting 'learning_rates'; did you mean learning_rate"):
+        rlkit.load(trained, config={"learning_rates": 0.5})
+    with pytest.raises(InputError, match="takes no goal"):
+        rlkit.load(trained).reset(goal=3.0)

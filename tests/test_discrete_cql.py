@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from agents.discrete_cql import Config, DiscreteCQLState
-from rlkit import loop
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.optim import Net
+from rlkit.training import loop
 from rlkit.types import Box, Discrete, InputError, Spec, Stats, Transitions
 
 STATS = Stats(*(jnp.zeros(n) for n in (1, 1, 0, 0)))
@@ -26,8 +26,8 @@ def learner(config, actions=4):
     [(0.0, (0, 1, 0.5, 2)), (0.1, (0.075, 0.976, 0.352, 0.698)), (1.0, (0.420, 0.604, -0.406, -1.040))],
 )
 def test_the_bandits_values(cql_alpha, expected):
-    """Behaviour (.6, .3, .08, .02), rewards (0, 1, .5, 2); a linear critic of one constant state is a table (card, 7b,
-    whose loss has a half at the squared error, hence twice its weight)."""
+    """Behaviour (.6, .3, .08, .02), rewards (0, 1, .5, 2); a linear critic of one constant state is a table.
+    Expected are the minima of a loss that has a half at the squared error, hence twice its weight."""
     arm = jnp.asarray(np.repeat(np.arange(4), (30, 15, 4, 1)), jnp.int32)
     reward = jnp.array([0, 1, 0.5, 2])[arm]
     batch = Transitions(jnp.ones((50, 1)), arm, reward, jnp.zeros(50), jnp.ones((50, 1)), {})
@@ -113,7 +113,7 @@ def returns(agent, state, episodes=5):
     return np.mean(found)
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_it_balances_from_data_that_mostly_do_not(mesh):
     data = from_episodes(poles(150, seed=100))
     buffer = Buffer.from_episodes(data, Normaliser.fit(data, DataOptions(dataset="poles")))

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_episodes
 
 from agents import dt
 from rlkit import networks
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
-from rlkit.loop import fit
+from rlkit.testing import random_episodes
+from rlkit.training.loop import fit
 from rlkit.types import InputError, Percept, Windows
 
 SMALL = dt.Config(layers=2, heads=2, head_width=4, mlp=16, context=4, batch_size=8, dropout=0.0, warmup=1)

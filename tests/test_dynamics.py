@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.rollouts import DynamicsModel, Known
-from rlkit import uncertainty
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.datasets.episodes import HAS_NEXT, TERMINAL
-from rlkit.dynamics import LOG_VARIANCE, Ensemble, Moves, rollout, scale
+from rlkit.models import rewards
+from rlkit.models.dynamics import LOG_VARIANCE, Ensemble, Moves, rollout, scale
+from rlkit.models.rollouts import DynamicsModel, Known
 
 A, B = np.array([[-0.2, 0.1], [0.0, -0.3]]), np.array([0.3, 0.1])
 NOISE = np.array([0.05, 0.2])
@@ -72,6 +72,7 @@ def test_the_log_variance_keeps_its_bounds_and_its_gradient():
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 def test_a_linear_gaussian_world_is_found_again():
     buffer, seen = buffer_of(linear_gaussian(), ("row",))
     model = Ensemble(3, (32, 32), 2, 3e-3)
@@ -89,7 +90,7 @@ def test_a_linear_gaussian_world_is_found_again():
     net, known = jax.device_get((state.net, state.known.scale))
     rng = np.random.default_rng(1)
     obs, action = rng.uniform(-0.8, 0.8, (2000, 2)).astype(np.float32), rng.uniform(-1, 1, (2000, 1)).astype(np.float32)
-    x = uncertainty.inputs(seen, state.mean, state.std, obs, action)
+    x = rewards.inputs(seen, state.mean, state.std, obs, action)
     found, log_variance, logit = model.predict(net.params, x)
     wanted = obs @ A.T + B * action
     error = np.abs(np.asarray(found.mean(0)) * known.std + known.mean - wanted).mean(0)

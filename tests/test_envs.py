@@ -11,10 +11,20 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 
 import envs
-from envs import brain_stimulation, pendulum
+from envs.toys import brain_stimulation, icu_sepsis, pendulum
+from rlkit.commands.options import EVAL_SEED
 from rlkit.types import InputError
+
+TOY = icu_sepsis.MDP(  # one state, from which every action leads to the end
+    transition=np.array([[[0.0, 1.0]], [[0.0, 1.0]]]),
+    reward=np.array([0.0, 1.0]),
+    start=np.array([1.0, 0.0]),
+    terminal=np.array([False, True]),
+    clinician=np.ones((2, 1)),
+)
 
 
 def spec(**changes) -> str:
@@ -193,6 +203,54 @@ def test_brain_stimulation_rewards_adapting_to_the_patient(tmp_path):
     brain_stimulation.write(tmp_path, days=5)
     data = tmp_path / brain_stimulation.DATASET / "data"
     assert json.loads((data / "metadata.json").read_text())["total_steps"] == 500
+
+
+def start(env: gymnasium.Env, seed: int) -> tuple[bytes, dict]:
+    """Observation of a reset, and the state of the generator that draws the episode's noise from there on."""
+    obs, _ = env.reset(seed=seed)
+    return np.asarray(obs, np.float32).tobytes(), env.unwrapped.np_random.bit_generator.state["state"]
+
+
+@pytest.mark.parametrize(
+    ("make_env", "record", "first", "number"),
+    [
+        (lambda: envs.make(pendulum.ENV), pendulum.record, pendulum.SEED, pendulum.EPISODES),
+        (
+            lambda: envs.make(brain_stimulation.ENV),
+            brain_stimulation.record,
+            brain_stimulation.SEED,
+            brain_stimulation.DAYS,
+        ),
+        (
+            lambda: icu_sepsis.Tabular(TOY),
+            lambda episodes: icu_sepsis.record(TOY, episodes),
+            icu_sepsis.SEED,
+            icu_sepsis.EPISODES,
+        ),
+    ],
+    ids=["pendulum", "brain stimulation", "icu sepsis"],
+)
+def test_no_evaluation_replays_the_start_or_the_noise_of_a_recorded_episode(make_env, record, first, number):
+    """Of a hundred evaluation episodes. In a tabular world many patients start in the same state, so that only the
+    noise can tell."""
+    env = make_env()
+    played = [start(env, EVAL_SEED + i) for i in range(100)]
+    known = [start(env, first + i) for i in range(number)]
+    for episode, (obs, _) in zip(record(3), known, strict=False):  # they are what the recorder began from
+        assert np.asarray(episode["observations"][0], np.float32).tobytes() == obs
+    assert not {str(noise) for _, noise in played} & {str(noise) for _, noise in known}
+    if not isinstance(env.observation_space, Discrete):
+        assert not {obs for obs, _ in played} & {obs for obs, _ in known}
+
+
+def test_the_embedded_recording_begins_where_its_seeds_say_and_no_evaluation_does():
+    _, file = embedded()
+    recorded = {file[f"episode_{number}"]["observations"][0].tobytes() for number in range(len(file))}
+    env = envs.make(pendulum.ENV)
+    assert len(recorded) == pendulum.EPISODES
+    assert not recorded & {start(env, EVAL_SEED + i)[0] for i in range(100)}
+    first, _ = env.reset(seed=pendulum.SEED)
+    np.testing.assert_allclose(file["episode_0"]["observations"][0], first, atol=1e-6)
 
 
 def test_evaluations_in_mazes_take_more_episodes():

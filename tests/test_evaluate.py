@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from rlkit import play
 from rlkit.datasets import DataOptions, Normaliser, from_episodes
-from rlkit.evaluate import Evaluator, score
-from rlkit.play import EvaluationError
-from rlkit.sharding import make_mesh, per_seed
+from rlkit.evaluation import play
+from rlkit.evaluation.evaluate import Evaluator, score
+from rlkit.evaluation.play import EvaluationError
+from rlkit.training.sharding import make_mesh, per_seed
 from rlkit.types import Agent, Percept
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete
 
-from rlkit.datasets import fields, hdf5
+from rlkit.datasets.formats import hdf5
+from rlkit.datasets.untrusted import fields
 from rlkit.types import InputError
 
 # Seven steps; the observation of step i is [i, -i], so that a wrong successor shows.

@@ -20,12 +20,12 @@ from gymnasium.spaces import Discrete
 import envs
 from agents import bc, discrete_cql
 from benchmarks.icu_sepsis import actions, counted, probabilities
-from envs import icu_sepsis
-from envs.icu_sepsis import MDP, deterministic
 from envs.recording import rollout
-from rlkit import loop
+from envs.toys import icu_sepsis
+from envs.toys.icu_sepsis import MDP, deterministic
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.training import loop
 from rlkit.types import InputError
 
 DEATH, SURVIVAL = 2, 3
@@ -197,6 +197,7 @@ def test_counts_know_what_was_tried():
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 def test_cloning_has_the_clinicians_value_and_q_learning_the_optimum(mesh):
     """On the toy, from uniform actions: the least that exact values of trained policies must show."""
     mdp = toy()

@@ -1,15 +1,13 @@
-"""IQL: its losses by hand, its limits, and the point mass."""
+"""IQL: its losses by hand, and its limits."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import point_mass
 import pytest
 
 from agents.iql import Config
-from rlkit import loop
 from rlkit.types import Box, Discrete, InputError, Spec, Stats, Transitions
 
 SPEC = Spec(Box((3,), (-np.inf,) * 3, (np.inf,) * 3), Box((2,), (-1.0,) * 2, (1.0,) * 2), 10)
@@ -119,15 +117,3 @@ def test_the_actors_step_falls_to_zero_over_all_updates_and_the_critics_does_not
 def test_unbounded_actions_are_refused():
     with pytest.raises(InputError, match="iql .*bounded"):
         SMALL.stages(dataclasses.replace(SPEC, action=Box((2,), (-np.inf,) * 2, (np.inf,) * 2)), 1)
-
-
-@pytest.mark.slow
-def test_the_point_mass_is_led_by_its_good_third(mesh):
-    """Measured with two seeds: -4.0; the good controller -4.7, the data -30.1."""
-    config = Config(
-        expectile=0.9, beta=10.0, widths=(128, 128), gamma=point_mass.GAMMA,
-        actor_learning_rate=1e-3, critic_learning_rate=1e-3,
-    )  # fmt: skip
-    stages = config.stages(point_mass.SPEC, 6000)
-    *_, end = loop.fit(stages, *point_mass.data(), (0, 1), log_every=6000, mesh=mesh)
-    assert point_mass.returns(stages[0].learner, end.state).min() > -9

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from rlkit.lock import NAME, RunLock
+from rlkit.runs.lock import NAME, RunLock
 from rlkit.types import InputError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from rlkit.lock import RunLock
+from rlkit.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

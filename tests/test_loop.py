@@ -1,19 +1,21 @@
-"""The loop: how a run is cut into chunks changes no bit of it."""
+"""The loop: how a run is cut into chunks changes no bit of it. At XLA's default level too."""
 
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
-from conftest import random_episodes
 
 from agents.bc import BC, Config
-from rlkit import loop
-from rlkit.buffer import Buffer, stats
+from rlkit.buffer import Buffer, abstract, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
-from rlkit.loop import fit
-from rlkit.sharding import make_mesh
+from rlkit.testing import random_episodes
+from rlkit.training import loop
+from rlkit.training.loop import fit
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Stage
+
+pytestmark = pytest.mark.bits
 
 SEEDS = (3, 4)
 STEPS = 40
@@ -82,6 +84,16 @@ def test_chunks_grow_to_what_fits_and_not_at_once():
     assert loop._Pace(float("inf")).next(1000) == 1000
 
 
+def test_a_seed_alone_has_the_bits_that_it_has_in_a_set(world):
+    """On one device, where seeds take turns."""
+    *_, together = _fit(world)
+    mesh = make_mesh(1, jax.devices()[:1])
+    for number, seed in enumerate(SEEDS):
+        *_, alone = fit(*world, (seed,), log_every=15, mesh=mesh)
+        row = jax.tree.map(lambda leaf: leaf[number : number + 1], together.state)  # noqa: B023
+        assert _bits(alone.state) == _bits(row)
+
+
 def test_a_seed_that_is_not_finite_is_told_from_the_others(world):
     progress = next(iter(_fit(world)))
     spoilt = jax.tree.map(lambda leaf: leaf.at[(1,) + (0,) * (leaf.ndim - 1)].set(np.nan), progress.state.params)
@@ -136,3 +148,19 @@ def test_what_a_stage_is_made_into_is_handed_on_and_a_resumed_run_has_the_same_b
 
 def _bits(tree):
     return [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_no_seed_gets_a_copy_of_the_data(world, devices):
+    """Memory that a chunk allocates beside its inputs and outputs, for four seeds on a million rows."""
+    (stage,), small, moments = world
+    mesh = make_mesh(4, jax.devices()[:devices])
+    large = abstract(stage.learner.spec, 1_000_000, 999_000, ())
+    init_keys, step_keys = jax.eval_shape(lambda: loop._stage_keys(np.arange(4, dtype=np.uint32), 0))
+    state = loop.abstract_state([stage], 0, small, moments, range(4))
+    sums = {"policy/loss": jax.ShapeDtypeStruct((4,), np.float32)}
+    number = jax.ShapeDtypeStruct((), np.int32)
+    program = loop._chunk.lower(stage.learner, mesh, state, sums, large, step_keys, number, number).compile()
+    rows = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(large))
+    assert rows > 30_000_000
+    assert program.memory_analysis().temp_size_in_bytes < rows / 10

@@ -8,7 +8,7 @@ import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
-from rlkit.datasets import names
+from rlkit.datasets.formats import d4rl_names
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ from rlkit.datasets import names
     ],
 )
 def test_families(stem, env, limit):
-    known = names.origin(stem, None)
+    known = d4rl_names.origin(stem, None)
     assert (known.env, known.limit) == (env, limit)
     assert env is not None or known.notes
 
@@ -57,7 +57,7 @@ def test_families(stem, env, limit):
     ],
 )
 def test_environments_that_differ_from_the_registered_ones(stem, id, limit, kwargs):
-    known = names.origin(stem, None)
+    known = d4rl_names.origin(stem, None)
     spec = EnvSpec.from_json(known.env)
     assert (spec.id, spec.max_episode_steps, spec.kwargs) == (id, limit, kwargs)
     assert known.limit == limit and json.loads(known.env)["entry_point"]
@@ -70,13 +70,13 @@ def test_environments_of_gymnasium_are_registered(id):
 
 
 def test_an_environment_that_is_given_overrides_the_name_but_not_the_recorded_time_limit():
-    known = names.origin("pen-v0_expert_clipped", "AdroitHandPenSparse-v1")
+    known = d4rl_names.origin("pen-v0_expert_clipped", "AdroitHandPenSparse-v1")
     assert (known.env, known.limit, known.notes) == ("AdroitHandPenSparse-v1", 100, ())
-    assert names.origin("unknown", "Acrobot-v1").limit == 500
-    assert names.origin("unknown", "AdroitHandDoor-v1").limit == 200
-    assert names.origin("unknown", "Mine-v0").limit is None
+    assert d4rl_names.origin("unknown", "Acrobot-v1").limit == 500
+    assert d4rl_names.origin("unknown", "AdroitHandDoor-v1").limit == 200
+    assert d4rl_names.origin("unknown", "Mine-v0").limit is None
 
 
 def test_faults_of_the_data_are_told_whatever_the_environment():
-    assert "issue 77" in names.origin("antmaze-umaze-v2", "Mine-v0").notes[0]
-    assert "issue 85" in names.origin("maze2d-umaze-sparse-v1", None).notes[0]
+    assert "issue 77" in d4rl_names.origin("antmaze-umaze-v2", "Mine-v0").notes[0]
+    assert "issue 85" in d4rl_names.origin("maze2d-umaze-sparse-v1", None).notes[0]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete
 
-from rlkit.datasets import ogbench, rows
+from rlkit.datasets import rows
+from rlkit.datasets.formats import ogbench
 from rlkit.types import InputError
 
 # Two trajectories of 4 and 3 states: 3 and 2 steps.
@@ -148,7 +149,7 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "x.npz"
     replace(path, "actions", header((7, 10**6)) + bytes(28 * 10**6))
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr("rlkit.datasets.fields.LIMIT", 10**7)
+    monkeypatch.setattr("rlkit.datasets.untrusted.fields.LIMIT", 10**7)
     with pytest.raises(InputError, match="unpacks to 0.0 GiB, more than"):
         read(path)
 

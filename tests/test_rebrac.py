@@ -24,8 +24,10 @@ def data():
 
 
 def state(learner=LEARNER):
+    """A state whose targets are not the networks."""
     first = jax.jit(learner.init)(jax.random.key(0), None, STATS)
-    return first._replace(target_actor=jax.tree.map(lambda x: 3 * x, first.target_actor))
+    targets = jax.tree.map(lambda x: 3 * x, (first.target_actor, first.target_critic))
+    return first._replace(target_actor=targets[0], target_critic=targets[1])
 
 
 def test_the_critics_penalty_by_hand():

@@ -8,39 +8,63 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from rlkit.report import Curve, Row, learning_curve, row, show, table
-from rlkit.statistics import Estimate
+from rlkit.evaluation.statistics import Estimate, estimate
+from rlkit.evaluation.tables import Curve, Row, _draw, learning_curve, row, show, table
 
 ROWS = [
     row("data", [[1.0, 3.0]]),
-    Row("bc", Estimate(12.34, 10, 14, "seeds"), late=Estimate(5, 4, 6, "seeds"), iqm=Estimate(3, 2, 4, "seeds")),
+    Row("bc", Estimate(12.34, 10, 14, "seeds and starts"), late=Estimate(5, 4, 6, "seeds and starts")),
     row("a longer name", [[-100.0], [-300.0]], [[10.0], [30.0]], [[1.0], [2.0]]),
 ]
 
 
 def test_row_makes_its_estimates():
     scores = np.array([[0.0, 2.0], [5.0, 5.0], [5.0, 5.0], [90.0, 90.0]])
-    made = row("x", scores * 10, scores)
-    assert made.returns.value == 252.5 and made.score.value == 25.25 and made.late is None
-    assert made.iqm.value == 5.0 and made.iqm.over == "seeds"
-    assert row("x", scores * 10).iqm.value == 50.0
+    made = row("x", scores * 10, scores, scores + 1)
+    assert made == ("x", estimate(scores * 10), estimate(scores), estimate(scores + 1))
+    assert made.returns.value == 252.5 and made.score.value == 25.25 and made.late.value == 26.25
+    assert row("x", scores)[2:] == (None, None)
 
 
 def test_table_is_aligned_and_says_what_intervals_are_over():
+    # With one degree of freedom t is 12.706: 2 plus or minus 12.706 * 1, 20 plus or minus 12.706 * 10, and so on.
     lines = table(ROWS).splitlines()
     assert len({len(line) for line in lines[:5]}) == 1
-    assert lines[2].startswith("data ") and "2.0 [1.0, 3.0]*" in lines[2]
+    assert lines[2].startswith("data ") and "2.0 [-10.7, 14.7]*" in lines[2] and "**" not in lines[2]
     assert "12.3 [10.0, 14.0]  " in lines[3]
-    assert lines[4].startswith("a longer name  -200.0 [-300.0, -100.0]") and "20.0 [10.0, 30.0]" in lines[4]
-    assert "over seeds" in lines[5] and "(*)" in lines[5]
+    assert lines[4].startswith("a longer name  -200.0 [-1470.6, 1070.6]**") and "20.0 [-107.1, 147.1]**" in lines[4]
     end = lines[0].index("return") + len("return")
-    assert {line[end - 1] for line in (lines[3], lines[4])} == {"]"} and lines[2][end - 1] == "*"
+    assert lines[3][end - 1] == "]" and lines[2][end - 1] == lines[4][end - 1] == "*"
 
 
-def test_columns_without_entries_are_left_out():
-    assert table(ROWS[:1]).splitlines()[0].split("  ")[-1].strip() == "return, IQM"
-    assert "score, last checkpoint" not in table(ROWS[:1])
-    assert "score, IQM" in table(ROWS)
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2, 3), "[95 % t interval] over seeds and starts"),
+        ((1, 3), "[95 % t interval] (*) over episodes alone, of the data or of the only seed"),
+        ((2, 1), "[95 % t interval] (**) over seeds alone"),
+        ((1, 1), "one number each: no interval"),
+    ],
+)
+def test_what_an_interval_is_over_is_said_in_words(shape, words):
+    returns = np.arange(6.0).reshape(2, 3)[: shape[0], : shape[1]]
+    assert table([row("x", returns)]).splitlines()[-1] == words
+    drawn = Terminal()
+    show([row("x", returns)], drawn)
+    assert words.split()[-1] in drawn.getvalue()
+
+
+def test_what_several_intervals_are_over_is_said_once_each():
+    assert table(ROWS).splitlines()[-1] == (
+        "[95 % t interval] over seeds and starts; (*) over episodes alone, of the data or of the only seed; "
+        "(**) over seeds alone"
+    )
+
+
+def test_columns_without_entries_are_left_out_and_none_repeats_another():
+    assert table(ROWS[:1]).splitlines()[0].split() == ["method", "return"]
+    titles = [title for title in table(ROWS).splitlines()[0].split("  ") if title]
+    assert [title.strip() for title in titles] == ["method", "return", "score, last checkpoint", "score, last fifth"]
 
 
 def test_a_single_number_has_no_interval():
@@ -58,7 +82,7 @@ def test_plain_text_to_a_file_and_a_drawn_table_to_a_terminal(monkeypatch):
     show(ROWS, plain)
     show(ROWS, drawn)
     assert plain.getvalue() == table(ROWS) + "\n"
-    assert "─" in drawn.getvalue() and "20.0 [10.0, 30.0]" in drawn.getvalue() and "[95 %" in drawn.getvalue()
+    assert "─" in drawn.getvalue() and "20.0 [-107.1, 147.1]**" in drawn.getvalue() and "[95 %" in drawn.getvalue()
 
 
 def pixels(path) -> np.ndarray:
@@ -67,10 +91,10 @@ def pixels(path) -> np.ndarray:
 
 def curves() -> list[Curve]:
     steps = np.arange(0, 11) * 1000
-    noise = np.random.default_rng(0).normal(size=(11, 3)) * 8
+    noise = np.random.default_rng(0).normal(size=(11, 3, 4)) * 8
     return [
-        Curve("sac-rnd", steps, 90 * (1 - np.exp(-steps / 3000))[:, None] + noise),
-        Curve("bc", steps, np.full((11, 1), 20.0)),
+        Curve("sac-rnd", steps, 90 * (1 - np.exp(-steps / 3000))[:, None, None] + noise),
+        Curve("bc", steps, np.full((11, 1, 4), 20.0)),
     ]
 
 
@@ -89,15 +113,31 @@ def test_learning_curve_draws_curves_bands_and_levels(tmp_path):
 
 
 def test_a_single_evaluation_is_drawn(tmp_path):
-    learning_curve(tmp_path / "one.png", [Curve("bc", [0], [[1.0, 2.0]])], title="", ylabel="return")
+    learning_curve(tmp_path / "one.png", [Curve("bc", [0], [[[1.0, 3.0], [2.0, 2.0]]])], title="", ylabel="return")
     assert (np.abs(pixels(tmp_path / "one.png") - np.array([0, 0x72, 0xB2]) / 255).max(-1) < 0.02).any()
 
 
-@pytest.mark.parametrize("broken", [[], [Curve("x", [0, 1], [[1.0]])], [Curve("x", [0], [1.0])], [Curve("x", [], [])]])
+@pytest.mark.parametrize(
+    "broken", [[], [Curve("x", [0, 1], [[[1.0]]])], [Curve("x", [0], [[1.0]])], [Curve("x", [], [])]]
+)
 def test_wrong_shapes_are_value_errors(tmp_path, broken):
     with pytest.raises(ValueError):
         learning_curve(tmp_path / "x.png", broken, title="")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_band_is_the_interval_of_each_evaluation():
+    from matplotlib.figure import Figure
+
+    returns = np.random.default_rng(0).normal(size=(4, 3, 5))
+    axes = Figure().add_subplot()
+    _draw(axes, Curve("x", np.arange(4), returns), "#0072B2")
+    (band,) = axes.collections
+    drawn = band.get_paths()[0].vertices
+    for step, evaluation in enumerate(returns):
+        found = estimate(evaluation)
+        heights = sorted({y for x, y in drawn if x == step})
+        assert [heights[0], heights[-1]] == pytest.approx([found.low, found.high])
 
 
 def test_a_path_that_cannot_be_written_is_an_os_error(tmp_path):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.rollouts import Known, Rollouts, RolloutState, World
 from rlkit.acting import Reactive
-from rlkit.dynamics import Scale
+from rlkit.models.dynamics import Scale
+from rlkit.models.rollouts import Known, Rollouts, RolloutState, World
 from rlkit.types import Box, Spec, Transitions
 
 SPEC = Spec(Box((1,), (-np.inf,), (np.inf,)), Box((1,), (-1.0,), (1.0,)), 10)

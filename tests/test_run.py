@@ -9,9 +9,21 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from rlkit import plain
-from rlkit.run import DataRecord, EvaluationRecord, Place, Record, Reference, Run, claim, evaluations
-from rlkit.statistics import Estimate
+from rlkit.evaluation.statistics import Estimate
+from rlkit.runs import serialization
+from rlkit.runs.run import (
+    DataRecord,
+    EvaluationRecord,
+    Position,
+    Record,
+    Reference,
+    Run,
+    claim,
+    diverged,
+    evaluations,
+    evaluations_by_goal,
+    lines,
+)
 from rlkit.types import Box, Discrete, InputError, Spec
 
 
@@ -40,13 +52,13 @@ class Outer:
     ],
 )
 def test_plain_data_survive_the_way_through_strict_json(value):
-    text = plain.dumps(value)
-    assert plain.decode(Outer, json.loads(text, parse_constant=pytest.fail), "x") == value
+    text = serialization.dumps(value)
+    assert serialization.decode(Outer, json.loads(text, parse_constant=pytest.fail), "x") == value
 
 
 def test_float32_survives_exactly():
     values = np.array([1 / 3, 1e-42, np.inf, np.pi], np.float32)
-    back = plain.decode(tuple[float, ...], json.loads(plain.dumps(values)), "x")
+    back = serialization.decode(tuple[float, ...], json.loads(serialization.dumps(values)), "x")
     assert np.array(back, np.float32).tobytes() == values.tobytes()
 
 
@@ -59,20 +71,28 @@ def test_float32_survives_exactly():
         ({"beta": True}, r"x.beta: true is not float"),
         ({"pair": [1]}, r"x.pair: \[1\] is not"),
         ({"pair": ["1", "x"]}, r'x.pair\[0\]: "1" is not int'),
-        ({"inner": {"low": 1}}, r"x.inner: unknown keys \[\], missing keys \['names'\]"),
+        ({"inner": {"names": []}}, r"x.inner: unknown keys \[\], missing keys \['low'\]"),
         ({"inner": 3}, r"x.inner: expected an object"),
         ({"space": {"n": 1.5}}, r"x.space"),
     ],
 )
 def test_decoding_is_strict_and_names_the_place(change, message):
-    form = plain.encode(Outer(Inner(0.0))) | change
+    form = serialization.encode(Outer(Inner(0.0))) | change
     with pytest.raises(InputError, match=message):
-        plain.decode(Outer, form, "x")
+        serialization.decode(Outer, form, "x")
+
+
+def test_what_an_older_version_did_not_write_has_its_default():
+    assert serialization.decode(Outer, {"inner": {"low": 1.0}}, "x") == Outer(Inner(1.0))
+    older, newer = {"a": 1, "spec": {"n": 2}}, {"a": 1, "b": 3, "spec": {"n": 2, "scale": 1.0}}
+    assert serialization.differences(older, newer, additions=False) == []
+    assert len(serialization.differences(older, newer)) == 2
+    assert serialization.differences({"a": 2}, newer, additions=False) == ["a: 2 -> 1"]
 
 
 def test_what_is_not_plain_is_not_written(tmp_path):
     with pytest.raises(TypeError, match="object"):
-        plain.write_json(tmp_path / "x.json", {"a": object()})
+        serialization.write_json(tmp_path / "x.json", {"a": object()})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,11 +111,11 @@ def record():
         seeds=(0, 1),
         log_every=10,
         eval_every=20,
-        data=DataRecord("x-v0", "ab12", 3, 60, 63, MEAN, MEAN, {}, {}, {"normalise": "none", "data_root": "/here"}),
+        data=DataRecord("x-v0", "ab12", 3, 60, 63, MEAN, {}, {}, {"normalise": "none", "data_root": "/here"}),
         spec=Spec(Box((1,), (-np.inf,), (np.inf,)), Discrete(2), 20),
         normaliser={"obs_mean": [0.0]},
         stats={"obs_mean": (0.5,), "obs_std": (float(np.float32(1 / 3)),), "action_mean": (), "action_std": ()},
-        evaluation=EvaluationRecord("Pendulum-v1", 10, 0),
+        evaluation=EvaluationRecord("Pendulum-v1", 10, 1_000_000),
         reference=Reference(0.0, 100.0, "a table"),
         versions={"jax": "0.10.2"},
         device="1 x cpu",
@@ -108,8 +128,18 @@ def test_a_record_reads_back_equal(tmp_path, record):
     assert Record.read(tmp_path / "run") == record
 
 
+def test_a_record_of_the_first_versions_is_readable(tmp_path, record):
+    form = serialization.encode(record)
+    form["data"]["iqm"] = serialization.encode(MEAN)
+    form["evaluation"]["seed"] = 0
+    serialization.write_json(tmp_path / "run.json", form)
+    first = dataclasses.replace(record, evaluation=EvaluationRecord("Pendulum-v1", 10, 0))
+    assert Record.read(tmp_path) == first
+    assert record.differences(first) == ["evaluation.seed: 1000000 -> 0"]
+
+
 def test_another_format_is_refused_before_its_keys_are_looked_at(tmp_path, record):
-    plain.write_json(tmp_path / "run.json", plain.encode(record) | {"format": 2, "new": 1})
+    serialization.write_json(tmp_path / "run.json", serialization.encode(record) | {"format": 2, "new": 1})
     with pytest.raises(InputError, match="format 2; this version reads format 1"):
         Record.read(tmp_path)
 
@@ -162,36 +192,72 @@ def test_claim(tmp_path, record):
     assert not new.exists()
 
 
-def _log(run, places):
-    for place in places:
-        run.metrics(place, {"loss": np.array([place.updates, 0.1], np.float32)})
-        run.evaluation(place, np.ones((2, 3)) * place.updates, np.ones((2, 3), np.int64))
+def _log(run, positions):
+    for position in positions:
+        run.metrics(position, {"loss": np.array([position.updates, 0.1], np.float32)})
+        run.evaluation(position, np.ones((1, 2, 3)) * position.updates, np.ones((1, 2, 3), np.int64))
 
 
 def test_going_on_drops_what_was_logged_after_the_checkpoint_and_torn_lines(tmp_path, record):
-    places = [Place(0, 5, 5), Place(0, 10, 10), Place(1, 0, 10), Place(1, 5, 15)]
+    positions = [Position(0, 5, 5), Position(0, 10, 10), Position(1, 0, 10), Position(1, 5, 15)]
     with Run(tmp_path / "straight", record) as run:
         run.begin(None)
-        _log(run, places)
+        _log(run, positions)
     with Run(tmp_path / "cut", record) as run:
         run.begin(None)
-        _log(run, places)
+        _log(run, positions)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"stage": 1, "st')
     with Run(tmp_path / "cut", record) as run:
-        run.begin(places[1])
-        assert [evaluated.place for evaluated in evaluations(run.folder)] == places[:2]
-        _log(run, places[2:])
+        run.begin(positions[1])
+        assert [evaluated.position for evaluated in evaluations(run.folder)] == positions[:2]
+        _log(run, positions[2:])
     straight, cut = (tmp_path / name / "metrics.jsonl" for name in ("straight", "cut"))
     assert cut.read_bytes() == straight.read_bytes()
-    assert [evaluated.place for evaluated in evaluations(run.folder)] == places
+    assert [evaluated.position for evaluated in evaluations(run.folder)] == positions
     assert evaluations(run.folder)[-1].returns.tolist() == [[15.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("returns", "lengths"),
+    [
+        ([[1.0, 2.0], [3.0]], [[1, 1], [1]]),
+        ([[1.0, 2.0]], [[1, 1]]),
+        ([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[1, 1], [1, 1]]),
+        ([1.0, 2.0], [1, 1]),
+        ("x", [[1]]),
+    ],
+)
+def test_evaluations_of_other_seeds_or_episodes_are_refused(tmp_path, record, returns, lengths):
+    with Run(tmp_path, record) as run:
+        run.begin(None)
+        _log(run, [Position(0, 5, 5)])
+    line = {"stage": 0, "step": 10, "updates": 10, "returns": returns, "lengths": lengths}
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(serialization.dumps(line) + "\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl: .*evaluation"):
+        evaluations(tmp_path)
+
+
+def test_the_folder_says_which_seeds_diverged(tmp_path, record):
+    assert diverged(tmp_path) == set()
+    with Run(tmp_path, record) as run:
+        run.begin(None)
+        run.metrics(Position(0, 5, 5), {"loss": np.array([1.0, 2.0]), "q": np.array([3.0, 4.0])})
+        assert diverged(tmp_path) == set()
+        run.metrics(Position(0, 10, 10), {"loss": np.array([1.0, np.nan]), "q": np.array([3.0, np.nan])})
+    assert diverged(tmp_path) == {1}
+    with Run(tmp_path, record) as run:
+        run.begin(Position(0, 10, 10))
+        assert run.diverged == {1}
+        run.begin(Position(0, 5, 5))
+        assert run.diverged == diverged(tmp_path) == set()
 
 
 def test_a_new_start_drops_everything_logged_before(tmp_path, record):
     with Run(tmp_path, record) as run:
         run.begin(None)
-        _log(run, [Place(0, 5, 5)])
+        _log(run, [Position(0, 5, 5)])
     with Run(tmp_path, record) as run:
         run.begin(None)
         assert evaluations(tmp_path) == []
@@ -208,7 +274,7 @@ def test_a_logger_that_fails_is_dropped_and_the_run_goes_on(tmp_path, record, ca
     monkeypatch.syspath_prepend(tmp_path)
     with Run(tmp_path / "run", record, wandb=True) as run:
         run.begin(None)
-        _log(run, [Place(0, 5, 5), Place(0, 10, 10)])
+        _log(run, [Position(0, 5, 5), Position(0, 10, 10)])
     assert len(evaluations(tmp_path / "run")) == 2
     assert capsys.readouterr().err.count("WeightsAndBiases failed and is off from here on: no network") == 1
 
@@ -217,3 +283,19 @@ def test_wandb_that_is_not_installed_is_named(tmp_path, record, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with Run(tmp_path, record, wandb=True) as run, pytest.raises(InputError, match="rlkit-jax.wandb"):
         run.begin(None)
+
+
+def test_each_goal_has_a_line_and_the_first_is_the_score(tmp_path, record):
+    position, returns = Position(0, 5, 5), np.arange(12.0).reshape(2, 2, 3)
+    with Run(tmp_path / "run", record) as run:
+        run.begin(None, 2)
+        run.evaluation(position, returns, np.ones(returns.shape, np.int64), ["3600", "1800"])
+    assert [line["goal"] for line in lines(tmp_path / "run" / "metrics.jsonl")] == ["3600", "1800"]
+    by_goal = evaluations_by_goal(tmp_path / "run")
+    np.testing.assert_array_equal(by_goal["1800"][0].returns, returns[1])
+    np.testing.assert_array_equal(evaluations(tmp_path / "run")[0].returns, returns[0])
+    for goals, evaluated, kept in ((2, True, 2), (3, False, 0)):  # of three goals one is missing: all are asked anew
+        with Run(tmp_path / "run", record) as run:
+            run.begin(position, goals)
+            assert run.evaluated == evaluated
+        assert len(list(lines(tmp_path / "run" / "metrics.jsonl"))) == kept

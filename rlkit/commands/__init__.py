@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlkit.commands import options
-from rlkit.interrupts import Stop
+from rlkit.runs.stopping import Stop
 from rlkit.types import InputError, RunError
 
 

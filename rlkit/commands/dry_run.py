@@ -1,4 +1,8 @@
-"""``--dry-run``: what would be run, how large it is, and the memory that it takes."""
+"""``--dry-run``: what would be run, how large it is, and the memory that it takes.
+
+The data's memory is that of the Buffer. No more of them is in memory at once: columns go from the cache to the device a
+block at a time (rlkit.datasets.blocks). benchmarks/memory.py compares the figure with the peak of training.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from rlkit import plain
-from rlkit.checkpoint import size
-from rlkit.loop import abstract_state
 from rlkit.optim import Net
+from rlkit.runs import serialization
+from rlkit.runs.checkpoint import size
+from rlkit.training.loop import abstract_state
 from rlkit.types import Stage
 
 if TYPE_CHECKING:
-    from rlkit.commands.train import Job
+    from rlkit.runs.job import Job
 
 
 def describe(job: Job) -> str:
@@ -24,7 +28,7 @@ def describe(job: Job) -> str:
     settings = {name: getattr(record, name) for name in ("agent", "preset", "config", "steps", "seeds")}
     settings |= {name: getattr(record, name) for name in ("log_every", "eval_every", "evaluation", "reference")}
     settings |= {"data": {"steps": record.data.steps, **record.data.options}, "device": record.device}
-    lines = [plain.pretty(settings)]
+    lines = [serialization.pretty(settings)]
     held = []
     for number, stage in enumerate(job.stages):
         state = abstract_state(job.stages, number, job.buffer, job.stats, record.seeds[:1])

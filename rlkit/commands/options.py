@@ -17,8 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from rlkit import __version__
+from rlkit import __version__, ranges
 from rlkit.datasets.options import DataOptions
+from rlkit.ranges import Count, Range, Seed, Whole
+from rlkit.runs import registry
 from rlkit.types import InputError, Preset
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ import tyro
 from tyro.conf import Positional
 
 C = TypeVar("C")
+Seconds = Annotated[float, Range("[0, inf]")]
 Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
 COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",
@@ -37,6 +40,7 @@ COMMANDS = {
     "data": "List, describe or check datasets",
 }
 HELP = ("-h", "--help")
+EVAL_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,11 @@ class TrainOptions(Generic[C]):
     data: Annotated[DataOptions, tyro.conf.arg(name="")]
     agent: Hidden = ""
     module: Hidden = ""
-    steps: int = 100_000
+    steps: Count = 100_000
     """Updates of the last stage; the stages before it have theirs in the config."""
-    seeds: int = 1
+    seeds: Count = 1
     """Copies to train side by side, with the seeds SEED, SEED + 1, ..."""
-    seed: int = 0
+    seed: Seed = 0
     """First seed."""
     out: Path | None = None
     """Run directory. Default: runs/AGENT-DATASET-TIME."""
@@ -61,20 +65,23 @@ class TrainOptions(Generic[C]):
     resume: Literal["auto", "never", "must"] = "never"
     """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start
     anew."""
-    eval_every: int | None = None
+    eval_every: Count | None = None
     """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
-    eval_episodes: int | None = None
+    eval_episodes: Whole | None = None
     """Episodes of each evaluation; 0 trains without. Default: 10, and 100 in mazes."""
-    log_every: int | None = None
+    eval_seed: Seed = EVAL_SEED
+    """Episode i of every evaluation is reset with EVAL-SEED + i. The default is far from the seeds of recordings, so
+    that no policy is scored on the starts of its own training data."""
+    log_every: Count | None = None
     """Updates between lines of metrics. Default: a fifth of EVAL-EVERY."""
-    time_limit: float | None = None
+    time_limit: Seconds | None = None
     """Seconds after which to stop with a checkpoint and exit code 75, to be continued with --resume auto."""
-    watchdog: float = 600.0
+    watchdog: Seconds = 600.0
     """Seconds without a sign of life, of the device in a chunk of training or of the environment in an evaluation,
     after which an evaluation counts as failed, or the run ends with exit code 70; 0 waits for ever."""
-    q_limit: float | None = None
-    """Largest |Q| that is credible; a seed beyond it has diverged. Default: 100 times the largest |reward| times the
-    steps of the longest episode. inf checks for NaN and infinity alone."""
+    q_limit: Annotated[float, Range("(0, inf]")] | None = None
+    """Largest |Q| that is credible; a seed beyond it has diverged. Default: 100 times what the steps of the longest
+    episode can add up to, rewards and what the method adds to them. inf checks for NaN and infinity alone."""
     dry_run: bool = False
     """Print what would be run, its size and the memory it takes, and stop."""
     wandb: bool = False
@@ -82,16 +89,20 @@ class TrainOptions(Generic[C]):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(Generic[C]):
     """Evaluate the last checkpoint of a run in the run's environment, and print the scores."""
 
     command: ClassVar[str] = "evaluate"
     run: Positional[Path]
-    """Run directory."""
-    episodes: int | None = None
+    """Run directory. With it, --help lists the agent's settings too: those that leave its networks as they are, such as
+    what it is asked for, can be others than in training."""
+    config: C
+    episodes: Count | None = None
     """Episodes for each seed of the run. Default: as in training."""
-    seed: int | None = None
-    """Seed of the environments. Default: as in training."""
+    eval_seed: Seed | None = None
+    """Episode i is reset with EVAL-SEED + i. Default: as in training."""
+    agent: str | None = None
+    """module:Config, for an agent in a module of your own, as in training."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +158,16 @@ Asked = TrainOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataLis
 def parse(argv: Sequence[str], world: World) -> Asked | str:
     """The options that ``argv`` gives, or the text to print for a general --help.
 
-    Raises InputError for an unknown command, agent or preset; tyro exits with code 2 for a wrong option.
+    Raises InputError for an unknown command, agent or preset, or a number that is out of its range; tyro exits with
+    code 2 for an option that it cannot read.
     """
+    asked = _parse(argv, world)
+    if not isinstance(asked, str):
+        ranges.check_options(asked)
+    return asked
+
+
+def _parse(argv: Sequence[str], world: World) -> Asked | str:
     if not argv or argv[0] in HELP:
         return _listing("rlkit COMMAND ...", COMMANDS, "rlkit COMMAND --help tells more.")
     if argv[0] == "--version":
@@ -159,32 +178,59 @@ def parse(argv: Sequence[str], world: World) -> Asked | str:
     if command == "data":
         named = {"list": DataList, "show": DataShow, "check": DataCheck}
         return tyro.extras.subcommand_cli_from_dict(named, args=rest, prog="rlkit data", description=COMMANDS["data"])
-    kinds = {kind.command: kind for kind in (EvaluateOptions, ReportOptions, VerifyOptions)}
+    if command == "evaluate":
+        return _parse_evaluate(rest)
+    kinds = {kind.command: kind for kind in (ReportOptions, VerifyOptions)}
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
 
 
 def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
+    entries = registry.installed() | dict(world.agents)
     if not argv or argv[0] in HELP:
-        summaries = {name: entry.summary for name, entry in world.agents.items()}
-        return _listing("rlkit train AGENT [OPTIONS]", summaries, "rlkit train AGENT --help lists an agent's options.")
-    name, rest = _known("agent", argv[0], world.agents), argv[1:]
+        summaries = {name: entry.summary for name, entry in entries.items()}
+        hint = (
+            "rlkit train AGENT --help lists an agent's options. An agent in a file of yours is named as module:Config."
+        )
+        return _listing("rlkit train AGENT [OPTIONS]", summaries, hint)
+    name, rest = argv[0], argv[1:]
     if set(HELP) & set(rest):
         for slow in ("optax", "rlkit.networks"):
             sys.modules.setdefault(slow, _Deferred(slow))
-    module = importlib.import_module(world.agents[name].module)
+    if registry.is_typed(name):
+        method, summary = registry.typed(name), f"The agent {name}"
+    else:
+        entry = entries[_known("agent", name, entries)]
+        method, summary = registry.named(entry.module), entry.summary
     default = TrainOptions(
-        config=module.Config(), data=DataOptions(_default_dataset(world)), agent=name, module=module.__name__
+        config=method.config(), data=DataOptions(_default_dataset(world)), agent=name, module=method.module
     )
-    if chosen := _preset_in(rest):
-        preset = module.PRESETS[_known("preset", chosen, module.PRESETS)]
+    if chosen := _value_of("--preset", rest):
+        preset = method.presets[_known("preset", chosen, method.presets)]
         data = dataclasses.replace(default.data, **preset.data)
         default = dataclasses.replace(default, config=preset.config, steps=preset.steps, data=data, preset=chosen)
     return tyro.cli(
-        TrainOptions[module.Config],
+        TrainOptions[method.config],
         args=rest,
         default=default,
         prog=f"rlkit train {name}",
-        description=f"{world.agents[name].summary}\n\n{_presets(module.PRESETS)}",
+        description=f"{summary}\n\n{_presets(method.presets)}",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
+    """The run is read first: its agent's Config, with the values that it was trained with, says what can be given."""
+    folder = next((word for word in argv if (Path(word) / "run.json").is_file()), None)
+    config = None
+    if folder is not None:
+        from rlkit.runs.run import Record, recorded_config
+
+        config = recorded_config(Record.read(Path(folder)), _value_of("--agent", argv))
+    return tyro.cli(
+        EvaluateOptions[type(config)],
+        args=argv,
+        default=EvaluateOptions(run=Path(folder) if folder else tyro.MISSING, config=config),
+        prog="rlkit evaluate",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
 
@@ -205,11 +251,11 @@ def _default_dataset(world: World) -> str:
     return found[0].parent.parent.relative_to(world.datasets).as_posix() if found else tyro.MISSING
 
 
-def _preset_in(argv: Sequence[str]) -> str | None:
-    # before the rest is read, since a preset changes the defaults
-    parser = argparse.ArgumentParser(prog="rlkit train", add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset")
-    return parser.parse_known_args(argv)[0].preset
+def _value_of(option: str, argv: Sequence[str]) -> str | None:
+    """What ``option`` is given, before the rest is read: it says what else there is to be read."""
+    parser = argparse.ArgumentParser(prog="rlkit", add_help=False, allow_abbrev=False)
+    parser.add_argument(option, dest="value")
+    return parser.parse_known_args(argv)[0].value
 
 
 def _presets(presets: Mapping[str, Preset]) -> str:

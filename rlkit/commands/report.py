@@ -9,61 +9,73 @@ from typing import Any
 
 import numpy as np
 
-from rlkit import plain, report
 from rlkit.commands import World
 from rlkit.commands.options import ReportOptions
-from rlkit.evaluate import score
-from rlkit.report import Curve, Row
-from rlkit.run import Evaluated, Record, evaluations, final_metrics
-from rlkit.statistics import Estimate, estimate, last_fifth
+from rlkit.evaluation import tables
+from rlkit.evaluation.evaluate import score
+from rlkit.evaluation.statistics import Estimate, estimate, last_fifth
+from rlkit.evaluation.tables import Curve, Row
+from rlkit.runs import serialization
+from rlkit.runs.run import Evaluated, Record, diverged, evaluations_by_goal, final_metrics
 from rlkit.types import InputError, RunError
 
 
 def run(options: ReportOptions, world: World) -> int:
     """Print one table of the runs, the data first; with ``--out`` write it and the learning curves there."""
-    records = [Record.read(folder) for folder in options.runs]
-    found = [_sound(evaluations(folder)) for folder in options.runs]
-    for folder, evaluated in zip(options.runs, found, strict=True):
-        if not evaluated:
+    labels, records, found = [], [], []
+    run_records = [Record.read(folder) for folder in options.runs]
+    for folder, record, label in zip(options.runs, run_records, _labels(options.runs, run_records), strict=True):
+        by_goal = evaluations_by_goal(folder)
+        if not by_goal:
             raise InputError(f"{folder} has no evaluations to report")
-    labels = _labels(options.runs, records)
+        for goal, every in by_goal.items():
+            sound = _sound(every, diverged(folder))
+            if not sound:
+                raise InputError(f"{folder}: every seed diverged, so there is nothing to report")
+            labels.append(label_of(label, goal))
+            records.append(record)
+            found.append(sound)
     data = {record.data.name: record for record in records}
     rows = [data_row(record, "data" if len(data) == 1 else f"data ({name})") for name, record in data.items()]
     rows += [_run_row(label, record, one) for label, record, one in zip(labels, records, found, strict=True)]
     headings = [heading(record) for record in data.values()]
     print(*headings, sep="\n")
-    report.show(rows)
+    tables.show(rows)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        plain.write_text(options.out / "table.txt", "\n".join([*headings, report.table(rows), ""]))
+        serialization.write_text(options.out / "table.txt", "\n".join([*headings, tables.table(rows), ""]))
         _draw(options.out / "curve.png", labels, records, found)
     return 0
 
 
 def conclude(folder: Path) -> None:
     """Write result.json and curve.png from what the run in ``folder`` has logged, and print its table."""
-    record, every = Record.read(folder), evaluations(folder)
-    found = _sound(every)
+    record, by_goal = Record.read(folder), evaluations_by_goal(folder)
+    lost = diverged(folder)
+    sound = {goal: _sound(every, lost) for goal, every in by_goal.items()}
+    found = next(iter(sound.values()), [])
     data = data_row(record)
     result: dict[str, Any] = {"updates": sum(steps for _, steps in record.stages), "data": data._asdict()}
     result["metrics"] = final_metrics(folder)
     rows = [data]
     if found:
-        rows.append(_run_row(record.agent, record, found))
+        rows += [_run_row(label_of(record.agent, goal), record, one) for goal, one in sound.items()]
         late = estimate(_last_fifth(found))
-        seeds = every[-1].returns.mean(1)  # NaN where one diverged
-        result |= {"run": {**rows[-1]._asdict(), "late_returns": late, "returns_by_seed": seeds}}
+        episodes = next(iter(by_goal.values()))[-1].returns  # NaN for the seeds that diverged
+        result |= {"run": {**rows[1]._asdict(), "late_returns": late, "episode_returns": episodes}}
+        result |= {"further_goals": [row._asdict() for row in rows[2:]]} if len(rows) > 2 else {}
     try:
-        plain.write_json(folder / "result.json", result)
+        serialization.write_json(folder / "result.json", result)
     except OSError as error:
         raise RunError(
             f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
         ) from error
     print(heading(record))
-    report.show(rows)
+    tables.show(rows)
     if found:
         try:
-            _draw(folder / "curve.png", [record.agent], [record], [found])
+            labels = [label_of(record.agent, goal) for goal in sound]
+            _draw(folder / "curve.png", labels, [record] * len(labels), list(sound.values()))
         except (
             ImportError,
             OSError,
@@ -73,12 +85,18 @@ def conclude(folder: Path) -> None:
             print(f"rlkit: the learning curve could not be drawn: {error}", file=sys.stderr)
 
 
-def _sound(found: Sequence[Evaluated]) -> list[Evaluated]:
-    """The evaluations without the seeds that diverged before the last one; none if all have."""
+def _sound(found: Sequence[Evaluated], lost: set[int]) -> list[Evaluated]:
+    """The evaluations without the seeds that diverged, those in ``lost`` or before the last one; none if all have."""
     if not found:
         return []
     sound = np.isfinite(found[-1].returns).all(1)
+    sound[list(lost)] = False
     return [one._replace(returns=one.returns[sound], lengths=one.lengths[sound]) for one in found if sound.any()]
+
+
+def label_of(agent: str, goal: str) -> str:
+    """What a row or a curve is called: the agent, and what it was asked for."""
+    return f"{agent}, asked for {goal}" if goal else agent
 
 
 def heading(record: Record) -> str:
@@ -94,23 +112,24 @@ def data_row(record: Record, label: str = "data") -> Row:
     """The line of the data that a run was trained on."""
     data = record.data
     scores = _scaled(record, data.mean_return)
-    return Row(label, data.mean_return, scores, None, _scaled(record, data.iqm) or data.iqm)
+    return Row(label, data.mean_return, scores)
 
 
 def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray | None = None) -> Row:
-    """The line of [S, episodes] returns; ``late`` are those over the last fifth of training."""
+    """The line of [S, episodes] returns of the seeds that did not diverge; ``late`` are those over the last fifth of
+    training."""
+    seeds, sound = len(record.seeds), len(returns)
+    label = label if sound == seeds else f"{label} ({seeds - sound} of {seeds} seeds diverged)"
     scores = _scores(record, returns)
-    return report.row(label, returns, scores, None if late is None or scores is None else _scores(record, late))
+    return tables.row(label, returns, scores, None if late is None or scores is None else _scores(record, late))
 
 
 def _run_row(label: str, record: Record, found: Sequence[Evaluated]) -> Row:
-    seeds, sound = len(record.seeds), len(found[-1].returns)
-    label = label if sound == seeds else f"{label} ({seeds - sound} of {seeds} seeds diverged)"
     return score_row(label, record, found[-1].returns, _last_fifth(found))
 
 
 def _last_fifth(found: Sequence[Evaluated]) -> np.ndarray:
-    return last_fifth([evaluated.place.step for evaluated in found], [evaluated.returns for evaluated in found])
+    return last_fifth([evaluated.position.step for evaluated in found], [evaluated.returns for evaluated in found])
 
 
 def _scores(record: Record, returns: np.ndarray) -> np.ndarray | None:
@@ -140,8 +159,8 @@ def _draw(path: Path, labels: Sequence[str], records: Sequence[Record], found: S
 
     curves = []
     for label, record, evaluated in zip(labels, records, found, strict=True):
-        means = np.array([one.returns.mean(1) for one in evaluated])
-        curves.append(Curve(label, [one.place.step for one in evaluated], shown(record, means)))
+        returns = np.array([one.returns for one in evaluated])
+        curves.append(Curve(label, [one.position.step for one in evaluated], shown(record, returns)))
     levels = {f"data ({record.data.name})": float(shown(record, record.data.mean_return.value)) for record in records}
     title = ", ".join(dict.fromkeys(record.data.name for record in records))
-    report.learning_curve(path, curves, title=title, ylabel="normalised score" if scored else "return", levels=levels)
+    tables.learning_curve(path, curves, title=title, ylabel="normalised score" if scored else "return", levels=levels)

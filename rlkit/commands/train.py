@@ -1,4 +1,4 @@
-"""``rlkit train AGENT``: data in, a run directory out. What happens while it trains is in rlkit.commands.training."""
+"""``rlkit train AGENT``: data in, a run directory out. What happens while it trains is in rlkit.runs.trainer."""
 
 from __future__ import annotations
 
@@ -6,41 +6,32 @@ import functools
 import platform
 import sys
 import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer, loggers, plain, statistics
+from rlkit import buffer, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import World, dry_run
 from rlkit.commands.options import TrainOptions
 from rlkit.commands.report import conclude
-from rlkit.commands.training import train
-from rlkit.compilation import keep_compiled
 from rlkit.datasets import Episodes, Normaliser, check_env, labels, load, spaces
 from rlkit.datasets import spec as spec_of
-from rlkit.interrupts import Guard
-from rlkit.lock import RunLock
-from rlkit.run import DataRecord, EvaluationRecord, Record, Reference, Run, claim, finished
-from rlkit.types import InputError, Stage, Stats
+from rlkit.evaluation import statistics
+from rlkit.ranges import Seed
+from rlkit.runs import loggers, serialization
+from rlkit.runs.job import Job
+from rlkit.runs.lock import RunLock
+from rlkit.runs.run import DataRecord, EvaluationRecord, Record, Reference, Run, claim, finished
+from rlkit.runs.stopping import Guard
+from rlkit.runs.trainer import train
+from rlkit.training.compilation import keep_compiled
+from rlkit.types import InputError
 
 PACKAGES = ("rlkit-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium", "mujoco")
-
-
-class Job(NamedTuple):
-    """All that a run needs, before anything is written. ``make_env`` is None where there is nothing to evaluate in."""
-
-    record: Record
-    stages: tuple[Stage, ...]
-    buffer: Buffer
-    stats: Stats
-    normaliser: Normaliser
-    make_env: Callable[[], gymnasium.Env] | None
 
 
 def run(options: TrainOptions, world: World) -> int:
@@ -72,6 +63,11 @@ def run(options: TrainOptions, world: World) -> int:
     return 1 if faults else 0
 
 
+def resolve(options: TrainOptions, world: World) -> Record:
+    """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
+    return _prepare(options, world).record
+
+
 def _prepare(options: TrainOptions, world: World) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
     log_every, eval_every = _intervals(options)
@@ -90,11 +86,11 @@ def _prepare(options: TrainOptions, world: World) -> Job:
     evaluation = None
     if env:
         count = options.eval_episodes or world.episodes(env.spec.id if env.spec else "")
-        evaluation = EvaluationRecord(env_spec, count, seed=0)
+        evaluation = EvaluationRecord(env_spec, count, seed=options.eval_seed)
     record = Record(
         agent=options.agent,
         module=options.module,
-        config=plain.encode(options.config),
+        config=serialization.encode(options.config),
         preset=options.preset,
         steps=options.steps,
         stages=tuple((stage.name, stage.steps) for stage in stages),
@@ -148,13 +144,11 @@ def _reference(episodes: Episodes, env: gymnasium.Env | None, world: World) -> R
 
 
 def _intervals(options: TrainOptions) -> tuple[int, int]:
-    """(log_every, eval_every), where not given so that the one divides the other. InputError for impossible numbers."""
-    least = {"steps": 1, "seeds": 1, "seed": 0, "eval_episodes": 0, "eval_every": 1, "log_every": 1}
-    least |= {"time_limit": 0, "watchdog": 0, "q_limit": 0}
-    for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and value < low:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {low}")
+    """(log_every, eval_every), where not given so that the one divides the other. InputError for numbers that do not go
+    together."""
+    last_seed = options.seed + options.seeds - 1
+    if last_seed not in ranges.find(Seed):
+        raise InputError(f"--seeds {options.seeds}: the last seed, {last_seed}, must be {ranges.find(Seed)}")
     log_every = options.log_every
     eval_every = options.eval_every or max(options.steps // 20, 1)
     if log_every is None:
@@ -188,8 +182,7 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         steps=episodes.report.used,
         rows=len(episodes.flags),
         mean_return=statistics.estimate(returns),
-        iqm=statistics.estimate(returns, statistics.iqm),
-        observation_space=plain.encode(spaces.to_json(episodes.observation_space)),
-        action_space=plain.encode(spaces.to_json(episodes.action_space)),
-        options=plain.encode(options.data),
+        observation_space=serialization.encode(spaces.to_json(episodes.observation_space)),
+        action_space=serialization.encode(spaces.to_json(episodes.action_space)),
+        options=serialization.encode(options.data),
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlkit import integrity, plain
 from rlkit.commands import World
 from rlkit.commands.options import VerifyOptions
-from rlkit.run import Record, lines
+from rlkit.runs import integrity, serialization
+from rlkit.runs.run import Record, lines
 from rlkit.types import InputError
 
 SOUND = "sound"
@@ -33,7 +33,7 @@ def _readable(folder: Path) -> dict[str, str]:
     readers = {
         "run.json": lambda path: Record.read(path.parent),
         "metrics.jsonl": lambda path: list(lines(path)),
-        "result.json": plain.read_json,
+        "result.json": serialization.read_json,
     }
     found = {}
     for name, read in readers.items():

@@ -1,23 +1,25 @@
 """The two doors between raw values and what agents see: the dataset's and the environment's use the same numbers.
 
 Also what an agent is built for (`spec`), and whether an environment is the one that the data come from (`check_env`).
+Those look at gymnasium's spaces and import it themselves: a machine that only trains may not have it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from rlkit import types
-from rlkit.datasets import spaces
-from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes
+from rlkit.datasets import blocks
+from rlkit.datasets.episodes import HAS_ACTION, LABELLED, Episodes
 from rlkit.datasets.options import DataOptions
 from rlkit.types import Array, InputError
+
+if TYPE_CHECKING:
+    import gymnasium
 
 CORL_EPSILON = 1e-3  # added to the standard deviation of observations, as CORL does
 RETURN_RANGE = 1000.0  # what the range of returns becomes under "return-range"
@@ -65,15 +67,12 @@ class Normaliser(NamedTuple):
     @classmethod
     def fit(cls, episodes: Episodes, options: DataOptions) -> Normaliser:
         """Statistics over the rows that can be drawn. Raises InputError where a transform would divide by zero."""
-        flags = np.asarray(episodes.flags)
-        drawable = ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)
-        if not drawable.any():
-            raise InputError(f"{episodes.name}: no step has a recorded successor or a terminal; nothing can be drawn")
+        drawable = episodes.drawable()
         width = episodes.obs.shape[1]
         mean, scale = np.zeros(width), np.ones(width)
         if options.normalise == "standard":
-            obs = episodes.obs[drawable]
-            mean, scale = obs.mean(0, np.float64), obs.std(0, dtype=np.float64) + CORL_EPSILON
+            mean, std = blocks.moments(episodes.obs, drawable)
+            scale = std + CORL_EPSILON
         fields = {"obs_mean": mean, "obs_scale": scale, **_reward_fields(episodes, drawable, options)}
         return cls._make_float32(**fields, **_action_fields(episodes.action_space))
 
@@ -106,6 +105,8 @@ class Normaliser(NamedTuple):
 def spec(episodes: Episodes, env_horizon: int | None, normaliser: Normaliser | None = None) -> types.Spec:
     """What an agent is built for: flat observations (no bounds promised, since normalisation moves them), actions
     within [-1, 1] (infinite where the environment is unbounded), and the longest episode of data or environment."""
+    from gymnasium.spaces import Discrete
+
     width = episodes.obs.shape[1]
     observation = types.Box((width,), (-np.inf,) * width, (np.inf,) * width)
     if isinstance(episodes.action_space, Discrete):
@@ -129,6 +130,8 @@ def check_env(episodes: Episodes, env: gymnasium.Env) -> Episodes:
     Returns ``episodes``; a space that the source did not name is taken from the environment, if the data fit into it.
     Raises InputError that lists what differs.
     """
+    from rlkit.datasets import spaces
+
     notes = " ".join(episodes.report.notes)
     taken, found = {}, []
     if spaces.UNNAMED_OBSERVATION in notes:
@@ -149,6 +152,8 @@ def check_env(episodes: Episodes, env: gymnasium.Env) -> Episodes:
 
 
 def _action_fields(space: gymnasium.Space) -> dict[str, Any]:
+    from gymnasium.spaces import Discrete
+
     if isinstance(space, Discrete):
         empty = dict.fromkeys(("action_centre", "action_half", "action_low", "action_high"), ())
         return {**empty, "action_start": space.start}

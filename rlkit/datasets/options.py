@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from rlkit.ranges import Finite, Range, Seed
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,18 @@ class DataOptions:
     reward: Literal["none", "standard", "return-range"] = "none"
     """Rewards: as they are, (r - mean) / std, or r * 1000 / (best return - worst return)."""
 
-    reward_scale: float = 1.0
+    reward_scale: Finite = 1.0
     """Factor on the reward, after --reward."""
 
-    reward_shift: float = 0.0
+    reward_shift: Finite = 0.0
     """Added to the reward last."""
 
-    label_share: float = 1.0
+    label_share: Annotated[float, Range("(0, 1]")] = 1.0
     """Share of the episodes that keep their rewards; those of the others are hidden from the agent."""
 
     label_from: Literal["random", "top-half", "early"] = "random"
     """Which episodes keep them: any, drawn at random; some of the half with the higher returns, drawn at random; the
     first in the order of recording."""
 
-    label_seed: int = 0
+    label_seed: Seed = 0
     """Seed of that draw."""

@@ -3,6 +3,7 @@
 from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
 from rlkit.networks.mlp import MLP, Ensemble, uniform
 from rlkit.networks.policy import (
+    LOG_STD_MIN,
     GaussianPolicy,
     normal_log_prob,
     normal_sample,
@@ -14,6 +15,7 @@ from rlkit.networks.transformer import Transformer
 
 __all__ = [
     "CONDITIONINGS",
+    "LOG_STD_MIN",
     "MLP",
     "ConditionedMLP",
     "DecisionTransformer",

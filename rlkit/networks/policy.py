@@ -16,6 +16,10 @@ from rlkit.types import Array, Key
 ACTION_LIMIT = 1 - 1e-6
 
 
+LOG_STD_MIN = -5.0
+LOG_STD_MAX = 2.0
+
+
 class GaussianPolicy(nn.Module):
     """[..., O] -> mean and log standard deviation, [..., A] each, of the Gaussian (under the tanh, if there is one).
 
@@ -25,8 +29,8 @@ class GaussianPolicy(nn.Module):
 
     widths: tuple[int, ...]
     actions: int
-    log_std_min: float = -5.0
-    log_std_max: float = 2.0
+    log_std_min: float = LOG_STD_MIN
+    log_std_max: float = LOG_STD_MAX
     std_head: bool = True
 
     @nn.compact

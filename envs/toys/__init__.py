@@ -1,0 +1,1 @@
+"""Small worlds, which are teaching material as well."""

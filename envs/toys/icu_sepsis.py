@@ -1,0 +1,193 @@
+"""ICU-Sepsis: the treatment of sepsis in intensive care as a tabular MDP, with the clinicians' policy.
+
+    python -m envs.toys.icu_sepsis --out DIR
+
+Choudhary, Gupta, Thomas: ICU-Sepsis: A Benchmark MDP Built from Real Medical Data, RLC 2024, arXiv 2406.05646. 716
+states are clusters of the patients of MIMIC-III, 25 actions are five doses of fluids times five of vasopressors. The
+reward is 1 on arrival at survival and 0 elsewhere, undiscounted: a policy's value is the share of patients who survive.
+Values are computed here, not estimated (`MDP.value`).
+
+The numbers are read from the file of the package icu-sepsis, which is not imported: it imports the abandoned gym, and
+its metadata drag in pandas and scikit-learn besides. Nothing in the file is a pickle.
+
+An action that the clinicians took too rarely in a state is inadmissible there. As in the package's default (and the
+paper), taking one moves the patient as the mean of the admissible ones does: the file's transitions hold that already,
+so such actions need no treatment of their own and no policy gains by them. The observation is the number of the state,
+as in the package; agents see it flattened, one-hot [716].
+
+The recorded episodes are the clinicians': episode i follows from (seed, i) alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from envs.recording import rollout, store
+from rlkit.types import InputError, one_line
+
+ENV = "ICUSepsis-v0"
+DATASET = "icu-sepsis/clinician-v0"
+EPISODES = 5000
+STEPS = 500  # the package's limit; no policy comes near it
+SEED = 0
+DEATH, SURVIVAL, AFTER = 713, 714, 715  # states; the last follows both others and is never entered here
+MISSING = "the package icu-sepsis is not installed: pip install --no-deps icu-sepsis (its file is read, not its code)"
+
+
+class MDP(NamedTuple):
+    """A world of S states and A actions whose episodes end; returns are not discounted."""
+
+    transition: np.ndarray  # [S, A, S] probabilities of the next state
+    reward: np.ndarray  # [S] on arrival at a state
+    start: np.ndarray  # [S] probabilities of the first state
+    terminal: np.ndarray  # [S] bool
+    clinician: np.ndarray  # [S, A] probabilities of the recorded policy; rows of terminal states do not matter
+
+    def value(self, policy: np.ndarray) -> float:
+        """Expected return of ``policy`` [S, A], probabilities of the actions, from the start: V = r + P V, solved.
+
+        Raises InputError if a row outside the terminal states is no distribution, or if the policy need not end.
+        """
+        policy, going = np.asarray(policy, np.float64), ~self.terminal
+        if policy.shape != self.transition.shape[:2]:
+            raise InputError(f"a policy has shape {list(self.transition.shape[:2])} here, not {list(policy.shape)}")
+        wrong = going & ((policy < 0).any(1) | ~np.isclose(policy.sum(1), 1, atol=1e-6))
+        if wrong.any():
+            raise InputError(f"policy in state {int(np.argmax(wrong))}: not a distribution over the actions")
+        move = np.einsum("sa,sat->st", policy[going], self.transition[going])
+        try:
+            both = np.linalg.solve(
+                np.eye(going.sum()) - move[:, going], np.stack([move @ self.reward, np.ones(going.sum())], 1)
+            )
+        except np.linalg.LinAlgError:
+            both = np.full((going.sum(), 2), np.nan)
+        values, steps = both.T
+        if not ((steps >= 1 - 1e-6) & (steps < 1e9)).all():  # of an episode; rounding may hide a singular system
+            raise InputError("the policy has no value: from some state its episodes need not end")
+        return float(self.start[going] @ values + self.start[self.terminal] @ self.reward[self.terminal])
+
+    def optimal(self, tolerance: float = 1e-10) -> np.ndarray:
+        """An optimal policy [S, A], one-hot, by value iteration until no value moves by more than ``tolerance``.
+
+        Without a discount this needs rewards that are not negative, and a world in which every policy ends.
+        """
+        reward, values, change = self.transition @ self.reward, np.zeros(len(self.start)), np.inf
+        while change > tolerance:
+            returns = reward + self.transition @ values
+            new = np.where(self.terminal, 0, returns.max(1))
+            values, change = new, np.abs(new - values).max()
+        return deterministic(returns.argmax(1), returns.shape[1])
+
+    def uniform(self) -> np.ndarray:
+        """The policy [S, A] that takes every action alike."""
+        shape = self.transition.shape[:2]
+        return np.full(shape, 1 / shape[1])
+
+
+class Tabular(gymnasium.Env):
+    """Episodes in an MDP. Observation: the number of the state."""
+
+    def __init__(self, mdp: MDP):
+        self._mdp = mdp
+        states, actions = mdp.transition.shape[:2]
+        self.observation_space, self.action_space = Discrete(states), Discrete(actions)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict]:
+        """A patient is admitted."""
+        super().reset(seed=seed)
+        self._state = self._draw(self._mdp.start)
+        return self._state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
+        """Terminated at death and at survival."""
+        self._state = self._draw(self._mdp.transition[self._state, action])
+        return self._state, float(self._mdp.reward[self._state]), bool(self._mdp.terminal[self._state]), False, {}
+
+    def _draw(self, probabilities: np.ndarray) -> int:
+        return int(self.np_random.choice(len(probabilities), p=probabilities))
+
+
+@functools.lru_cache(maxsize=1)
+def load() -> MDP:
+    """ICU-Sepsis, from the installed package's file. Raises InputError if it is missing or not what is expected."""
+    found = importlib.util.find_spec("icu_sepsis")  # finds the folder and imports nothing
+    if found is None or not found.submodule_search_locations:
+        raise InputError(MISSING)
+    return read(Path(found.submodule_search_locations[0]) / "envs" / "assets" / "dynamics.npz")
+
+
+def read(path: Path) -> MDP:
+    """The MDP in the file ``path`` (.npz of plain arrays). Raises InputError if it is not as version 2 has it."""
+    states, actions = AFTER + 1, 25
+    shapes = {"d_0": (states,), "expert_policy": (states, actions), "tx_mat": (states, actions, states)}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            start, clinician, transition = (file[name] for name in shapes)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = one_line(error)
+        raise InputError(f"{path}: cannot be read as ICU-Sepsis ({reason}): install icu-sepsis 2 again") from error
+    for (name, shape), array in zip(shapes.items(), (start, clinician, transition), strict=True):
+        if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+            raise InputError(f"{path}: {name} is not {list(shape)} finite numbers: install icu-sepsis 2 again")
+    number = np.arange(states)
+    reward = (number == SURVIVAL).astype(np.float64)
+    return MDP(transition, reward, start, np.isin(number, (DEATH, SURVIVAL, AFTER)), clinician)
+
+
+def icu_sepsis() -> gymnasium.Env:
+    """The registered environment, without its time limit."""
+    return Tabular(load())
+
+
+def deterministic(action: np.ndarray, actions: int) -> np.ndarray:
+    """The policy [S, actions] that takes ``action`` [S]."""
+    return np.eye(actions)[action]
+
+
+def record(mdp: MDP, episodes: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
+    """``episodes`` episodes of the clinicians' policy in ``mdp``."""
+    env = gymnasium.wrappers.TimeLimit(Tabular(mdp), STEPS)
+
+    def clinician(rng: np.random.Generator, state: int) -> int:
+        return int(rng.choice(mdp.clinician.shape[1], p=mdp.clinician[state]))
+
+    policies = (functools.partial(clinician, np.random.default_rng([seed, i])) for i in range(episodes))
+    return [rollout(env, policy, seed + i) for i, policy in enumerate(policies)]
+
+
+def references(mdp: MDP) -> tuple[float, float]:
+    """Values of uniform actions and of an optimal policy, which count as 0 and 100."""
+    return mdp.value(mdp.uniform()), mdp.value(mdp.optimal())
+
+
+def write(out: Path, episodes: int = EPISODES) -> None:
+    """Record the dataset and store it under the Minari root ``out``."""
+    mdp = load()
+    store(
+        out,
+        DATASET,
+        gymnasium.make(ENV),
+        record(mdp, episodes),
+        seed=SEED,
+        references=references(mdp),
+        command="python -m envs.toys.icu_sepsis",
+        description="Simulated patients of ICU-Sepsis, treated by the clinicians' policy.",
+    )
+
+
+if ENV not in gymnasium.registry:  # as when this module is the command
+    gymnasium.register(ENV, "envs.toys.icu_sepsis:icu_sepsis", max_episode_steps=STEPS)
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Record the clinicians' episodes of ICU-Sepsis.")
+    parser.add_argument("--out", type=Path, required=True, help="root folder of Minari datasets to write into")
+    write(parser.parse_args().out)

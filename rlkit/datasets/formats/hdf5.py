@@ -1,0 +1,215 @@
+"""HDF5 files with one array per field: D4RL's layouts and the flat layout of d3rlpy 1.x.
+
+All fields lie at the root and have N rows, one per step, episodes end to end:
+
+    observations [N, ...], actions [N, A] or [N], rewards [N], terminals [N]      always
+    timeouts [N]             D4RL v1 and v2: the step hit the time limit
+    next_observations [N]    D4RL v2 (Gym-MuJoCo): the observation that the step led to
+    episode_terminals [N]    flat layout: the episode ends here, for whatever reason
+    labelled [N]             of our own: the reward is known; where it is not, it may be NaN
+    discrete_action []       flat layout: actions number choices
+    infos/... [N, ...]       D4RL: read only when asked for
+    metadata/...             D4RL: never read
+
+[N, 1] stands for [N]. Source: d4rl/offline_env.py and d4rl/__init__.py (sequence_dataset), d3rlpy 1.x MDPDataset.dump.
+
+Where an episode ends:
+- `episode_terminals` rules alone where it exists. A terminal flag in mid-episode (a known fault of such files) reaches
+  the Recording as it is, for the validation to name.
+- Otherwise at terminals and at timeouts. The row after either belongs to the next episode.
+- Where next_observations[i] (in float32) is not observations[i + 1], an episode ends too.
+- A file with neither (D4RL v0) ends episodes at terminals and at the time limit, which only the file name or the
+  environment tells: without either the file is refused, since its episodes would leak into each other.
+- At the last row.
+
+The final observation of an episode is its last next_observations; a file without that field has none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from rlkit.datasets.formats import d4rl_names
+from rlkit.datasets.recording import Recording
+from rlkit.datasets.untrusted import fields, h5
+from rlkit.datasets.untrusted.fields import Budget
+from rlkit.types import InputError, one_line
+
+_REQUIRED = ("observations", "actions", "rewards", "terminals")
+_ENDS = ("timeouts", "next_observations", "episode_terminals")
+_OPTIONAL = (*_ENDS, "labelled")
+_SILENT = {"discrete_action", "version", "infos", "metadata"}  # known, and nothing is lost by leaving them
+
+
+@dataclass
+class _File:
+    arrays: dict[str, np.ndarray]  # the fields above, N rows each
+    discrete: bool | None  # discrete_action
+    infos: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read(path: Path, *, env: str | None, infos: bool) -> Recording:
+    """Read ``path``. env: an environment id, in place of what the file name tells. infos: read infos/... too.
+
+    Raises InputError for a file that is damaged, lacks a field or has fields whose shapes disagree.
+    """
+    file = _load(path, infos)
+    arrays = file.arrays
+    notes = file.notes
+    known = d4rl_names.origin(path.stem, env)
+    terminations = fields.flags(path, "terminals", arrays["terminals"])
+    truncations = np.zeros_like(terminations)
+    if "timeouts" in arrays:
+        truncations = fields.flags(path, "timeouts", arrays["timeouts"])
+    is_end = _ends(path, arrays, terminations | truncations, known.limit, env is not None, notes)
+    ends = np.flatnonzero(is_end)
+    successors = arrays.get("next_observations")
+    choices = d4rl_names.choices(known.env)
+    actions, space = fields.actions(path, arrays["actions"], choices=choices, discrete=file.discrete, notes=notes)
+    return Recording(
+        name=path.name,
+        observations=arrays["observations"],
+        actions=actions,
+        rewards=fields.column(path, "rewards", arrays["rewards"]),
+        terminations=terminations,
+        truncations=truncations,
+        lengths=np.diff(ends, prepend=-1),
+        finals=(arrays["observations"] if successors is None else successors)[ends],
+        has_final=np.full(len(ends), successors is not None),
+        action_space=space,
+        env_spec=known.env,
+        infos=file.infos,
+        notes=[*notes, *known.notes],
+        labelled=fields.flags(path, "labelled", arrays["labelled"]) if "labelled" in arrays else None,
+    )
+
+
+def _load(path: Path, infos: bool) -> _File:
+    """The fields of ``path``, their shapes checked against each other."""
+    fields.check_exists(path)
+    try:
+        with h5py.File(path, "r") as root:
+            budget = Budget(path.name)
+            items = _fields(path, root, budget)
+            columns, skipped = {}, []
+            if infos:
+                columns, skipped = _info_columns(root, items["observations"].shape[0], budget)
+            arrays = {name: h5.read(item) for name, item in items.items()}
+            file = _File(arrays, _discrete(path, root))
+            file.infos = {name: h5.read(item) for name, item in columns.items()}
+            unread = set(root) - set(items) - _SILENT
+    except InputError:
+        raise
+    except h5.Fault as fault:
+        raise InputError(f"{path.name}: infos or discrete_action: {fault}") from None
+    except h5.DAMAGE as error:
+        raise InputError(
+            f"{path.name}: cannot be read as HDF5 ({one_line(error)}); copy or download it again"
+        ) from error
+    if unread:
+        file.notes.append(f"fields that were not read: {fields.listed(sorted(unread, key=str))}")
+    if skipped:
+        file.notes.append(
+            f"infos without one row of numbers per step were left out: {fields.listed(sorted(skipped, key=str))}"
+        )
+    return file
+
+
+def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5.DatasetID]:
+    """The fields that are there, checked for presence, kind and number of rows before anything is read."""
+    if "episode_0" in root:
+        raise InputError(f"{path.name}: holds Minari episodes; give the dataset's id and --data-root instead")
+    missing = [name for name in _REQUIRED if name not in root]
+    if missing:
+        present = fields.listed(sorted(root, key=str)) or "none"
+        raise InputError(
+            f"{path.name}: no field {', '.join(missing)} (found: {present}); rename the fields, or write the file "
+            "again with them"
+        )
+    items = {}
+    for name in (*_REQUIRED, *_OPTIONAL):
+        try:
+            if name in root:
+                items[name] = h5.array(root, name, budget)
+        except h5.Fault as fault:
+            raise InputError(f"{path.name}: {name} is {fault}") from None
+    fields.check_lengths(path, {name: item.shape[0] for name, item in items.items()})
+    budget.plan(math.prod(items["observations"].shape))
+    if "next_observations" in items:
+        shape = items["observations"].shape
+        given = items["next_observations"].shape
+        if given != shape:
+            raise InputError(
+                f"{path.name}: next_observations has shape {given} where observations has {shape}; write the file "
+                "again with the same shape"
+            )
+    return items
+
+
+def _info_columns(root: h5py.File, rows: int, budget: Budget) -> tuple[dict[str, h5.DatasetID], list[str]]:
+    """Arrays below infos/ by their path below it, and the names of those that are not one row of numbers per step."""
+    infos = h5.member(root, "infos") if "infos" in root else None
+    return h5.arrays_below(infos, budget, (rows,)) if isinstance(infos, h5py.Group) else ({}, [])
+
+
+def _discrete(path: Path, root: h5py.File) -> bool | None:
+    """The file's own word on its actions; None where it has none."""
+    if "discrete_action" not in root:
+        return None
+    item = h5.member(root, "discrete_action")
+    if not isinstance(item, h5.DatasetID) or math.prod(item.shape) != 1 or item.dtype.kind not in "biuf":
+        raise InputError(f"{path.name}: discrete_action is not one true or false; write it again or remove it")
+    return bool(h5.read(item).ravel()[0])
+
+
+def _ends(
+    path: Path, arrays: dict[str, np.ndarray], flagged: np.ndarray, limit: int | None, env_given: bool, notes: list[str]
+) -> np.ndarray:
+    """[N] bool, true at the last step of every episode. ``flagged``: terminal or timeout. ``env_given``: by --env."""
+    if "episode_terminals" in arrays:
+        ends = fields.flags(path, "episode_terminals", arrays["episode_terminals"])
+    elif "next_observations" in arrays:
+        jumps = _jumps(arrays["observations"], arrays["next_observations"])
+        count = int((jumps & ~flagged[:-1]).sum())
+        if count:
+            notes.append(f"episode ends without a flag, where next_observations is not the next observation: {count}")
+        ends = flagged.copy()
+        ends[:-1] |= jumps
+    elif "timeouts" in arrays:
+        ends = flagged.copy()
+    else:
+        ends = _limited(path, flagged, limit, env_given, notes)
+    ends[-1] = True
+    return ends
+
+
+def _jumps(observations: np.ndarray, successors: np.ndarray) -> np.ndarray:
+    """[N - 1] bool: the successor that was recorded is not the next row. In float32, since the two may be stored in
+    different widths."""
+    rows = len(observations) - 1
+    moved = successors[:-1].astype(np.float32, copy=False) != observations[1:].astype(np.float32, copy=False)
+    return moved.reshape(rows, -1).any(axis=1)
+
+
+def _limited(path: Path, terminals: np.ndarray, limit: int | None, env_given: bool, notes: list[str]) -> np.ndarray:
+    """Ends at terminals, and at every ``limit`` steps since the last one (D4RL v0)."""
+    if limit is None and not env_given:
+        raise InputError(
+            f"{path.name}: has none of {', '.join(_ENDS)}, and its name tells no time limit, so that its episodes "
+            "cannot be told apart; name the environment with --env, or add a field timeouts"
+        )
+    if limit is None:
+        notes.append("episodes end only at terminals: the file has no timeouts and the environment no known time limit")
+        return terminals.copy()
+    rows = np.arange(len(terminals))
+    starts = np.maximum.accumulate(np.where(np.append(True, terminals[:-1]), rows, 0))
+    at_limit = (rows - starts + 1) % limit == 0
+    count = int((at_limit & ~terminals).sum())
+    notes.append(f"the file has no timeouts: episode ends taken from the time limit of {limit} steps: {count}")
+    return terminals | at_limit

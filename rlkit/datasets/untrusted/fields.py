@@ -1,0 +1,172 @@
+"""What the file sources (hdf5, ogbench, table) check alike before a Recording may be made of a file's fields.
+
+A source guarantees that shapes agree, that flags are flags and that numbers are numbers; see Recording. The checks are
+vectorised, and each failure is one line that names the file, the field and the index.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from rlkit.types import InputError
+
+LIMIT = 64 * 2**30  # bytes: no file may unpack to more than this, whatever the machine's memory
+
+
+def check_exists(path: Path) -> None:
+    """Raises InputError unless ``path`` is a file with something in it."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check --dataset")
+    if not path.stat().st_size:
+        raise InputError(f"{path.name}: the file is empty; copy or download it again")
+
+
+def free_memory() -> int:
+    """Bytes that can be allocated without swapping; the machine's whole memory where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 1024 * kibibytes
+
+
+class Budget:
+    """Bytes that a dataset may unpack to: the free memory, and LIMIT. To be asked before anything is read, since a
+    small file can declare any size."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.free = free_memory()
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Raises InputError if ``size`` bytes more are too many."""
+        self.taken += size
+        self.check(self.taken)
+
+    def plan(self, numbers: int) -> None:
+        """Raises InputError if ``numbers`` observed numbers, which become float32, are too many beside the rest."""
+        rows = 4 * numbers
+        need = self.taken + rows
+        if need > min(LIMIT, self.free):
+            raise InputError(
+                f"{self.name}: needs {need / 2**30:.2f} GiB of memory, {rows / 2**30:.2f} of them for observations in "
+                f"float32, and {self.free / 2**30:.2f} GiB are free (the limit is {LIMIT >> 30} GiB for any dataset); "
+                "use a smaller part of the data, or a machine with more memory"
+            )
+
+    def check(self, size: int) -> None:
+        """Raises InputError if ``size`` bytes at once are too many."""
+        if size > min(LIMIT, self.free):
+            needed = f"{size / 2**30:.1f} GiB"
+            free = f"{self.free / 2**30:.1f} GiB"
+            raise InputError(
+                f"{self.name}: unpacks to {needed}, more than the free memory ({free}) or the limit of {LIMIT >> 30} "
+                "GiB for any dataset; use a smaller part of the data"
+            )
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names from a file as a part of a message: long ones and long lists cut short."""
+    texts = [str(name) for name in names]
+    short = [text if len(text) <= 60 else f"{text[:57]}..." for text in texts[:40]]
+    if len(texts) > 40:
+        short.append(f"and {len(texts) - 40} more")
+    return ", ".join(short)
+
+
+def check_lengths(path: Path, lengths: Mapping[str, int], against: str = "observations") -> None:
+    """Raises InputError where a field has not as many rows as ``against``, and where there are none."""
+    rows = lengths[against]
+    if not rows:
+        raise InputError(f"{path.name}: {against} has no rows; there is nothing to train on")
+    for name, length in lengths.items():
+        if length != rows:
+            raise InputError(
+                f"{path.name}: {name} has {length} rows where {against} has {rows}; write the file again with one row "
+                "per step in every field"
+            )
+
+
+def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """[N] or [N, 1] as [N]; any other shape raises InputError."""
+    if values.shape == (len(values), 1):
+        return values[:, 0]
+    if values.ndim != 1:
+        raise InputError(f"{path.name}: {name} has shape {values.shape}; expected one number per step, [N] or [N, 1]")
+    return values
+
+
+def flags(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """[N] bool from 0 and 1 of any dtype; any other value raises InputError with its index."""
+    values = column(path, name, values)
+    result = values.astype(bool)
+    if values.dtype == bool:
+        return result
+    other = values != result
+    if other.any():
+        i = int(other.argmax())
+        raise InputError(f"{path.name}: {name}[{i}] is {values[i]}; expected 0 or 1")
+    return result
+
+
+def actions(
+    path: Path, values: np.ndarray, *, choices: int | None, discrete: bool | None, notes: list[str]
+) -> tuple[np.ndarray, gymnasium.Space | None]:
+    """Actions with the space that is certain: Discrete for choices, None for amounts.
+
+    values: [N, A] or [N], as stored. choices: how many the environment has, where known. discrete: what the file says
+    of itself; None lets the dtype say it (integers are choices). notes: gets one where floats may be meant as choices.
+    Returns [N] integers, or [N, A] floats.
+    """
+    stored_as_integers = values.dtype.kind in "iub"
+    if discrete is None:
+        discrete = choices is not None or stored_as_integers
+        if not discrete and values.size == len(values) and _could_be_choices(values):
+            notes.append("actions are whole numbers stored as floats, taken as amounts; store choices as integers")
+    if discrete:
+        return _choices(path, values, choices)
+    amounts = values.astype(np.float32) if stored_as_integers else values
+    if amounts.ndim == 1:
+        amounts = amounts[:, None]
+    return amounts, None
+
+
+def _could_be_choices(values: np.ndarray) -> bool:
+    return bool((values >= 0).all() and (values == np.floor(values)).all())
+
+
+def _choices(path: Path, values: np.ndarray, count: int | None) -> tuple[np.ndarray, gymnasium.spaces.Discrete]:
+    """[N] integers from 0 to ``count``, where that is known, and their space."""
+    if values.ndim > 1 and values.shape != (len(values), 1):
+        raise InputError(
+            f"{path.name}: actions are integers of shape {values.shape}; only one choice per step is supported (store "
+            "them as floats if they are amounts)"
+        )
+    values = values.reshape(len(values))
+    whole = values if values.dtype.kind in "iu" else _whole(path, values)
+    outside = whole < 0
+    if count is not None:
+        outside |= whole >= count
+    if outside.any():
+        i = int(outside.argmax())
+        upper = "" if count is None else f" to {count - 1}"
+        raise InputError(f"{path.name}: actions[{i}] is {whole[i]}; expected a choice from 0{upper}")
+    return whole, gymnasium.spaces.Discrete(int(whole.max()) + 1 if count is None else count)
+
+
+def _whole(path: Path, values: np.ndarray) -> np.ndarray:
+    """Floats or booleans that number choices, as int64."""
+    finite = np.isfinite(values)
+    whole = np.where(finite, values, 0).astype(np.int64)
+    bad = ~finite | (whole != values)
+    if bad.any():
+        i = int(bad.argmax())
+        raise InputError(f"{path.name}: actions[{i}] is {values[i]}; actions are choices here, so whole numbers")
+    return whole

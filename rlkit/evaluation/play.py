@@ -1,0 +1,209 @@
+"""Playing: environments in lock-step, and the one compiled step in which all of their agents observe and act.
+
+Every environment is stepped by itself, in this process, and reset here when its episode ends; there is no vector
+environment. Gymnasium's vector environments reset by themselves, in 1.x by default one call late: the call after the
+last step ignores its action and returns the reset's observation with reward 0, which would be counted as a step
+and shown to the agent as one. Here every call of ``step`` is a step, and an environment that has no episode left to
+play is not called at all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlkit.datasets import Normaliser
+from rlkit.types import Agent, Array, Memory, Percept, State, one_line
+
+
+class EvaluationError(RuntimeError):
+    """An environment or the policy failed. The message is one line that names seed, episode and step."""
+
+
+class Lane:
+    """One environment, and where it stands in the episode that it plays. Idle (not live) once there is none left.
+
+    member: number of the run's seed whose agent acts here. goal: number of the goal that it is asked for.
+    longest: steps after which an episode that has not ended is an error.
+    """
+
+    def __init__(self, env: gymnasium.Env, member: int, goal: int, longest: float):
+        self._env, self.member, self.goal, self._longest = env, member, goal, longest
+        self.live = True
+        self.episode = 0
+        self.start_seed = 0
+        self.t = 0
+        self.reward = 0.0
+        self.total = 0.0  # of the episode so far
+        self.obs: np.ndarray | None = None  # [O] float32, as the environment has it
+
+    def reset(self, episode: int, start_seed: int) -> None:
+        """Begin episode number ``episode``, from the environment's ``reset(seed=start_seed)``."""
+        self.episode = episode
+        self.start_seed = start_seed
+        self.t = 0
+        self.total = 0.0
+        obs, _ = self._call(self._env.reset, seed=start_seed)
+        self._perceive(obs, 0.0)
+
+    def stop(self) -> None:
+        """Fall idle, which the policy sees as t = -1."""
+        self.live = False
+        self.t = -1
+
+    def step(self, action: np.ndarray) -> bool:
+        """Take one action; whether the episode ended with it."""
+        if not np.isfinite(action).all():
+            raise self._error(f"the policy's action is {action.tolist()}")
+        space = self._env.action_space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            action = int(action)
+        else:
+            action = action.reshape(space.shape)
+        obs, reward, terminated, truncated, _ = self._call(self._env.step, action)
+        self.t += 1
+        self._perceive(obs, float(reward))
+        self.total += self.reward
+        if terminated or truncated:
+            return True
+        if self.t >= self._longest:
+            raise self._error("the episode does not end; give the environment a time limit")
+        return False
+
+    def _perceive(self, obs: Any, reward: float) -> None:
+        self.obs = np.asarray(gymnasium.spaces.flatten(self._env.observation_space, obs), np.float32)
+        self.reward = reward
+        if not np.isfinite(self.obs).all():
+            raise self._error(f"observation element {int(np.argmin(np.isfinite(self.obs)))} is not finite")
+        if not np.isfinite(reward):
+            raise self._error(f"the reward is {reward}")
+
+    def _call(self, method: Callable, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:  # an environment is foreign code, which may raise anything
+            text = f"{type(error).__name__}: {one_line(error)}"
+            raise self._error(f"the environment's {method.__name__} raised {text}") from error
+
+    def _error(self, problem: str) -> EvaluationError:
+        where = f"seed {self.member}, episode {self.episode} (reset with seed {self.start_seed})"
+        return EvaluationError(f"evaluation of {where}, step {self.t}: {problem}")
+
+
+class Seen(NamedTuple):
+    """What the environments show, one array for each field. E lanes of each of S seeds."""
+
+    obs: Array  # [S, E, O] raw
+    reward: Array  # [S, E] raw
+    t: Array  # [S, E], -1 for an idle lane
+    episode: Array  # [S, E]
+    goal: Array  # [S, E], number of the goal
+
+
+def show(lanes: Sequence[Lane], seeds: int) -> Seen:
+    """What the lanes show, those of a seed side by side."""
+    shape = (seeds, len(lanes) // seeds)
+    return Seen(
+        obs=np.stack([lane.obs for lane in lanes]).reshape(*shape, -1),
+        reward=np.array([lane.reward for lane in lanes], np.float32).reshape(shape),
+        t=np.array([lane.t for lane in lanes], np.int32).reshape(shape),
+        episode=np.array([lane.episode for lane in lanes], np.int32).reshape(shape),
+        goal=np.array([lane.goal for lane in lanes], np.int32).reshape(shape),
+    )
+
+
+class Acting(NamedTuple):
+    """What acts: the states of S agents, what they are asked for, and how they see the environment."""
+
+    state: State  # [S, ...]
+    goals: Any  # [G, ...] on every leaf
+    normaliser: Normaliser
+    seed: Array  # [] of the agents' keys
+
+
+class Played(NamedTuple):
+    """What the agents of all lanes keep from step to step."""
+
+    memory: Memory  # [S, E, ...]
+    plan: Array  # [S, E, H, A] or [S, E, H], actions that are not all taken yet
+
+
+def stack_goals(goals: Sequence[Any]) -> Any:
+    """Goals of one structure as arrays [G, ...]; None stays None."""
+    return jax.tree.map(lambda *values: np.stack([np.asarray(value) for value in values]), *goals)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def begin(agent: Agent, width: int, acting: Acting) -> Played:
+    """Memory and an empty plan for ``width`` lanes of each seed."""
+
+    def one_seed(state: State) -> Played:
+        memory = agent.begin(state, _goal(acting.goals, 0))
+        plan = jax.eval_shape(functools.partial(agent.act, greedy=True), state, memory, jax.random.key(0))[0]
+        return Played(memory, jnp.zeros(plan.shape, plan.dtype))
+
+    def widen(leaf: Array) -> Array:
+        # naming the dtype makes it a strong one, which the memory of later steps has too
+        return jnp.array(jnp.repeat(jnp.expand_dims(leaf, 1), width, 1), leaf.dtype)
+
+    return jax.tree.map(widen, jax.vmap(one_seed)(acting.state))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def step(agent: Agent, greedy: bool, acting: Acting, played: Played, seen: Seen) -> tuple[Array, Played]:
+    """One step of every lane: observe, plan anew where the last plan is used up, and take the plan's next action.
+
+    Returns the actions in the environment's units, [S, E, A] or [S, E], and what the agents keep.
+    """
+    normaliser = acting.normaliser
+    horizon = played.plan.shape[2]
+
+    def observe(state: State, memory: Memory, seen: Seen) -> Memory:
+        starts = seen.t == 0
+        begun = agent.begin(state, _goal(acting.goals, seen.goal))
+        reward = jnp.where(starts, 0.0, normaliser.reward(seen.reward))
+        percept = Percept(normaliser.obs(seen.obs), reward, seen.t)
+        return agent.observe(state, _where(starts, begun, memory), percept)
+
+    def act(state: State, memory: Memory, plan: Array, seen: Seen) -> tuple[Array, Memory]:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(acting.seed), seen.episode), seen.t)
+        planned = agent.act(state, memory, key, greedy=greedy)
+        return planned if horizon == 1 else _where(seen.t % horizon == 0, planned, (plan, memory))
+
+    def keep(state: State, memory: Memory, plan: Array, seen: Seen) -> tuple[Array, Memory]:
+        return plan, memory
+
+    def next_action(plan: Array, t: Array) -> Array:
+        return normaliser.env_action(plan[t % horizon])
+
+    state, memory = acting.state, _over_lanes(observe)(acting.state, played.memory, seen)
+    if horizon == 1:
+        plan, memory = _over_lanes(act)(state, memory, played.plan, seen)
+    else:
+        is_due = (seen.t % horizon == 0).any()
+        plan, memory = jax.lax.cond(is_due, _over_lanes(act), keep, state, memory, played.plan, seen)
+    action = jax.vmap(jax.vmap(next_action))(plan, seen.t)
+    return action, Played(memory, plan)
+
+
+def _over_lanes(function: Callable) -> Callable:
+    """``function(state, *of one lane)`` for all lanes [S, E, ...] of all states [S, ...]."""
+
+    def one_seed(state: State, *lanes: Any) -> Any:
+        return jax.vmap(functools.partial(function, state))(*lanes)
+
+    return jax.vmap(one_seed)
+
+
+def _goal(goals: Any, number: Array | int) -> Any:
+    return jax.tree.map(lambda values: values[number], goals)
+
+
+def _where(condition: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

@@ -1,0 +1,129 @@
+"""How well a mean return is known: the one interval that every table, figure and result shows.
+
+Every seed of a run plays the same starts (episode i begins from the same reset for all of them), so returns are a
+table [S seeds, E starts] with three things that vary: the seed, the start, and the rest. Other seeds and other starts
+would have given another mean. The interval counts both, by the two-way random-effects model
+
+    return = mean + seed effect + start effect + rest,
+
+from the mean squares of its analysis of variance, with a t quantile at the degrees of freedom of Satterthwaite (1946,
+"An approximate distribution of estimates of variance components"). How often it covers the true mean is measured by
+benchmarks/coverage.py; docs/evaluation.md has the table.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+Over = Literal["seeds and starts", "seeds", "episodes"]
+LEVEL = 0.95
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95 % interval, whose ends are NaN where one number is all there is.
+
+    over: what varied. With one seed it is its episodes: the interval then says how well that one policy was measured,
+    and nothing about the method. With one start, or exact values, it is the seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    over: Over
+
+
+def estimate(returns: Any) -> Estimate:
+    """Mean of returns (or scores) [S, E] and its interval; NaN throughout if one of them is NaN.
+
+    Column e must be the same start for every seed. For returns of recorded episodes S is 1; for exact values E is 1.
+    Raises ValueError unless there are two axes, neither of them empty, and as many starts for each seed.
+    """
+    values = _table(returns)
+    seeds, starts = values.shape
+    value = float(values.mean())
+    half = float(half_width(values))
+    if seeds == 1:
+        over: Over = "episodes"
+    elif starts == 1:
+        over = "seeds"
+    else:
+        over = "seeds and starts"
+    return Estimate(value, value - half, value + half, over)
+
+
+def half_width(returns: np.ndarray) -> np.ndarray:
+    """Half of the interval's width, [...] for returns [..., S, E]."""
+    seeds, starts = returns.shape[-2:]
+    if seeds == 1 or starts == 1:
+        return _one_way(returns.reshape(*returns.shape[:-2], seeds * starts))
+    return _two_way(returns)
+
+
+def _one_way(units: np.ndarray) -> np.ndarray:
+    """Student's interval of the mean of independent ``units`` [..., n]; NaN for a single one."""
+    number = units.shape[-1]
+    if number == 1:
+        return np.full(units.shape[:-1], np.nan)
+    standard_error = np.sqrt(units.var(axis=-1, ddof=1) / number)
+    return _t_quantile(number - 1) * standard_error
+
+
+def _two_way(returns: np.ndarray) -> np.ndarray:
+    """The interval over seeds and starts of ``returns`` [..., S, E], at least two of each.
+
+    With the mean squares A of the seeds, B of the starts and R of the rest, the mean of all returns has the variance
+    (A + B - R) / (S E), since A estimates var(rest) + E var(seed), and B var(rest) + S var(start). A variance that
+    comes out negative, A or B below R, counts as zero.
+    """
+    seeds, starts = returns.shape[-2:]
+    mean = returns.mean(axis=(-2, -1), keepdims=True)
+    seed_means = returns.mean(axis=-1, keepdims=True)
+    start_means = returns.mean(axis=-2, keepdims=True)
+    rest = returns - seed_means - start_means + mean
+    rest_freedom = (seeds - 1) * (starts - 1)
+
+    seed_square = starts * seed_means.var(axis=(-2, -1), ddof=1)
+    start_square = seeds * start_means.var(axis=(-2, -1), ddof=1)
+    rest_square = (rest**2).sum(axis=(-2, -1)) / rest_freedom
+    total = rest_square + np.maximum(seed_square - rest_square, 0) + np.maximum(start_square - rest_square, 0)
+
+    # Each share is relative to the total. Where nothing varies at all, every share is 0 / 1.
+    divisor = np.where(total == 0, 1, total)
+    uncertainty = (seed_square / divisor) ** 2 / (seeds - 1)
+    uncertainty += (start_square / divisor) ** 2 / (starts - 1)
+    uncertainty += (rest_square / divisor) ** 2 / rest_freedom
+    # Satterthwaite's value lies above the fewest degrees of freedom that went in, unless R was subtracted: it is held
+    # there, or two mean squares that happen to be small would make the interval endless.
+    fewest = min(seeds, starts) - 1
+    freedom = np.maximum(1 / np.where(total == 0, 1, uncertainty), fewest)
+    return _t_quantile(freedom) * np.sqrt(total / (seeds * starts))
+
+
+def _t_quantile(freedom: Any) -> np.ndarray:
+    return stdtrit(freedom, (1 + LEVEL) / 2)
+
+
+def _table(returns: Any) -> np.ndarray:
+    try:
+        values = np.asarray(returns, np.float64)
+    except ValueError as error:  # numpy's words for rows of different lengths
+        raise ValueError(f"expected returns [seeds, starts], as many starts for each seed ({error})") from None
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"expected returns [seeds, starts], not {list(values.shape)}")
+    return values
+
+
+def last_fifth(steps: Any, values: Any) -> np.ndarray:
+    """Mean of the evaluations in the last fifth of training, those after more than 80 % of the updates.
+
+    steps: [K] updates at each evaluation, the largest being the whole training. values: [K, ...]; returns [...].
+    Single checkpoints of one run differ by tens of points, which this evens out.
+    """
+    steps, values = np.asarray(steps), np.asarray(values, np.float64)
+    if steps.ndim != 1 or not len(steps) or len(steps) != len(values):
+        raise ValueError(f"expected as many values as steps, not {values.shape} for {steps.shape}")
+    late = steps > 0.8 * steps.max() if steps.max() > 0 else steps == 0
+    return values[late].mean(0)

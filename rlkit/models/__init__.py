@@ -1,0 +1,1 @@
+"""Models that are learnt of the world: of its moves, of its rewards, and rollouts of both."""

@@ -1,0 +1,1 @@
+"""Runs: their folder, their record, and what keeps them whole."""

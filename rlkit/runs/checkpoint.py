@@ -1,0 +1,201 @@
+"""Checkpoints of a run: the only file that knows orbax.
+
+A save returns once the checkpoint is committed, and raises if it cannot be: the states of offline agents are a few
+megabytes, written in a tenth of a second, and a save in the background reports a full disk only at the save after it
+and reads arrays that the loop has donated by then.
+
+A checkpoint is written to a hidden folder, sealed with the sums of its files, and renamed into place: that rename is
+its commit. Orbax alone restores flipped bits, another dtype and the checkpoints of other runs in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from rlkit.buffer import Buffer
+from rlkit.runs import integrity, serialization
+from rlkit.runs.integrity import Damaged
+from rlkit.training.loop import Progress, abstract_state
+from rlkit.training.sharding import per_seed
+from rlkit.types import InputError, RunError, Stage, State, Stats, one_line
+
+_FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # of orbax and what it stands on
+_BESIDE = {"run.json": False, "metrics.jsonl": True}  # files of the run that are sealed too, and whether they grow
+
+
+@dataclass(frozen=True)
+class _Meta:
+    """What a manifest says besides the sums of its files."""
+
+    stage: int
+    step: int
+    sums: dict[str, tuple[str, tuple[float, ...]]]  # metric -> dtype and values [S] since the last log line
+    arrays: dict[str, str]  # name -> dtype and shape
+    identity: dict[str, Any]
+    beside: dict[str, dict[str, Any]]  # file of the run -> its digest
+
+
+class Checkpoints:
+    """The checkpoints in ``folder``, numbered by the total of updates done; a context manager.
+
+    Keeps the last ``keep``. A reader (``keep`` None) never changes the folder. A writer removes what a killed save of
+    this class left behind, and must be the only one. ``identity`` is what must be equal for a checkpoint to belong to
+    this run.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = None, identity: Mapping[str, Any] | None = None):
+        self.folder, self._keep, self._identity = folder, keep, serialization.encode(identity or {})
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        if keep is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for debris in folder.iterdir():
+                if re.fullmatch(r"\.[0-9]+\.(part|old)", debris.name):
+                    shutil.rmtree(debris)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._orbax.close()
+
+    def save(self, updates: int, progress: Progress) -> None:
+        """Write ``progress`` as checkpoint ``updates``; does nothing if it exists. RunError if it cannot be written."""
+        if updates in numbers(self.folder):
+            return
+        part = self.folder / f".{updates}.part"
+        try:
+            part.mkdir()
+            self._orbax.save(part.resolve() / "state", args=ocp.args.StandardSave(progress.state))
+            integrity.seal(part, self._meta(progress))
+            part.rename(self.folder / str(updates))
+            _sync(self.folder)
+        except _FAILURES as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise RunError(self._unwritten(updates, progress, error)) from error
+        for number in numbers(self.folder)[: -self._keep]:
+            old = self.folder / f".{number}.old"  # renamed first, so that a killed removal leaves no part of one
+            (self.folder / str(number)).rename(old)
+            shutil.rmtree(old)
+
+    def last(
+        self, stages: Sequence[Stage], buffer: Buffer, stats: Stats, seeds: Sequence[int], mesh: Mesh
+    ) -> Progress | None:
+        """Where the last sound checkpoint stands, laid out over ``mesh``; None if there is no checkpoint.
+
+        A damaged one is named on stderr, and a writer sets it aside as NUMBER.damaged. Raises InputError where all are
+        damaged, or where it is of another run: the keys or arrays that differ are listed. ``buffer`` may be abstract.
+        """
+        found = numbers(self.folder)
+        for updates in reversed(found):
+            folder = self.folder / str(updates)
+            try:
+                meta = serialization.decode(_Meta, integrity.check(folder), str(folder / integrity.MANIFEST))
+                self._check_beside(meta)
+                self._check_identity(updates, meta)
+                state = self._restore(updates, meta, abstract_state(stages, meta.stage, buffer, stats, seeds), mesh)
+            except Damaged as error:
+                print(f"rlkit: {error}; going back to the checkpoint before it", file=sys.stderr)
+                if self._keep is not None:
+                    self._set_aside(updates)
+                continue
+            return Progress(meta.stage, meta.step, state, _arrays(meta.sums), {}, np.zeros(0, bool))
+        if found:
+            raise InputError(f"{self.folder}: no checkpoint is sound: restore one from a copy, or choose another --out")
+        return None
+
+    def _meta(self, progress: Progress) -> _Meta:
+        sums = {name: np.asarray(value) for name, value in jax.device_get(progress.sums).items()}
+        run = self.folder.parent
+        return _Meta(
+            stage=progress.stage,
+            step=progress.step,
+            sums={name: (value.dtype.name, tuple(value.tolist())) for name, value in sums.items()},
+            arrays=_leaves(progress.state),
+            identity=self._identity,
+            beside={name: integrity.digest(run / name) for name in _BESIDE if (run / name).exists()},
+        )
+
+    def _check_beside(self, meta: _Meta) -> None:
+        for name, grows in _BESIDE.items():
+            if name in meta.beside and (not grows or self._keep is not None):  # who only reads needs no metrics
+                try:
+                    integrity.verify(self.folder.parent / name, meta.beside[name], grows=grows)
+                except Damaged as error:
+                    raise InputError(f"{error}: restore it from a copy") from None
+
+    def _check_identity(self, updates: int, meta: _Meta) -> None:
+        if differing := serialization.differences(meta.identity, self._identity, additions=False):
+            raise InputError(
+                f"{self.folder}: checkpoint {updates} is of another run ({'; '.join(differing)}): choose another --out"
+            )
+
+    def _restore(self, updates: int, meta: _Meta, abstract: State, mesh: Mesh) -> State:
+        saved, wanted = meta.arrays, _leaves(abstract)
+        if differing := sorted(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name)):
+            name = differing[0]
+            raise InputError(
+                f"{self.folder}: checkpoint {updates} is of another agent or configuration: {len(differing)} of "
+                f"{len(wanted)} arrays differ, first {name}: saved {saved.get(name)}, wanted {wanted.get(name)}"
+            )
+        sharding, path = per_seed(mesh), self.folder / str(updates) / "state"
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+        try:
+            return self._orbax.restore(path.resolve(), args=ocp.args.StandardRestore(target))
+        except _FAILURES as error:
+            raise Damaged(f"{path} cannot be restored ({one_line(error)})") from error
+
+    def _set_aside(self, updates: int) -> None:
+        taken = len(list(self.folder.glob(f"{updates}.damaged*")))
+        (self.folder / str(updates)).rename(self.folder / f"{updates}.damaged{taken or ''}")
+
+    def _unwritten(self, updates: int, progress: Progress, error: Exception) -> str:
+        kept = numbers(self.folder)
+        last = f"the last one, {kept[-1]}, is kept" if kept else "there is none before it"
+        need, free = size(progress.state), shutil.disk_usage(self.folder).free
+        return (
+            f"{self.folder}: checkpoint {updates} cannot be written ({one_line(error)}); {need:,} bytes are needed and "
+            f"{free:,} are free; {last}: make room and continue with --resume auto"
+        )
+
+
+def numbers(folder: Path) -> list[int]:
+    """The checkpoints in ``folder``, oldest first; whether they are sound is not known."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def size(state: State) -> int:
+    """Bytes of the arrays of a state."""
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def _arrays(sums: Mapping[str, tuple[str, tuple[float, ...]]]) -> dict[str, np.ndarray]:
+    return {name: np.array(values, np.float64).astype(np.dtype(dtype)) for name, (dtype, values) in sums.items()}
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+    """Slash-separated name -> dtype and shape."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        for path, leaf in paths
+    }

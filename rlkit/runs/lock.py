@@ -1,0 +1,122 @@
+"""One run, one process: the lock of a run directory.
+
+The operating system's flock is dropped with the process that holds it, however that ends, so that what is left of a
+killed run is no obstacle. Some network file systems keep such locks to one host; so the file also names host and
+process, and its holder touches it every few seconds: a lock of another host is stale once it has been still for a
+while, which is seen without comparing clocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rlkit.types import InputError
+
+NAME = ".lock"
+PATIENCE = 30.0  # seconds that another host's lock must be still; its holder touches it every rlkit.runs.stopping.PULSE
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class RunLock(AbstractContextManager):
+    """Holds the run directory ``folder``, which is made if need be; entered, it raises InputError if it is taken or
+    cannot be written to. A directory that it made and that stays empty is removed again."""
+
+    def __init__(self, folder: Path, patience: float = PATIENCE):
+        self._folder, self._path, self._patience = folder, folder / NAME, patience
+        self._made: list[Path] = []
+        self._locked = True  # False where the file system has no flock
+
+    def __enter__(self) -> RunLock:
+        try:
+            self._make()
+            self._handle = self._open()
+            self._claim()
+        except OSError as error:
+            self._remove_made()
+            raise InputError(f"{self._folder} cannot be written to ({error.strerror}): choose another --out") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._handle)
+        self._remove_made()
+
+    def touch(self) -> None:
+        """Show that the holder is alive."""
+        with contextlib.suppress(OSError):  # a full disk or a lost mount will be told of by what writes to it
+            os.utime(self._handle)
+
+    def _make(self) -> None:
+        missing = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._made = missing
+
+    def _remove_made(self) -> None:
+        for path in self._made:
+            try:
+                path.rmdir()
+            except OSError:
+                return  # it is in use
+
+    def _open(self) -> int:
+        """The lock file, locked; the file is that at the path, which its holder before may just have removed."""
+        while True:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _holder(handle)
+                os.close(handle)
+                raise self._taken(holder) from None
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    os.close(handle)
+                    raise
+                self._locked = False
+            if self._path.exists() and os.path.samestat(os.fstat(handle), self._path.stat()):
+                return handle
+            os.close(handle)
+
+    def _claim(self) -> None:
+        """Write who we are, unless a holder whose flock is not seen from here is alive."""
+        holder = _holder(self._handle)
+        if holder and (holder["host"] != socket.gethostname() or not self._locked):
+            who = f"process {holder['pid']} on {holder['host']}"
+            print(f"rlkit: {self._folder} has a lock of {who}; watching whether it lives", file=sys.stderr)
+            self._wait(holder)
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
+
+    def _wait(self, holder: dict[str, Any]) -> None:
+        before, until = os.fstat(self._handle).st_mtime_ns, time.monotonic() + self._patience
+        while time.monotonic() < until:
+            time.sleep(min(0.5, self._patience))
+            if os.stat(self._path).st_mtime_ns != before:
+                os.close(self._handle)
+                raise self._taken(holder)
+
+    def _taken(self, holder: dict[str, Any] | None) -> InputError:
+        who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+        return InputError(f"{self._folder} is in use by {who}: wait for it, stop it, or choose another --out")
+
+
+def _holder(handle: int) -> dict[str, Any] | None:
+    """Who a lock file names; None if it names nobody."""
+    try:
+        form = json.loads(os.pread(handle, 4096, 0))
+        return {"host": str(form["host"]), "pid": int(form["pid"])}
+    except (ValueError, KeyError, TypeError):
+        return None

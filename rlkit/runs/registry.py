@@ -1,0 +1,103 @@
+"""Agents by name: those of this project, those that installed packages bring, and those that a user types.
+
+A package offers agents as entry points of the group ``rlkit.agents``, a name and a module with Config and PRESETS each:
+
+    [project.entry-points."rlkit.agents"]
+    percent-bc = "my_package.percent_bc"
+
+An agent in a file of one's own is typed as ``module:Config``. What is typed is trusted; a run's record is not: a record
+alone imports nothing but agents of this project and of installed packages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from rlkit.types import InputError, Preset
+
+GROUP = "rlkit.agents"
+_OWN = re.compile(r"agents\.[a-z][a-z0-9_]*")
+_TYPED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Entry(NamedTuple):
+    """An agent that can be named. ``module`` exports Config and PRESETS; ``summary`` is its line in the list."""
+
+    module: str
+    summary: str
+
+
+class Method(NamedTuple):
+    """What an agent's module says of it."""
+
+    module: str  # as a run's record names it
+    config: type  # its hyper-parameters, a dataclass with `stages`
+    presets: Mapping[str, Preset]
+
+
+def installed() -> dict[str, Entry]:
+    """Name -> entry of the agents that installed packages offer."""
+    found = {}
+    for point in metadata.entry_points(group=GROUP):
+        package = point.dist.name if point.dist else "an installed package"
+        found[point.name] = Entry(point.value, f"from {package}")
+    return found
+
+
+def is_typed(name: str) -> bool:
+    """Whether ``name`` has the form module:Config."""
+    return bool(_TYPED.fullmatch(name))
+
+
+def named(module: str) -> Method:
+    """The agent in a module that an Entry names."""
+    return _method(module, importlib.import_module(module), "Config")
+
+
+def typed(name: str) -> Method:
+    """The agent ``module:Config`` that a user typed; the current folder is looked in too.
+
+    Raises InputError if there is no such module or no such class in it.
+    """
+    module_name, _, class_name = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the console command, unlike `python -m`, does not look there
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name and not module_name.startswith(f"{error.name}."):
+            raise
+        raise InputError(f"{name}: there is no module {module_name} here or on Python's path") from None
+    if not hasattr(module, class_name):
+        raise InputError(f"{name}: the module {module_name} has no {class_name}")
+    return _method(name, module, class_name)
+
+
+def recorded(module: str, agent: str | None = None) -> Method:
+    """The agent that a run's record names as ``module``.
+
+    agent: what the user typed, for an agent in a module of their own. Raises InputError if the record names a module
+    that is neither typed nor known.
+    """
+    if is_typed(module):
+        if agent != module:
+            how = f"add --agent {module}, or in Python agent={module!r}"
+            raise InputError(f"run.json: the agent is {module}, which is not imported unless it is named: {how}")
+        return typed(module)
+    if not _OWN.fullmatch(module) and module not in {entry.module for entry in installed().values()}:
+        raise InputError(f"run.json: {module!r} is not a module of the package agents or of an installed package's")
+    if importlib.util.find_spec(module) is None:
+        raise InputError(f"run.json: there is no module {module}; was the run made by another version?")
+    return named(module)
+
+
+def _method(name: str, module: ModuleType, class_name: str) -> Method:
+    config: Any = getattr(module, class_name)
+    return Method(name, config, getattr(module, "PRESETS", {}))

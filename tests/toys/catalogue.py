@@ -1,0 +1,5 @@
+"""All toys."""
+
+from . import bandits, environments, labels, point_mass
+
+TOYS = (*bandits.TOYS, *point_mass.TOYS, *labels.TOYS, *environments.TOYS)
