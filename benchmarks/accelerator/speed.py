@@ -100,11 +100,12 @@ def _rate(name: str, seeds: int) -> dict[str, Any]:
         start, before = now(), progress.step
         if now() > began + compiled + SECONDS and chunks:
             break
+    batch = jax.eval_shape(lambda: stages[-1].learner.sample(buffer, jax.random.key(0)))
     most = max(updates for updates, _ in chunks)
     long = [(updates, seconds) for updates, seconds in chunks if updates >= most / 2]  # those before say little
     return {
         "setting": setting,
-        "batch": getattr(stages[-1].learner.config, "batch_size", None),
+        "batch": jax.tree.leaves(batch)[0].shape[0],
         "updates_s": float(f"{sum(n for n, _ in long) / sum(s for _, s in long):.4g}"),
         "compile_s": round(compiled, 1),  # of all stages, until the first update of the last one is done
         "state_mb": round(size(progress.state) / 1e6, 1),

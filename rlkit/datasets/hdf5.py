@@ -59,7 +59,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     Raises InputError for a file that is damaged, lacks a field or has fields whose shapes disagree.
     """
     file = _load(path, infos)
-    arrays, notes = file.arrays, file.notes
+    arrays = file.arrays
+    notes = file.notes
     known = names.origin(path.stem, env)
     terminations = fields.flags(path, "terminals", arrays["terminals"])
     truncations = np.zeros_like(terminations)

@@ -53,7 +53,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         notes.append("the last row carries no terminals flag: taken as the last state of its trajectory")
         last[-1] = True
     rows = np.flatnonzero(last)
-    if (lone := np.diff(rows, prepend=-1) == 1).any():
+    lone = np.diff(rows, prepend=-1) == 1
+    if lone.any():
         k = int(lone.argmax())
         raise InputError(
             f"{path.name}: trajectory {k} (row {rows[k]}) is a single state without a step; terminals must mark only "
