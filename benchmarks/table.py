@@ -455,7 +455,7 @@ def insert(text: str, name: str, markdown: str) -> str:
     _, ended, rest = after.partition("<!-- end -->")
     if not found or not ended:
         raise InputError(f"there is no line {mark} with an <!-- end --> after it")
-    return f"{before}{mark}\n{markdown}\n{ended}{rest}"
+    return f"{before}{mark}\n\n{markdown}\n\n{ended}{rest}"
 
 
 def insert_all(document: Path) -> str:
