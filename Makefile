@@ -4,7 +4,7 @@ EXTRAS ?= dev,mujoco
 OUT ?= runs/default
 SEEDS ?= 3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 RLKIT := $(BIN)/python train.py
 
 .PHONY: install train test test-fast toys mutants soak lint clean
@@ -22,8 +22,10 @@ train: install
 	$(RLKIT) train sac-rnd --preset pendulum --seeds $(SEEDS) --out $(OUT)/sac-rnd --resume auto
 	$(RLKIT) report $(OUT)/bc $(OUT)/sac-rnd --out $(OUT)
 
+# Twice: what compiles much without XLA's optimiser, and what trains much with it (docs/testing.md).
 test: install
-	$(PYTEST)
+	$(PYTEST) -m "not learning"
+	OPTIMISED=1 $(PYTEST) -m "learning or bits"
 
 test-fast: install
 	$(PYTEST) -m "not slow"

@@ -68,7 +68,7 @@ def write(out: Path, data_root: Path | None, steps: int | None, seed: int) -> No
         raise InputError(f"--random-steps {steps}: must be at least 1")
     if (out / DATASET).exists():
         raise InputError(f"{out / DATASET}: is there already; remove it, or choose another --out")
-    medium = load(DataOptions(SOURCE, data_root=data_root), anew=True)
+    medium = load(DataOptions(SOURCE, data_root=data_root), use_cache=False)
     env = envs.make(medium.env_spec)
     store(
         out,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.references import REFERENCES, Reference
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 if TYPE_CHECKING:
     import gymnasium
@@ -128,7 +128,7 @@ def _check_package(env_id: str, spec: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     if "mujoco_py" in text or "mujoco v2 and v3" in text:
         return "versions 2 and 3 need the abandoned mujoco_py: name the -v4 version with --env"
     return _MUJOCO if "mujoco" in text.lower() and "install" in text.lower() else text

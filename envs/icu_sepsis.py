@@ -32,7 +32,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from envs.recording import rollout, store
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 ENV = "ICUSepsis-v0"
 DATASET = "icu-sepsis/clinician-v0"
@@ -133,7 +133,7 @@ def read(path: Path) -> MDP:
         with np.load(path, allow_pickle=False) as file:
             start, clinician, transition = (file[name] for name in shapes)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"{path}: cannot be read as ICU-Sepsis ({reason}): install icu-sepsis 2 again") from error
     for (name, shape), array in zip(shapes.items(), (start, clinician, transition), strict=True):
         if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():

@@ -11,13 +11,15 @@ such data; for them ``index`` lists the labelled rows first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlkit.datasets import blocks
 from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL
 from rlkit.types import Array, Box, InputError, Key, Spec, Stage, Stats, Transitions
 
@@ -46,9 +48,7 @@ class Buffer(NamedTuple):
         expects to be unknown.
         """
         flags = np.asarray(episodes.flags)
-        drawable = ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)
-        if not drawable.any():
-            raise InputError(f"{episodes.name}: no step has a recorded successor or a terminal; nothing can be drawn")
+        drawable = episodes.drawable()
         if unknown := sorted({name for name in needs if name.partition("@")[0] not in COLUMNS}):
             raise InputError(f"unknown columns {unknown}; known: {sorted(COLUMNS)}")
         labelled = (flags & LABELLED) > 0
@@ -60,18 +60,23 @@ class Buffer(NamedTuple):
             )
         if not known.size:
             raise InputError(f"{episodes.name}: no step that can be drawn has a reward label; label some")
-        hidden = np.full(len(flags), np.nan) if episodes.hidden is None else normaliser.reward(episodes.hidden)
+        hidden = np.full(len(flags), np.nan, np.float32)
+        if episodes.hidden is not None:
+            hidden = blocks.through(normaliser.reward, episodes.hidden)
+        reward = blocks.through(normaliser.reward, episodes.reward)
+        reward[~labelled] = 0
         rows = cls(
-            obs=normaliser.obs(episodes.obs),
-            action=normaliser.action(episodes.action),
-            reward=np.where(labelled, normaliser.reward(np.asarray(episodes.reward)), 0).astype(np.float32),
+            obs=_through(normaliser.obs, episodes.obs),
+            action=blocks.through(normaliser.action, episodes.action),
+            reward=reward,
             t=episodes.t,
             flags=flags,
             index=np.concatenate([known, rest], dtype=np.int32),
-            extra={"hidden_reward": hidden.astype(np.float32)},
+            extra={"hidden_reward": hidden},
             labels=np.int32(known.size) if "labelled" in needs else None,
         )
-        return jax.device_put(rows._replace(extra={name: _column(name, rows) for name in needs}))
+        rows = rows._replace(extra={name: _column(name, rows) for name in needs})
+        return jax.device_put(rows)
 
     def only_labelled(self) -> Buffer:
         """The same rows, of which only those whose reward is known are drawn."""
@@ -94,15 +99,33 @@ class Buffer(NamedTuple):
 
 def stats(buffer: Buffer) -> Stats:
     """Moments over the drawable rows, summed in float64 on the host."""
-    index = np.asarray(buffer.index)
+    mask = np.zeros(len(buffer.flags), bool)
+    mask[np.asarray(buffer.index)] = True
 
     def moments(column: Array) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.asarray(column)[index]
-        if rows.ndim == 1:  # a discrete action has no moments
+        if column.ndim == 1:  # a discrete action has no moments
             return np.zeros(0, np.float32), np.zeros(0, np.float32)
-        return rows.mean(0, np.float64).astype(np.float32), rows.std(0, dtype=np.float64).astype(np.float32)
+        mean, std = blocks.moments(np.asarray(column), mask)
+        return mean.astype(np.float32), std.astype(np.float32)
 
     return Stats(*moments(buffer.obs), *moments(buffer.action))
+
+
+def _through(door: Callable[[np.ndarray], np.ndarray], column: np.ndarray) -> Array:
+    """``door`` of every row of ``column`` [N, W] as float32 on the default device, filled in a block at a time."""
+    rows, width = column.shape
+    size = min(max(blocks.NUMBERS // width, 1), rows)
+    filled = jnp.zeros((rows, width), jnp.float32)
+    for start in range(0, rows, size):
+        start = min(start, rows - size)  # the last block begins earlier, so that all are of one size
+        filled = _fill(filled, door(column[start : start + size]), np.int32(start))
+        blocks.forget(column)
+    return filled
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _fill(filled: Array, block: Array, start: Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(filled, block, start, 0)
 
 
 def needs(stages: Sequence[Stage]) -> list[str]:

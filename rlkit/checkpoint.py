@@ -29,7 +29,7 @@ from rlkit.buffer import Buffer
 from rlkit.integrity import Damaged
 from rlkit.loop import Progress, abstract_state
 from rlkit.sharding import per_seed
-from rlkit.types import InputError, RunError, Stage, State, Stats
+from rlkit.types import InputError, RunError, Stage, State, Stats, one_line
 
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # of orbax and what it stands on
 _BESIDE = {"run.json": False, "metrics.jsonl": True}  # files of the run that are sealed too, and whether they grow
@@ -154,7 +154,7 @@ class Checkpoints:
         try:
             return self._orbax.restore(path.resolve(), args=ocp.args.StandardRestore(target))
         except _FAILURES as error:
-            raise Damaged(f"{path} cannot be restored ({_line(error)})") from error
+            raise Damaged(f"{path} cannot be restored ({one_line(error)})") from error
 
     def _set_aside(self, updates: int) -> None:
         taken = len(list(self.folder.glob(f"{updates}.damaged*")))
@@ -165,7 +165,7 @@ class Checkpoints:
         last = f"the last one, {kept[-1]}, is kept" if kept else "there is none before it"
         need, free = size(progress.state), shutil.disk_usage(self.folder).free
         return (
-            f"{self.folder}: checkpoint {updates} cannot be written ({_line(error)}); {need:,} bytes are needed and "
+            f"{self.folder}: checkpoint {updates} cannot be written ({one_line(error)}); {need:,} bytes are needed and "
             f"{free:,} are free; {last}: make room and continue with --resume auto"
         )
 
@@ -190,11 +190,6 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _leaves(tree: Any) -> dict[str, str]:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlkit.datasets import Normaliser
-from rlkit.types import Agent, Array, Memory, Percept, Spec, State
+from rlkit.types import Agent, Array, Memory, Percept, Spec, State, one_line
 
 
 class EvaluationError(RuntimeError):
@@ -181,8 +181,8 @@ class _Lane:
         try:
             return method(*args, **kwargs)
         except Exception as error:  # an environment is foreign code, which may raise anything
-            text = " ".join(str(error).split())
-            raise self._error(f"the environment's {method.__name__} raised {type(error).__name__}: {text}") from error
+            text = f"{type(error).__name__}: {one_line(error)}"
+            raise self._error(f"the environment's {method.__name__} raised {text}") from error
 
     def _error(self, problem: str) -> EvaluationError:
         where = f"seed {self._member}, episode {self.episode} (reset with seed {self._seed + self.episode})"

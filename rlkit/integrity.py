@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import plain
+from rlkit.types import one_line
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -47,7 +48,7 @@ def check(folder: Path) -> dict[str, Any]:
     except Damaged:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{path} is damaged ({' '.join(str(error).split())})") from None
+        raise Damaged(f"{path} is damaged ({one_line(error)})") from None
     if claimed != _sum(form):
         raise Damaged(f"{path} is damaged: its own SHA-256 sum differs")
     here = {file.relative_to(folder).as_posix() for file in _files(folder)}

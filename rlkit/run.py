@@ -30,7 +30,7 @@ import numpy as np
 
 from rlkit import loggers, plain
 from rlkit.statistics import Estimate
-from rlkit.types import InputError, RunError, Spec, Stage
+from rlkit.types import InputError, RunError, Spec, Stage, one_line
 
 FORMAT = 1
 Resume = Literal["auto", "never", "must"]
@@ -322,8 +322,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
                 form = json.loads(line)
                 _place(form)
             except (ValueError, KeyError, TypeError) as error:
-                reason = " ".join(str(error).split())
-                raise InputError(f"{path}: line {number} is not what was written ({reason})") from None
+                raise InputError(f"{path}: line {number} is not what was written ({one_line(error)})") from None
             yield form
 
 

@@ -38,6 +38,12 @@ class RunError(RuntimeError):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """A library's message, which may span lines, as a part of ours: cut short, and its type where it says nothing."""
+    message = " ".join(str(error).split())
+    return message[:300] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Box:
     """A continuous space as agents see it: ``shape`` and flat per-element bounds (infinite where unbounded)."""

@@ -6,13 +6,19 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-# Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations.
 DEVICES = "--xla_force_host_platform_device_count=8"
+# Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations. With
+# OPTIMISED, which `make test` sets for its second part, XLA compiles as it does for a user.
 QUICK = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES} {QUICK}"
+# The caller's flags are kept, here and in the processes that tests start. Where those need XLA's default level, this is
+# kept alone: the instructions that may be used, which decide how numbers are rounded.
+PROCESSOR = " ".join(f for f in os.environ.get("XLA_FLAGS", "").split() if f.startswith("--xla_cpu_max_isa"))
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), DEVICES, "" if os.environ.get("OPTIMISED") else QUICK]
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
@@ -43,13 +49,39 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+SPREAD = {"test_interrupts"}  # files of which each test may go to another worker: it starts processes of its own
+# CPU seconds of the files that take longest, by measurement; what is not named takes less
+WEIGHTS = {
+    "test_sac_rnd": 190, "test_semi_pessimistic": 80, "test_td3_bc": 70, "test_iql": 70, "test_cql": 50,
+    "test_learning": 50, "test_networks": 18, "test_cli": 13, "test_divergence": 11, "test_sac": 11,
+    "test_conformance": 10, "test_interrupts": 5,
+}  # fmt: skip
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share a fixture go to one worker: those of a file, or of an agent in the conformance suite."""
+    """Tests that share a fixture go to one worker: those of a file, or of a case that names its group first.
+
+    What takes longest comes first (`--no-loadscope-reorder` keeps it so), for no worker to be left alone with it.
+    """
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        group = params["case"][0] if "case" in item.fixturenames and "case" in params else item.module.__name__
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+        if item.get_closest_marker("learning"):
+            item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_weight, reverse=True)
+
+
+def _group(item):
+    """The conformance suite has a group for each of its cases, the toys one for each of their worlds."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if "case" in item.fixturenames and "case" in params:
+        return params["case"][0]
+    return item.nodeid if item.module.__name__ in SPREAD else item.module.__name__
+
+
+def _weight(item):
+    """CPU seconds of the item's group, roughly: of a file, of a case of the conformance suite, of one interrupt."""
+    return WEIGHTS.get(item.module.__name__, 0)
 
 
 @pytest.fixture

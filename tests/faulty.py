@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import soak
 
 import envs
 from agents import bc
@@ -34,9 +36,10 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    """Behaviour cloning that breaks at update ``at``, in about every second seed."""
+    """Behaviour cloning that breaks at update ``at``, in about every second seed. A gate holds that update until the
+    file that FAULT_GATE names exists; without the variable it is open."""
 
-    fault: Literal["none", "mark", "compile", "stuck", "nan", "q"] = "none"
+    fault: Literal["none", "gate", "compile", "stuck", "nan", "q"] = "none"
     at: int = 12
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
@@ -67,8 +70,8 @@ class Faulty:
                 x = jnp.sin(x @ x) + jnp.cos(x[i % 4])[None]
             metrics["policy/chain"] = x.sum()
             _mark()
-        if fault in ("mark", "stuck"):
-            shape, call = jax.ShapeDtypeStruct((), jnp.float32), _sleep if fault == "stuck" else _mark
+        if fault in ("gate", "stuck"):
+            shape, call = jax.ShapeDtypeStruct((), jnp.float32), _sleep if fault == "stuck" else _wait
             now = step == self.config.at
             metrics["policy/loss"] += jax.lax.cond(now, lambda: jax.pure_callback(call, shape), lambda: 0.0)
         if fault == "nan":
@@ -95,6 +98,15 @@ def _mark() -> np.ndarray:
     return np.float32(0)
 
 
+def _wait() -> np.ndarray:
+    """Say so, and wait for the gate to open."""
+    zero = _mark()
+    gate = os.environ.get("FAULT_GATE")
+    while gate and not Path(gate).exists():
+        time.sleep(0.02)
+    return zero
+
+
 def _sleep() -> np.ndarray:
     zero = _mark()
     time.sleep(600)
@@ -102,6 +114,13 @@ def _sleep() -> np.ndarray:
 
 
 PRESETS: dict[str, Preset] = {}
+
+ROOT = Path(__file__).parent.parent
+PROMPT = 20.0  # seconds; one or two on an idle machine, whose processes need not share it
+ARGV = ["--steps", "80", "--eval-every", "40", "--log-every", "40", "--eval-episodes", "2", "--resume", "auto"]
+# Chunks grow from 1 update to at most 4, 16, ...: the one with the gate, at update 4, ends before the log line at 40.
+GATED = ["--config.fault", "gate", "--config.at", "4"]
+LATE = ["--config.fault", "gate", "--config.at", "44"]  # after the checkpoint at 40
 
 
 class Sleepy(gymnasium.Wrapper):
@@ -168,6 +187,56 @@ def world(wrapper: str = "none") -> commands.World:
     return commands.World(
         agents, lambda spec: WRAPPERS[wrapper](envs.make(spec)), envs.REFERENCES, envs.DATASETS, envs.episodes
     )
+
+
+def command(out: Path, *argv: str) -> list[str]:
+    """The words of a training of the faulty agent."""
+    return ["train", "faulty", *ARGV, "--out", str(out), *argv]
+
+
+class Child:
+    """A training of the faulty agent in a process of its own. Its gate is shut until `open` is called. What it says
+    and the gate are kept in ``files``, beside the run if that is not given."""
+
+    def __init__(self, cache, out, *argv, wrapper="none", files=None):
+        files = files or out.parent
+        self.mark, self._gate, self._stderr = (files / f"{out.name}.{name}" for name in ("mark", "gate", "stderr"))
+        words = ["--fault-env", wrapper, *command(out, *argv)]
+        told = {"RLKIT_CACHE_DIR": cache, "PYTHONPATH": ROOT, "FAULT_MARK": self.mark, "FAULT_GATE": self._gate}
+        with self._stderr.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "tests/faulty.py", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr,
+                env=os.environ | {name: str(value) for name, value in told.items()},
+            )  # fmt: skip
+
+    @property
+    def told(self):
+        """What it has written to stderr."""
+        return self._stderr.read_text()
+
+    def open(self):
+        self._gate.touch()
+
+    def wait_for(self, condition):
+        until = time.monotonic() + 120
+        while not condition():
+            assert self.process.poll() is None and time.monotonic() < until, self.told
+            time.sleep(0.05)
+
+    def end(self, timeout=PROMPT):
+        """(exit code, stderr)"""
+        try:
+            self.process.wait(timeout)
+        finally:
+            self.process.kill()
+        return self.process.returncode, self.told
+
+
+def assert_same_run(run: Path, straight: Path) -> None:
+    """The same bytes on disk, and the same arrays."""
+    for name in ("metrics.jsonl", "result.json"):
+        assert (run / name).read_bytes() == (straight / name).read_bytes()
+    assert soak.outcome(run) == soak.outcome(straight)
 
 
 if __name__ == "__main__":

@@ -403,6 +403,27 @@ def link_to_itself(form: str, folder: Path) -> Written:
     return name, path
 
 
+def damaged(content: bytes, changes: list[tuple[str, int, int]]) -> bytes:
+    data = bytearray(content)
+    for kind, place, amount in changes:
+        part = slice(place, place + amount % 64)
+        if place >= len(data):
+            continue
+        if kind == "flip":
+            data[place] ^= 1 << amount % 8
+        elif kind == "set":
+            data[place] = amount
+        elif kind == "zero":
+            data[part] = bytes(len(data[part]))
+        elif kind == "lose":
+            del data[part]
+        elif kind == "repeat":
+            data[part.start : part.start] = data[part]
+        else:
+            del data[place:]
+    return bytes(data)
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "one byte": lambda content: content[:1],

@@ -19,7 +19,7 @@ import agents
 from benchmarks import table
 from benchmarks.accelerator import call, files, home, speed, training
 from benchmarks.accelerator.__main__ import main
-from benchmarks.accelerator.files import CARRIED, FILE, FILES, MIB, RETURNED, SLACK, Carried, Results, obstacle
+from benchmarks.accelerator.files import CARRIED, FILE, FILES, MIB, SLACK, Carried, Results, obstacle
 from rlkit.buffer import Buffer
 from rlkit.datasets import DataOptions, Normaliser
 from rlkit.run import Record, evaluations
@@ -84,35 +84,37 @@ def place(packed, tmp_path, cache, monkeypatch):
     return tmp_path / "home"
 
 
+def alone(*command: str | Path, **env: str) -> None:
+    """Run Python in a process of its own that has one device, as a call has."""
+    one = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"}
+    words = [sys.executable, *map(str, command)]
+    done = subprocess.run(words, cwd=ROOT, env=one | env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def returned(toy, packed):
     """What a call brought back that was not cut off: all four parts, where nothing but jax, flax and optax can be
     imported of what is heavy."""
     out = toy.parent / "returned"
     asked = ["--minutes", "30", "--out", out, "--agents", "bc", "--table", toy, "--home", packed]
-    command = [sys.executable, "-c", BARE, *map(str, asked)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    alone("-c", BARE, *asked, PYTHONPATH=str(ROOT))
     return out
 
 
 @pytest.fixture(scope="module")
 def straight(toy, packed, cache):
-    """A run directory by cell: trained by the row's own command, on this CPU."""
-    folders = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RLKIT_CACHE_DIR", str(cache))
-        for cell in table.cells(toy):
-            folders[cell.command] = toy.parent / cell.label
-            command = cell.arguments(str(folders[cell.command]))
-            assert home.composition_root.commands.main(command, home.composition_root.world()) == 0
-    return folders
+    """The run directory of the first cell: trained by its own command, on this CPU."""
+    folder = toy.parent / "straight"
+    alone("train.py", *table.cells(toy)[0].arguments(str(folder)), RLKIT_CACHE_DIR=str(cache))
+    return folder
 
 
 def report(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "report.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_part_reports_on_a_machine_with_jax_flax_and_optax_alone(returned):
     lines = report(returned)
     assert {line["part"] for line in lines} == {"a", "b", "c", "d", "end"}
@@ -138,40 +140,43 @@ def test_the_carried_rows_make_the_buffer_that_the_dataset_makes(place):
     assert {leaf.dtype for leaf in (found.obs, found.action, found.reward)} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 def test_a_finished_cell_is_a_run_that_evaluate_reads_and_equals_training_at_home(
     toy, place, returned, straight, rlkit_command
 ):
     assert home.collect(returned, place) == 0
-    for cell in Carried(place / "carry").cells:
-        run, own = place / "runs" / cell.id, straight[cell.command]
-        assert rlkit_command("evaluate", run)[:2] == rlkit_command("evaluate", own)[:2]
-        assert (run / "metrics.jsonl").read_text() == "".join(
-            line for line in (own / "metrics.jsonl").read_text().splitlines(keepends=True) if "returns" not in line
-        )
+    first, second = (place / "runs" / cell.id for cell in Carried(place / "carry").cells)
+    assert rlkit_command("evaluate", first)[:2] == rlkit_command("evaluate", straight)[:2]
+    assert rlkit_command("evaluate", second)[0] == 0
+    logged = (straight / "metrics.jsonl").read_text().splitlines()
+    assert (first / "metrics.jsonl").read_text().splitlines() == [line for line in logged if "returns" not in line]
     assert home.score(toy, place) == 0
     rows = table.rows(toy.with_suffix(".csv"))
+    assert "`first`" in table.render(toy)
     toy.with_suffix(".csv").unlink()
-    assert [(row["label"], row["seed"], row["status"]) for row in sorted(rows, key=lambda row: row["label"])] == [
-        ("first", "0", "finished"), ("first", "1", "finished"), ("second", "0", "finished"), ("second", "1", "finished")
-    ]  # fmt: skip
+    told = sorted((row["label"], row["seed"], row["status"]) for row in rows)
+    assert told == [(label, seed, "finished") for label in ("first", "second") for seed in ("0", "1")]
+    returns = evaluations(straight)[-1].returns
     for row in rows:
-        returns = evaluations(straight[row["command"]])[-1].returns[int(row["seed"])]
-        assert row["returns_last"] == " ".join(f"{value:.7g}" for value in returns)
-        assert row["configuration"] == table.configuration(Record.read(straight[row["command"]]))
+        if row["label"] == "first":
+            assert row["returns_last"] == " ".join(f"{value:.7g}" for value in returns[int(row["seed"])])
+            assert row["configuration"] == table.configuration(Record.read(straight))
     measured = home.MEASURED.read_text().splitlines()
     assert {json.loads(line)["part"] for line in measured} == {"a", "b", "c"}
     home.collect(returned, place)  # once more: nothing twice
     assert home.MEASURED.read_text().splitlines() == measured
 
 
-def test_a_cell_that_is_cut_off_goes_on_to_the_same_bits(toy, place, returned, monkeypatch, tmp_path):
+@pytest.mark.slow
+def test_a_cell_that_is_cut_off_goes_on_to_the_same_bits(place, monkeypatch, tmp_path):
     """Cut off after every few looks at the clock: at the start of a stage, between log lines, between stages."""
-    wanted, steps = files.read_finished(returned), []
-    for number in range(200):
+    training.train(Results(tmp_path / "whole", {}), Carried(place / "carry"), until=math.inf)
+    wanted, steps = files.read_finished(tmp_path / "whole"), []
+    for number in range(40):
         monkeypatch.setattr(training, "now", itertools.count().__next__)
         out = tmp_path / f"call-{number}"
         results = Results(out, {})
-        training.train(results, Carried(place / "carry"), until=8)
+        training.train(results, Carried(place / "carry"), until=14)
         if left := files.read_unfinished(out):
             steps.append((left[0]["id"], left[0]["stage"], left[0]["step"]))
         home.collect(out, place)
@@ -190,6 +195,7 @@ def test_a_cell_that_is_cut_off_goes_on_to_the_same_bits(toy, place, returned, m
             np.testing.assert_array_equal(found[cell][1][name], value)
 
 
+@pytest.mark.slow
 def test_a_call_that_is_killed_counts_as_far_as_it_came(place, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
@@ -205,12 +211,14 @@ def test_a_call_that_is_killed_counts_as_far_as_it_came(place, tmp_path, monkeyp
         training.train(Results(tmp_path / "out", {}), Carried(place / "carry"), until=math.inf)
     (tmp_path / "out" / ".part").write_bytes(b"cut off while it was written")
     left = files.read_unfinished(tmp_path / "out")
-    assert left is not None and left[0]["step"] > 0
+    told = report(tmp_path / "out")[-1]
+    assert (left[0]["stage"], left[0]["step"]) > (0, 0)
+    assert (left[0]["step"], left[0]["seconds"]) == (told["step"], told["seconds"])
     home.collect(tmp_path / "out", place)
     assert Carried(place / "carry").unfinished[0] == left[0]
 
 
-def test_a_cell_that_could_not_be_carried_is_not_begun(place, returned, monkeypatch, tmp_path):
+def test_a_cell_that_could_not_be_carried_is_not_begun(place, monkeypatch, tmp_path):
     carried = Carried(place / "carry")
     policy, state = training.bytes_kept(carried.cells[0].record)
     assert policy < state / 5 and training.bytes_kept(carried.cells[1].record)[1] < state
@@ -241,9 +249,17 @@ def test_limits(carried, finished, policy, state, what):
     assert found is None if what is None else what in found
 
 
-def test_the_first_cell_fits_beside_a_tree_of_eight_mebibytes_and_two_sets():
-    assert obstacle(8 * MIB + 22 * MIB, [], 2 * MIB, 32 * MIB) is None
-    assert RETURNED >= 32 * MIB + 2 * SLACK
+def test_four_seeds_of_sac_rnd_fit_beside_the_tree_and_two_sets(monkeypatch):
+    """At the paper's size, with the sets' 22 MiB, on the way there and back."""
+    monkeypatch.setattr(speed, "ROWS", 500)
+    _, stages, buffer, moments = speed.example("sac-rnd")
+    shapes = training.abstract_state(stages, len(stages) - 1, buffer, moments, range(4))
+    named = files.named(shapes, "state")
+    policy = files.size([named[name] for name in training.acting(stages[-1].learner, shapes, speed.OBS)])
+    tree = 8 * MIB
+    if (ROOT / ".git").exists():
+        assert home.tree_bytes() < tree
+    assert obstacle(tree + 22 * MIB, [], policy, files.size(shapes)) is None
 
 
 def test_the_tree_is_what_git_does_not_ignore(tmp_path, monkeypatch):
@@ -290,11 +306,11 @@ def test_a_damaged_state_is_told_in_one_line(tmp_path, monkeypatch):
 
 
 def test_policies_fill_one_archive_after_the_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "FILE", 3000)
+    monkeypatch.setattr(files, "FILE", 4000)
     results = Results(tmp_path, {})
     for number in range(4):
         results.finish(str(number), files.encode({"n": number}, {"state/x": np.full(100, number, np.float32)}))
-    assert len(results.sizes()) == 2 and max(results.sizes()) <= 3000
+    assert len(results.sizes()) == 2 and max(results.sizes()) <= 4000
     found = files.read_finished(tmp_path)
     assert {name: (meta["n"], arrays["state/x"][0]) for name, (meta, arrays) in found.items()} == {
         str(number): (number, number) for number in range(4)
@@ -317,13 +333,13 @@ def test_of_a_finished_cell_only_the_policy_is_kept(name, monkeypatch):
     monkeypatch.setattr(speed, "ROWS", 500)
     _, stages, buffer, moments = speed.example(name)
     shapes = training.abstract_state(stages, len(stages) - 1, buffer, moments, (0,))
-    spec = next(value for value in vars(stages[-1].learner).values() if isinstance(value, speed.Spec))
-    read = training.acting(stages[-1].learner, shapes, spec)
+    read = training.acting(stages[-1].learner, shapes, buffer.obs.shape[1])
     arrays = files.named(shapes, "state")
     assert read and set(read) < set(arrays)
     assert not any("opt" in name.split("/") or "target" in name for name in read)  # Net's optimiser, slow copies
 
 
+@pytest.mark.slow
 def test_seeds_that_diverge_have_rows_that_say_so(toy, place, tmp_path, monkeypatch):
     monkeypatch.setattr(training.divergence, "diverged", lambda metrics, finite, limit: {1: "critic/q is nan"})
     training.train(Results(tmp_path, {}), Carried(place / "carry"), until=math.inf)

@@ -45,7 +45,7 @@ print(load(DataOptions({options.dataset!r}, cache_dir=Path({str(options.cache_di
 
 def test_two_processes_that_load_at_once_and_one_that_is_killed(options, tmp_path):
     """One is killed in the middle of its writing; the next writer clears its folder away, and nobody else's."""
-    slow = f"import time; cache._save = lambda *_: (Path({str(tmp_path / 'here')!r}).touch(), time.sleep(60))"
+    slow = f"import time; cache.save = lambda *_: (Path({str(tmp_path / 'here')!r}).touch(), time.sleep(60))"
     stuck = start(options, slow)
     while not (tmp_path / "here").exists():
         time.sleep(0.02)

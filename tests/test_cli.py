@@ -1,13 +1,10 @@
 """The command line from end to end: what is printed, what is written, and what is refused."""
 
 import json
-import os
 import re
 import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import gymnasium
@@ -203,24 +200,6 @@ def test_without_its_last_evaluation_a_run_is_not_finished_and_makes_it_when_it_
     assert final_bits(tmp_path / "run") == final_bits(trained)
     for name in ("metrics.jsonl", "result.json"):
         assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bits(rlkit_command, trained, tmp_path, cache):
-    run = tmp_path / "run"
-    argv = ["train", "bc", *SMALL, *PACE, "--resume", "auto", "--out", str(run)]
-    child = subprocess.Popen([sys.executable, "train.py", *argv], cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL)
-    while not list((run / "checkpoints").glob("[0-9]*0")):
-        assert child.poll() is None, "ended before its first checkpoint"
-        time.sleep(0.002)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert not (run / "result.json").exists()
-    code, out, _ = rlkit_command(*argv)
-    assert code == 0 and "going on after" in out
-    assert final_bits(run) == final_bits(trained)
-    for name in ("metrics.jsonl", "result.json"):
-        assert (run / name).read_bytes() == (trained / name).read_bytes()
 
 
 def test_a_preset_is_a_default_that_options_win_over(rlkit_command):

@@ -113,7 +113,6 @@ def returns(agent, state, episodes=5):
     return np.mean(found)
 
 
-@pytest.mark.slow
 @pytest.mark.learning
 def test_it_balances_from_data_that_mostly_do_not(mesh):
     data = from_episodes(poles(150, seed=100))

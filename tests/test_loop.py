@@ -1,4 +1,4 @@
-"""The loop: how a run is cut into chunks changes no bit of it."""
+"""The loop: how a run is cut into chunks changes no bit of it. At XLA's default level too."""
 
 import dataclasses
 
@@ -14,6 +14,8 @@ from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.loop import fit
 from rlkit.sharding import make_mesh
 from rlkit.types import Stage
+
+pytestmark = pytest.mark.bits
 
 SEEDS = (3, 4)
 STEPS = 40
@@ -80,6 +82,16 @@ def test_chunks_grow_to_what_fits_and_not_at_once():
     pace.took(3, 60.0)
     assert pace.next(1000) == 1
     assert loop._Pace(float("inf")).next(1000) == 1000
+
+
+def test_a_seed_alone_has_the_bits_that_it_has_in_a_set(world):
+    """On one device, where seeds take turns."""
+    *_, together = _fit(world)
+    mesh = make_mesh(1, jax.devices()[:1])
+    for number, seed in enumerate(SEEDS):
+        *_, alone = fit(*world, (seed,), log_every=15, mesh=mesh)
+        row = jax.tree.map(lambda leaf: leaf[number : number + 1], together.state)  # noqa: B023
+        assert _bits(alone.state) == _bits(row)
 
 
 def test_a_seed_that_is_not_finite_is_told_from_the_others(world):

@@ -144,7 +144,7 @@ def test_one_line_names_option_value_and_range(rlkit_command, words, told):
     ("words", "told"),
     [
         (["evaluate", "no-such-run", "--episodes", "0"], "--episodes 0: must be at least 1"),
-        (["evaluate", "no-such-run", "--seed=-1"], "--seed -1: must be at least 0"),
+        (["evaluate", "no-such-run", "--eval-seed=-1"], "--eval-seed -1: must be at least 0"),
         (["data", "check", "no/such-v0", "--label-share", "2"], "--label-share 2.0: must be above 0 and at most 1"),
     ],
 )

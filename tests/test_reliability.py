@@ -4,11 +4,9 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import sys
-import time
-from pathlib import Path
 
+import faulty
 import pytest
 from conftest import PACE, SMALL, fill, final_bits
 
@@ -102,42 +100,45 @@ class Payload:
         return os.mkdir, (self.path,)
 
 
-def _trap(path, sprung):
-    for protocol in (0, pickle.HIGHEST_PROTOCOL):
-        path.write_bytes(pickle.dumps(Payload(str(sprung)), protocol) + b"\n")
-        yield
+PROTOCOLS = (0, pickle.HIGHEST_PROTOCOL)
+
+
+def _trap(path, sprung, protocol):
+    path.write_bytes(pickle.dumps(Payload(str(sprung)), protocol) + b"\n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True])
 def test_no_file_of_a_run_is_unpickled(rlkit_command, run, tmp_path, sealed):
-    """Whatever reads it says so in one line; with ``sealed``, whoever planted it has mended the manifest."""
+    """Whatever reads it says so in one line; with ``sealed``, whoever planted it has mended the manifest. Each file is
+    met with one of the protocols unsealed, and with the other one sealed."""
     sprung = tmp_path / "sprung"
     files = [path for path in sorted(run.rglob("*")) if path.is_file() and "tensorboard" not in path.parts]
     assert len(files) > 8
-    for path in files:
+    for number, path in enumerate(files):
         kept = path.read_bytes()
-        for _ in _trap(path, sprung):
-            folder = next((p for p in path.parents if p.parent.name == "checkpoints"), None)
-            manifest = folder and (folder / integrity.MANIFEST).read_bytes()
-            if sealed and folder and path.name != integrity.MANIFEST:
-                meta = json.loads(manifest)["meta"]
-                (folder / integrity.MANIFEST).unlink()
-                integrity.seal(folder, meta)
-            for argv in (["verify", run], ["evaluate", run, "--episodes", "1"], ["report", run]):
-                code, _, err = rlkit_command(*argv)
-                assert code in (0, 1, 2) and err.count("\n") <= 1, (path, argv, err)
-            try:
-                rlkit.load(run)
-            except InputError as error:
-                assert "\n" not in str(error)
-            if manifest and path.name != integrity.MANIFEST:
-                (folder / integrity.MANIFEST).write_bytes(manifest)
+        _trap(path, sprung, PROTOCOLS[(number + sealed) % 2])
+        folder = next((p for p in path.parents if p.parent.name == "checkpoints"), None)
+        manifest = folder and (folder / integrity.MANIFEST).read_bytes()
+        if sealed and folder and path.name != integrity.MANIFEST:
+            meta = json.loads(manifest)["meta"]
+            (folder / integrity.MANIFEST).unlink()
+            integrity.seal(folder, meta)
+        for argv in (["verify", run], ["evaluate", run, "--episodes", "1"], ["report", run]):
+            code, _, err = rlkit_command(*argv)
+            assert code in (0, 1, 2) and err.count("\n") <= 1, (path, argv, err)
+        try:
+            rlkit.load(run)
+        except InputError as error:
+            assert "\n" not in str(error)
+        if manifest and path.name != integrity.MANIFEST:
+            (folder / integrity.MANIFEST).write_bytes(manifest)
         path.write_bytes(kept)
         assert not sprung.exists(), path
     (run / "result.json").unlink()
     for path in (run / "metrics.jsonl", run / "run.json"):
-        for _ in _trap(path, sprung):
+        for protocol in PROTOCOLS:
+            _trap(path, sprung, protocol)
             code, _, err = rlkit_command(*TRAIN, "--out", run, "--resume", "auto")
             assert code == 2 and err.count("\n") == 1
     assert not sprung.exists()
@@ -168,27 +169,24 @@ def test_a_disk_that_is_too_small_is_found_before_training(rlkit_command, small_
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_stops_the_run_which_goes_on_once_there_is_room(small_disk, tmp_path, cache):
-    """In a process of its own, while it trains."""
-    long = [*TRAIN, "--steps", "30000", "--eval-every", "500", "--log-every", "100", "--eval-episodes", "1"]
-    argv = [sys.executable, "train.py", *long, "--resume", "auto", "--out"]
-    root = Path(__file__).parent.parent
-    env = {**os.environ, "RLKIT_CACHE_DIR": str(cache)}
+def test_a_disk_that_fills_up_stops_the_run_which_goes_on_once_there_is_room(
+    rlkit_command, small_disk, tmp_path, cache
+):
+    """In a process of its own, while it trains: it is held after its first checkpoint until the disk is full."""
     run = small_disk / "run"
-    child = subprocess.Popen([*argv, str(run)], cwd=root, env=env, stderr=subprocess.PIPE, text=True)
-    while not list((run / "checkpoints").glob("[0-9]*")):
-        assert child.poll() is None
-        time.sleep(0.01)
+    child = faulty.Child(cache, run, *faulty.LATE, files=tmp_path)
+    child.wait_for(child.mark.exists)
     fill(small_disk / "filler", leave=0)
-    _, err = child.communicate(timeout=300)
-    assert child.returncode == 1
+    child.open()
+    code, err = child.end(300)
+    assert code == 1
     assert "cannot be written" in err.splitlines()[-1] and "make room" in err.splitlines()[-1]
     assert "Traceback" not in err
     (small_disk / "filler").unlink()
-    for folder in (run, tmp_path / "straight"):
-        assert subprocess.run([*argv, str(folder)], cwd=root, env=env).returncode == 0
-    assert final_bits(run) == final_bits(tmp_path / "straight")
-    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "straight" / "metrics.jsonl").read_bytes()
+    code, out, _ = rlkit_command(*faulty.command(run, *faulty.LATE), world=faulty.world())
+    assert code == 0 and "going on after 40 updates" in out
+    assert rlkit_command(*faulty.command(tmp_path / "straight", *faulty.LATE), world=faulty.world())[0] == 0
+    faulty.assert_same_run(run, tmp_path / "straight")
 
 
 # ---- loggers and plots

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import benchmarks.accelerator
-from rlkit.types import InputError
+from rlkit.types import InputError, RunError
 
 TABLE = Path(__file__).parent.parent / "tables" / "accelerator.toml"
 HOME = Path("runs") / "accelerator"
@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("the call, and no other command, needs --out FOLDER")
     try:
         return _run(options)
-    except InputError as error:
+    except (InputError, RunError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ CARRIED = 64 * MIB  # the tree and all that goes with it
 RETURNED = 64 * MIB
 FILES, FILE = 8, 16 * MIB  # files that come back, and the size of each
 SLACK = MIB  # for what is not arrays: metrics, names, the report
+ENTRY = 500  # at most, of an entry's names in a .zip
 ROWS = ("obs", "action", "reward", "t", "flags")  # columns of Episodes that are carried
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 DAMAGED = (OSError, ValueError, KeyError, zipfile.BadZipFile)  # what reading an archive may raise
@@ -97,7 +98,7 @@ class Results:
     def finish(self, cell: str, archive: bytes) -> None:
         """Keep the policy of a finished cell; its full state, if it was kept, is dropped."""
         sizes = self.sizes()
-        path = self.folder / f"finished-{_place(sizes, len(archive))}.zip"
+        path = self.folder / f"finished-{_place(sizes, len(archive) + ENTRY)}.zip"
         stream = io.BytesIO(path.read_bytes() if path.exists() else b"")
         with zipfile.ZipFile(stream, "a" if path.exists() else "w") as file:
             file.writestr(f"{cell}.npz", archive)
@@ -209,7 +210,7 @@ def read_unfinished(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
 
 def parts(folder: Path) -> list[Path]:
     """The files that hold the state of the cell that was cut off, in order."""
-    return sorted(folder.glob("unfinished.npz.*"))
+    return sorted(folder.glob("unfinished.npz.*"), key=lambda path: int(path.suffix[1:]))
 
 
 def _place(sizes: Sequence[int], new: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import shutil
@@ -24,11 +23,10 @@ from rlkit import plain
 from rlkit.checkpoint import Checkpoints
 from rlkit.commands import options
 from rlkit.commands import train as training
+from rlkit.commands.evaluate import play
 from rlkit.commands.report import conclude
-from rlkit.datasets import Episodes, Normaliser, load
-from rlkit.evaluate import Evaluator, longest
+from rlkit.datasets import Episodes, load
 from rlkit.loop import Progress
-from rlkit.policy import restore
 from rlkit.run import Place, Record, evaluations
 from rlkit.types import InputError
 
@@ -167,41 +165,29 @@ def score(path: Path, home: Path) -> int:
 def _rows(cell: table.Cell, key: table.Key, meta: dict[str, Any], folder: Path) -> Iterator[dict[str, object]]:
     """A row for each seed, as `benchmarks.table` writes them for runs of one seed."""
     record, minutes = Record.read(folder), meta["seconds"] / 60
-    lost = {int(seed): what for seed, what in meta["diverged"].items()}
-    sound = [seed for seed in range(len(record.seeds)) if seed not in lost]
-    returns = _returns(folder, record, sound) if sound else []
+    lost = {int(number): what for number, what in meta["diverged"].items()}
+    returns = {} if len(lost) == len(record.seeds) else _returns(folder, record)
     for number, seed in enumerate(record.seeds):
-        status = table.DIVERGED if number in lost else table.FINISHED
-        row = table.measure(cell, key, table.Outcome(status, lost.get(number, ""), meta["commit"], None), folder)
-        row |= {"seed": seed, "returns_last": "", "returns_last_fifth": ""}
+        status = table.FINISHED if number in returns else table.DIVERGED
+        outcome = table.Outcome(status, lost.get(number, ""), meta["commit"], None)
+        row = table.measure(cell._replace(seed=seed), key, outcome, folder)
         row["device"] = f"{record.device}, {minutes:.1f} minutes for {len(record.seeds)} seeds"
-        if number in sound:
-            row["returns_last"] = " ".join(f"{value:.7g}" for value in returns[number])
+        row["returns_last"] = " ".join(f"{value:.7g}" for value in returns.get(number, ()))
+        row["returns_last_fifth"] = ""  # of the last fifth of training, only its end was brought back
         yield row
 
 
-def _returns(folder: Path, record: Record, sound: list[int]) -> np.ndarray:
-    """[S, episodes] of the last checkpoint, NaN for the seeds that diverged. They are noted in the run's log."""
-    if done := evaluations(folder):
-        return done[-1].returns
-    agent, state = restore(folder, record)
-    evaluation = record.evaluation
-    evaluator = Evaluator(
-        agent,
-        Normaliser.from_json(record.normaliser),
-        functools.partial(composition_root.world().make_env, evaluation.environment),
-        episodes=evaluation.episodes,
-        seed=evaluation.seed,
-        longest=longest(record.spec),
-    )
-    played = evaluator.run(jax.tree.map(lambda leaf: leaf[np.array(sound)], state))
-    evaluator.close()
-    returns = np.full((len(record.seeds), evaluation.episodes), np.nan)
-    lengths = np.zeros(returns.shape, np.int64)
-    returns[sound], lengths[sound] = played
-    last = len(record.stages) - 1
-    place = Place(last, record.stages[last][1], sum(steps for _, steps in record.stages))
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(plain.dumps({**place._asdict(), "returns": returns, "lengths": lengths}) + "\n")
-    conclude(folder)
-    return returns
+def _returns(folder: Path, record: Record) -> dict[int, np.ndarray]:
+    """[episodes] of each seed that did not diverge, by its number; the evaluation is noted in the run's log."""
+    if not evaluations(folder):
+        played, members = play(folder, record, composition_root.world())
+        returns = np.full((len(record.seeds), played.returns.shape[1]), np.nan)
+        lengths = np.zeros(returns.shape, np.int64)
+        returns[list(members)], lengths[list(members)] = played
+        last = len(record.stages) - 1
+        place = Place(last, record.stages[last][1], sum(steps for _, steps in record.stages))
+        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(plain.dumps({**place._asdict(), "returns": returns, "lengths": lengths}) + "\n")
+        conclude(folder)
+    played = evaluations(folder)[-1].returns
+    return {number: one for number, one in enumerate(played) if np.isfinite(one).all()}

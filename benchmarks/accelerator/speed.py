@@ -100,11 +100,12 @@ def _rate(name: str, seeds: int) -> dict[str, Any]:
         start, before = now(), progress.step
         if now() > began + compiled + SECONDS and chunks:
             break
+    batch = jax.eval_shape(lambda: stages[-1].learner.sample(buffer, jax.random.key(0)))
     most = max(updates for updates, _ in chunks)
     long = [(updates, seconds) for updates, seconds in chunks if updates >= most / 2]  # those before say little
     return {
         "setting": setting,
-        "batch": getattr(stages[-1].learner.config, "batch_size", None),
+        "batch": jax.tree.leaves(batch)[0].shape[0],
         "updates_s": float(f"{sum(n for n, _ in long) / sum(s for _, s in long):.4g}"),
         "compile_s": round(compiled, 1),  # of all stages, until the first update of the last one is done
         "state_mb": round(size(progress.state) / 1e6, 1),
@@ -156,14 +157,18 @@ def loops(results: Results, agents: Sequence[str], until: float) -> None:
     for name in agents:
         if now() > until:
             break
-        _, stages, buffer, moments = example(name)
-        keys = jax.random.split(jax.random.key(0), len(stages))
-        state = None
-        for stage, key in zip(stages, keys, strict=True):  # random networks: what they compute is not looked at
-            state = jax.jit(stage.learner.init)(key, state, moments)
-            if stage.after is not None and stage is not stages[-1]:
-                state = jax.jit(stage.after)(state, buffer, key)
+        stages, buffer, state = _begun(name)
         results.tell(part="c", agent=name, **_loop_costs(stages[-1].learner, state, buffer, until))
+
+
+def _begun(name: str) -> tuple[Sequence[Stage], Buffer, State]:
+    """An agent's stages, made-up data, and a state of its last stage, before which each stage made one update."""
+    _, stages, buffer, moments = example(name)
+    stages = [*(replace(stage, steps=1) for stage in stages[:-1]), stages[-1]]
+    mesh = make_mesh(1, jax.devices()[:1])
+    steps = fit(stages, buffer, moments, (0,), log_every=1, mesh=mesh)
+    last = next(progress for progress in steps if progress.stage == len(stages) - 1)
+    return stages, buffer, jax.tree.map(lambda leaf: leaf[0], last.state)
 
 
 def _loop_costs(learner: Any, state: State, buffer: Buffer, until: float) -> dict[str, Any]:

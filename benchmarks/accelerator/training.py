@@ -19,7 +19,7 @@ from rlkit.datasets.normaliser import Normaliser
 from rlkit.loop import Progress, abstract_state, fit
 from rlkit.run import Record, rebuild
 from rlkit.sharding import make_mesh
-from rlkit.types import Percept, Spec, State, Stats
+from rlkit.types import Percept, State, Stats
 
 CHUNK = 0.5  # seconds between two looks at the clock
 KEEP = 30.0  # seconds between two copies of the full state
@@ -45,11 +45,14 @@ class Training:
         normaliser = Normaliser.from_json(record.normaliser)
         self.buffer = Buffer.from_episodes(carried.episodes(cell), normaliser, needs(self.stages))
         self.stats = stats_of(record)
-        largest = float(np.abs(np.asarray(self.buffer.reward)).max())
-        self.limit = divergence.default_limit(largest, record.spec.horizon)
-        self.meta: dict[str, Any] = {"id": cell.id, "commit": carried.commit, "seconds": 0.0}
-        self.meta |= {"metrics": [], "diverged": {}}
+        self.limit = divergence.limit_of(self.stages, self.buffer, self.stats, record.spec.horizon)
+        self.meta: dict[str, Any] = {"id": cell.id, "seconds": 0.0, "metrics": [], "diverged": {}}
+        self.meta |= {"commit": "", "device": ""}
         self.resume = self._resume(carried)
+        here = {"commit": carried.commit, "device": f"1 x {jax.devices()[0].device_kind}"}
+        for name, value in here.items():  # a cell may have been begun with other code, or on another device
+            past = self.meta[name]
+            self.meta[name] = past if past.endswith(value) else f"{past} then {value}".removeprefix(" then ")
         self.obstacle = files.obstacle(carried.bytes, results.sizes(), *bytes_kept(record))
 
     def run(self, until: float) -> bool:
@@ -108,9 +111,9 @@ class Training:
         self._tell(progress.stage, progress.step)
 
     def _finish(self, progress: Progress) -> None:
-        record = replace(self.cell.record, versions=versions(), device=f"1 x {jax.devices()[0].device_kind}")
+        record = replace(self.cell.record, versions=versions(), device=self.meta["device"])
         arrays = files.named(jax.device_get(progress.state), "state")
-        read = acting(self.stages[-1].learner, shapes_of(record)[-1], record.spec) if self._done(progress) else []
+        read = policy(record) if self._done(progress) else []
         meta = self.meta | {"cell": self.cell._replace(record=record)}
         self.results.finish(self.cell.id, files.encode(meta, {name: arrays[name] for name in read}))
         self._tell(progress.stage, progress.step, finished=True)
@@ -133,23 +136,30 @@ def shapes_of(record: Record) -> list[State]:
     return [abstract_state(stages, number, rows, stats_of(record), record.seeds) for number in range(len(stages))]
 
 
+def policy(record: Record) -> list[str]:
+    """The names of the arrays of a run's last state that its policies read."""
+    return acting(rebuild(record)[-1].learner, shapes_of(record)[-1], record.spec.observation.shape[0])
+
+
 def bytes_kept(record: Record) -> tuple[int, int]:
     """Of a run's policies, and of its full state in the stage where that is largest."""
     shapes = shapes_of(record)
     last = files.named(shapes[-1], "state")
-    read = acting(rebuild(record)[-1].learner, shapes[-1], record.spec)
-    return size([last[name] for name in read]), max(map(size, shapes))
+    return size([last[name] for name in policy(record)]), max(map(size, shapes))
 
 
-def acting(agent: Any, shapes: State, spec: Spec) -> list[str]:
-    """The names of the arrays that the policy reads: what `evaluate` needs of a state, [S] on every leaf."""
+def acting(agent: Any, shapes: State, width: int) -> list[str]:
+    """The names of the arrays that the policy reads: what `evaluate` needs of a state, [S] on every leaf.
+
+    width: of an observation.
+    """
 
     def act(state: State, obs: Any) -> Any:
         memory = agent.observe(agent.begin(state, None), Percept(obs, jnp.zeros(()), jnp.zeros((), jnp.int32)))
         return agent.act(state, memory, jax.random.key(0), greedy=True)
 
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
-    obs = jax.ShapeDtypeStruct(spec.observation.shape, np.float32)
+    obs = jax.ShapeDtypeStruct((width,), np.float32)
     jaxpr = jax.make_jaxpr(act)(one, obs).jaxpr
     read = {id(value) for eqn in jaxpr.eqns for value in eqn.invars} | {id(value) for value in jaxpr.outvars}
     names = list(files.named(shapes, "state"))

@@ -20,7 +20,7 @@ def run(options: DataList | DataShow | DataCheck, world: World) -> int:
     if isinstance(options, DataList):
         console.print(_listing(options, world))
         return 0
-    episodes = load(options, roots=[world.datasets], anew=isinstance(options, DataCheck))
+    episodes = load(options, roots=[world.datasets], use_cache=not isinstance(options, DataCheck))
     console.print(f"{episodes.name} ({episodes.fingerprint[:12]})")
     if isinstance(options, DataShow):
         console.print(_spaces(episodes))

@@ -1,4 +1,8 @@
-"""``--dry-run``: what would be run, how large it is, and the memory that it takes."""
+"""``--dry-run``: what would be run, how large it is, and the memory that it takes.
+
+The data's memory is that of the Buffer. No more of them is in memory at once: columns go from the cache to the device a
+block at a time (rlkit.datasets.blocks). benchmarks/memory.py compares the figure with the peak of training.
+"""
 
 from __future__ import annotations
 

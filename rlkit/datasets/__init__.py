@@ -1,4 +1,4 @@
-"""Sources of data in, Episodes out; and the doors that normalise them.
+"""Sources of data in, Episodes out; and the Normaliser between them and what agents see.
 
 Importing this package is cheap: gymnasium, minari and h5py are imported when data are first touched.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlkit import ranges
 from rlkit.datasets.options import DataOptions
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 if TYPE_CHECKING:
     import gymnasium
@@ -44,34 +44,66 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = False, anew: bool = False) -> Episodes:
-    """The data that ``options`` name, checked, from the cache if they have been read before, less the rewards that the
-    options hide. Needs no environment.
+def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = False, use_cache: bool = True) -> Episodes:
+    """Read a dataset and check it. Needs no environment.
 
-    ``roots`` are further folders of Minari datasets. ``infos`` asks for what else the source recorded at each step;
-    ``anew`` passes the cache by.
-    Raises InputError, one line that names the place and the cure.
+    Args:
+        options: the dataset, the repairs that it needs, and which of its rewards are hidden.
+        roots: further folders of Minari datasets.
+        infos: also read what else the source recorded at each step, into Episodes.infos.
+        use_cache: take the data from the cache if they have been read before, and put them there if not.
+
+    Returns:
+        The episodes as the source has them, not normalised. Their arrays may be read-only memory maps.
+
+    Raises:
+        InputError: one line that names the place and the cure.
+
+    Example:
+        episodes = load(DataOptions("hopper/medium-v0", normalise="standard"))
     """
-    from rlkit.datasets import cache, labels, rows, sources
+    from rlkit.datasets import labels
 
     ranges.check_options(options)
     try:
-        source = sources.find(options, roots)
-        entry = cache.entry(options, source, infos)
-        if not anew and (episodes := cache.read(entry)) is not None:
-            return labels.hide(episodes, options)
-        recording = source.read(env=options.env, infos=infos)
-        changed = cache.entry(options, source, infos) != entry
+        episodes = _load(options, roots, infos, use_cache)
     except OSError as error:
-        raise InputError(f"{options.dataset}: cannot be read: {' '.join(str(error).split())}") from error
+        raise InputError(f"{options.dataset}: cannot be read: {one_line(error)}") from error
     except MemoryError as error:
         raise InputError(f"{options.dataset}: does not fit into memory; use a smaller part of the data") from error
-    if changed:
-        raise InputError(f"{options.dataset}: changed while it was read; wait until it is written, and load it again")
-    episodes = rows.assemble(recording, repair=options.repair)
-    if not anew:
-        cache.write(entry, episodes)
     return labels.hide(episodes, options)
+
+
+def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: bool) -> Episodes:
+    """The data from the cache, or from their source and then into the cache."""
+    from rlkit.datasets import cache, reader_process, sources
+    from rlkit.datasets.fields import Budget
+
+    def check_unchanged() -> None:
+        if cache.entry(options, source, infos) != entry:
+            problem = "changed while it was read; wait until it is written, and load it again"
+            raise InputError(f"{options.dataset}: {problem}")
+
+    source = sources.find(options, roots)
+    entry = cache.entry(options, source, infos)
+    if use_cache:
+        Budget(options.dataset).take(cache.size(entry))
+        cached = cache.read(entry)
+        if cached is not None:
+            return cached
+    if source.is_columnar():
+        root = entry.parent if use_cache else None
+        with reader_process.read(options, source, roots, infos, cache_root=root) as (episodes, folder):
+            check_unchanged()
+            if folder.parent == root:
+                cache.put(folder, entry)
+        return episodes
+    episodes = source.episodes(options, infos)
+    check_unchanged()
+    if use_cache:
+        cache.write(entry, episodes)
+        return cache.read(entry) or episodes  # as memory maps: the rows need not stay in memory
+    return episodes
 
 
 def from_episodes(
@@ -83,13 +115,26 @@ def from_episodes(
     env: str | None = None,
     repair: Sequence[str] = (),
 ) -> Episodes:
-    """Episodes in memory, through the same checks as any source.
+    """Check episodes that are in memory, as those of any source are.
 
-    Each is a mapping or an object with observations [T+1, ...] (for a Dict space a mapping of such), actions [T, ...],
-    rewards [T] and, all optional, terminations, truncations and labelled [T]; where neither of the former is set at the
-    end, the episode counts as truncated; a reward that is not labelled is not known and may be NaN. A space that is not
-    given is derived from the data. ``env`` is an environment id or an EnvSpec as JSON. Raises InputError, one line that
-    names episode, index and field.
+    Args:
+        episodes: mappings or objects with observations [T+1, ...] (for a Dict space a mapping of such), actions
+            [T, ...], rewards [T] and, all optional, terminations, truncations and labelled [T]. Where neither of the
+            two flags is set at the end, the episode counts as truncated. A reward that is not labelled is not known
+            and may be NaN.
+        name: what messages call the data.
+        observation_space, action_space: derived from the data where they are not given.
+        env: an environment id, or an EnvSpec as JSON.
+        repair: faults to mend, as in DataOptions.
+
+    Returns:
+        The episodes, laid end to end.
+
+    Raises:
+        InputError: one line that names episode, index and field.
+
+    Example:
+        from_episodes([{"observations": obs, "actions": actions, "rewards": rewards, "terminations": dones}])
     """
     from rlkit.datasets import episode_list, rows
 

@@ -7,6 +7,7 @@ two writers one wins. The manifest holds the CRC of every file; an entry that do
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -17,6 +18,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from rlkit.datasets import spaces
 from rlkit.datasets.episodes import Episodes, Report
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
+from rlkit.types import one_line
 
 FORMAT = 4  # raise it when the layout, the meaning of a column, or a check changes
 PREFIX = ".new-"  # of folders that are being written
@@ -41,51 +44,88 @@ def entry(options: DataOptions, source: Source, infos: bool) -> Path:
     return root.expanduser() / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
+def size(folder: Path) -> int:
+    """Bytes of the columns of an entry; 0 if it is absent."""
+    return sum(path.stat().st_size for path in folder.glob("*.npy"))
+
+
 def read(folder: Path) -> Episodes | None:
     """The Episodes of an entry, as read-only memory maps; None if it is absent or damaged."""
     if not folder.is_dir():
         return None
     try:
-        form = json.loads((folder / "manifest.json").read_text())
-        if form.pop("crc") != zlib.crc32(json.dumps(form).encode()):
-            raise ValueError("manifest.json is not what was written")
-        return Episodes(
-            name=form["name"],
-            fingerprint=form["fingerprint"],
-            **{name: _load(folder / f"{name}.npy", crc) for name, crc in form["columns"].items()},
-            observation_space=spaces.from_json(form["observation_space"]),
-            action_space=spaces.from_json(form["action_space"]),
-            env_spec=form["env_spec"],
-            reference=None if form["reference"] is None else tuple(form["reference"]),
-            report=Report(**{**form["report"], "notes": tuple(form["report"]["notes"])}),
-            infos={name: _load(folder / f"info_{i}.npy", crc) for i, (name, crc) in enumerate(form["infos"].items())},
-        )
+        return _read(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.warning("cache entry %s is damaged (%s) and will be made anew", folder, " ".join(str(error).split()))
+        log.warning("cache entry %s is damaged (%s) and will be made anew", folder, one_line(error))
         return None
+
+
+def _read(folder: Path) -> Episodes:
+    form = json.loads((folder / "manifest.json").read_text())
+    if form.pop("crc") != zlib.crc32(json.dumps(form).encode()):
+        raise ValueError("manifest.json is not what was written")
+    columns = {name: _load(folder / f"{name}.npy", crc) for name, crc in form["columns"].items()}
+    infos = {}
+    for i, (name, crc) in enumerate(form["infos"].items()):
+        infos[name] = _load(folder / f"info_{i}.npy", crc)
+    report = form["report"]
+    report["notes"] = tuple(report["notes"])
+    return Episodes(
+        name=form["name"],
+        fingerprint=form["fingerprint"],
+        **columns,
+        observation_space=spaces.from_json(form["observation_space"]),
+        action_space=spaces.from_json(form["action_space"]),
+        env_spec=form["env_spec"],
+        reference=None if form["reference"] is None else tuple(form["reference"]),
+        report=Report(**report),
+        infos=infos,
+    )
 
 
 def write(folder: Path, episodes: Episodes) -> None:
     """Put ``episodes`` at ``folder``. Where that cannot be written, warn: the data are usable all the same."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder.parent)
-        fresh = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder.parent))
-        lock = os.open(fresh, os.O_RDONLY)  # held for as long as this process lives
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _save(fresh, episodes)
-            if folder.exists() and read(folder) is None:  # damaged: set aside
-                os.replace(folder, damaged := fresh.with_suffix(".damaged"))
-                shutil.rmtree(damaged, ignore_errors=True)
-            os.replace(fresh, folder)
-        finally:
-            os.close(lock)
-            shutil.rmtree(fresh, ignore_errors=True)  # not there any more, unless something went wrong
+        with new_folder(folder.parent) as fresh:
+            save(fresh, episodes)
+            put(fresh, folder)
     except OSError as error:
-        if not folder.is_dir():  # else another process has just written the same entry
-            reason = " ".join(str(error).split())
-            log.warning("cannot write the cache %s (%s); the data will be read anew next time", folder.parent, reason)
+        warn_unwritable(folder.parent, one_line(error))
+
+
+@contextlib.contextmanager
+def new_folder(root: Path) -> Iterator[Path]:
+    """An empty folder in ``root`` for an entry that is being written. It is removed at the end if it is still there,
+    and by the next writer if this process is killed. Raises OSError where it cannot be made."""
+    root.mkdir(parents=True, exist_ok=True)
+    _sweep(root)
+    fresh = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+    lock = os.open(fresh, os.O_RDONLY)  # held for as long as this process lives
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield fresh
+    finally:
+        os.close(lock)
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def put(fresh: Path, folder: Path) -> None:
+    """Move the entry ``fresh`` to ``folder``, unless another process has just put the same one there. Where that cannot
+    be done, warn."""
+    try:
+        if folder.exists() and read(folder) is None:
+            damaged = fresh.with_suffix(".damaged")
+            os.replace(folder, damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
+        os.replace(fresh, folder)
+    except OSError as error:
+        if not folder.is_dir():
+            warn_unwritable(folder.parent, one_line(error))
+
+
+def warn_unwritable(root: Path, reason: str) -> None:
+    """Tell the user that a load leaves nothing in the cache."""
+    log.warning("cannot write the cache %s (%s); the data will be read anew next time", root, reason)
 
 
 def _sweep(root: Path) -> None:
@@ -104,8 +144,12 @@ def _sweep(root: Path) -> None:
             os.close(lock)
 
 
-def _save(folder: Path, episodes: Episodes) -> None:
-    infos = enumerate(episodes.infos.items())
+def save(folder: Path, episodes: Episodes) -> None:
+    """Write the files of an entry into ``folder``. Raises OSError where there is no room."""
+    columns = {name: _store(folder / f"{name}.npy", getattr(episodes, name)) for name in COLUMNS}
+    infos = {}
+    for i, (name, values) in enumerate(episodes.infos.items()):
+        infos[name] = _store(folder / f"info_{i}.npy", values)
     form = {
         "name": episodes.name,
         "fingerprint": episodes.fingerprint,
@@ -114,10 +158,11 @@ def _save(folder: Path, episodes: Episodes) -> None:
         "env_spec": episodes.env_spec,
         "reference": episodes.reference,
         "report": dataclasses.asdict(episodes.report),
-        "columns": {name: _store(folder / f"{name}.npy", getattr(episodes, name)) for name in COLUMNS},
-        "infos": {name: _store(folder / f"info_{i}.npy", values) for i, (name, values) in infos},
+        "columns": columns,
+        "infos": infos,
     }
-    (folder / "manifest.json").write_text(json.dumps({**form, "crc": zlib.crc32(json.dumps(form).encode())}))
+    crc = zlib.crc32(json.dumps(form).encode())
+    (folder / "manifest.json").write_text(json.dumps({**form, "crc": crc}))
 
 
 def _store(path: Path, values: np.ndarray) -> int:
@@ -132,9 +177,18 @@ def _store(path: Path, values: np.ndarray) -> int:
     return zlib.crc32(body, zlib.crc32(head.getbuffer()))
 
 
+def _crc(path: Path) -> int:
+    """Of the file's bytes; read rather than mapped, since what was mapped stays in memory."""
+    crc = 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            crc = zlib.crc32(part, crc)
+    return crc
+
+
 def _load(path: Path, crc: int) -> np.ndarray:
     """The array as a read-only map, once its file is known to be the one written."""
-    if zlib.crc32(np.memmap(path, mode="r")) != crc:
+    if _crc(path) != crc:
         raise ValueError(f"{path.name} is not what was written")
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Dict, Discrete
+from gymnasium.spaces import Box, Dict
 
 from rlkit.datasets import spaces
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
+
+FIELDS = ("actions", "rewards", "terminations", "truncations", "labelled")
+DEFAULTS = {"terminations": np.zeros, "truncations": np.zeros, "labelled": np.ones}
 
 
 def read(
@@ -25,24 +29,16 @@ def read(
     disagree, naming dataset, episode and field.
     """
     spaces.check_supported(name, observation_space, action_space)
-    columns: dict[str, list] = {"observations": [], "finals": [], **{field: [] for field in FIELDS}}
+    columns: dict[str, list] = {field: [] for field in ("observations", "finals", *FIELDS)}
     kept: list[dict[str, np.ndarray]] = []
     for number, episode in enumerate(episodes):
-        get = episode.get if isinstance(episode, Mapping) else lambda field, of=episode: getattr(of, field, None)
-        parts = {field: _array(name, number, field, get(field)) for field in ("actions", "rewards")}
+        get = episode.get if isinstance(episode, Mapping) else functools.partial(_attribute, episode)
+        parts = _fields(name, number, get)
         steps = len(parts["actions"])
-        for flag in ("terminations", "truncations"):
-            given = get(flag)
-            parts[flag] = np.zeros(steps, bool) if given is None else _array(name, number, flag, given)
-        given = get("labelled")
-        parts["labelled"] = np.ones(steps, bool) if given is None else _array(name, number, "labelled", given)
-        for field, part in parts.items():
-            if len(part) != steps:
-                raise InputError(f"{name}: episode {number}, {field}: {len(part)} rows, but actions has {steps}")
-        if steps == 0:
-            raise InputError(f"{name}: episode {number} has no step; remove it from the source")
         obs = _flat(name, number, steps, get("observations"), observation_space)
-        for field, part in {**parts, "observations": obs[:-1], "finals": obs[-1:]}.items():
+        parts["observations"] = obs[:-1]
+        parts["finals"] = obs[-1:]
+        for field, part in parts.items():
             _same_width(name, number, field, part, columns[field])
             columns[field].append(part)
         kept.append(_infos(get("infos"), steps) if infos else {})
@@ -61,7 +57,23 @@ def read(
     )
 
 
-FIELDS = ("actions", "rewards", "terminations", "truncations", "labelled")
+def _attribute(episode: Any, field: str) -> Any:
+    return getattr(episode, field, None)
+
+
+def _fields(name: str, episode: int, get: Callable[[str], Any]) -> dict[str, np.ndarray]:
+    """The fields with a row per step."""
+    parts = {field: _array(name, episode, field, get(field)) for field in ("actions", "rewards")}
+    steps = len(parts["actions"])
+    for field, default in DEFAULTS.items():
+        given = get(field)
+        parts[field] = default(steps, bool) if given is None else _array(name, episode, field, given)
+    for field, part in parts.items():
+        if len(part) != steps:
+            raise InputError(f"{name}: episode {episode}, {field}: {len(part)} rows, but actions has {steps}")
+    if steps == 0:
+        raise InputError(f"{name}: episode {episode} has no step; remove it from the source")
+    return parts
 
 
 def _array(name: str, episode: int, field: str, values: Any) -> np.ndarray:
@@ -79,28 +91,24 @@ def _array(name: str, episode: int, field: str, values: Any) -> np.ndarray:
 
 def _flat(name: str, episode: int, steps: int, values: Any, space: Space | None) -> np.ndarray:
     """Observations [T+1, ...]; those of a Dict space are flattened, [T+1, O] float32."""
-
-    def check(leaf: Any, field: str) -> None:
+    where = f"{name}: episode {episode}, "
+    if isinstance(values, Mapping) and not isinstance(space, Dict):
+        raise InputError(f"{where}observations: a mapping, but no Dict observation space is given")
+    for field, leaf in _mapping_leaves(values, "observations"):
         rows = len(_array(name, episode, field, leaf))
         if rows != steps + 1:
             cure = "; keep the final observation of every episode" if rows == steps else ""
-            raise InputError(
-                f"{name}: episode {episode}, {field}: {rows} rows for {steps} steps, not {steps + 1}{cure}"
-            )
-
-    def fail(row: int | None, field: str, problem: str) -> NoReturn:
-        raise InputError(f"{name}: episode {episode}, {'' if row is None else f'index {row}, '}{field}: {problem}")
-
+            raise InputError(f"{where}{field}: {rows} rows for {steps} steps, not {steps + 1}{cure}")
     if isinstance(space, Dict):
-        for field, leaf in _mapping_leaves(values, "observations"):
-            check(leaf, field)
-        return spaces.flatten(space, values, "observations", fail)
-    if isinstance(values, Mapping):
-        raise InputError(f"{name}: episode {episode}, observations: a mapping, but no Dict observation space is given")
-    check(values, "observations")
+        try:
+            return spaces.flatten(space, values, "observations")
+        except spaces.BadValue as bad:
+            index = "" if bad.row is None else f"index {bad.row}, "
+            raise InputError(f"{where}{index}{bad}") from None
     values = _array(name, episode, "observations", values)
-    if space is not None and not isinstance(space, Discrete) and values.shape[1:] != space.shape:
-        fail(0, "observations", f"shape {list(values.shape[1:])}, but the space has {list(space.shape)}")
+    if isinstance(space, Box) and values.shape[1:] != space.shape:
+        shapes = f"shape {list(values.shape[1:])}, but the space has {list(space.shape)}"
+        raise InputError(f"{where}index 0, observations: {shapes}")
     return values
 
 
@@ -119,12 +127,13 @@ def _same_width(name: str, episode: int, field: str, part: np.ndarray, before: l
 
 def _infos(values: Any, steps: int) -> dict[str, np.ndarray]:
     """Arrays [T, ...] of what came with each step: of T+1 rows the first belongs to reset. Text is left out."""
-    found = {}
+    infos = {}
     for field, leaf in _mapping_leaves(values or {}, "infos"):
         leaf = np.asarray(leaf)
-        if leaf.dtype.kind in "buif" and leaf.ndim and len(leaf) in (steps, steps + 1):
-            found[field.removeprefix("infos/")] = leaf[-steps:]
-    return found
+        numeric = leaf.dtype.kind in "buif" and leaf.ndim > 0
+        if numeric and len(leaf) in (steps, steps + 1):
+            infos[field.removeprefix("infos/")] = leaf[-steps:]
+    return infos
 
 
 def _join_infos(kept: list[dict[str, np.ndarray]], notes: list[str]) -> dict[str, np.ndarray]:
@@ -132,7 +141,8 @@ def _join_infos(kept: list[dict[str, np.ndarray]], notes: list[str]) -> dict[str
     joined = {}
     for field in sorted({field for infos in kept for field in infos}):
         parts = [infos[field] for infos in kept if field in infos]
-        if len(parts) == len(kept) and len({part.shape[1:] for part in parts}) == 1:
+        shapes = {part.shape[1:] for part in parts}
+        if len(parts) == len(kept) and len(shapes) == 1:
             joined[field] = np.concatenate(parts)
         else:
             notes.append(f"infos/{field} is left out: not every episode has it in the same shape")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlkit.types import InputError
+
 if TYPE_CHECKING:
     import gymnasium
 
@@ -65,6 +67,16 @@ class Episodes:
     def starts(self) -> np.ndarray:
         """[E] row of each episode's first step."""
         return np.flatnonzero(self.t == 0)
+
+    def drawable(self) -> np.ndarray:
+        """[R] bool: the steps that can be drawn, with a successor that was recorded or needs none. Raises InputError if
+        there is no such step."""
+        flags = np.asarray(self.flags)
+        has_target = (flags & (HAS_NEXT | TERMINAL)) > 0
+        drawable = has_target & ((flags & HAS_ACTION) > 0)
+        if not drawable.any():
+            raise InputError(f"{self.name}: no step has a recorded successor or a terminal; nothing can be drawn")
+        return drawable
 
     def returns(self) -> np.ndarray:
         """[E'] float64 undiscounted return of each episode of which every reward was recorded, hidden or not."""

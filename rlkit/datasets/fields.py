@@ -18,11 +18,6 @@ from rlkit.types import InputError
 LIMIT = 64 * 2**30  # bytes: no file may unpack to more than this, whatever the machine's memory
 
 
-def one_line(error: BaseException) -> str:
-    """A library's message, which may span lines, as a part of ours; its kind where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def check_exists(path: Path) -> None:
     """Raises InputError unless ``path`` is a file with something in it."""
     if not path.is_file():
@@ -35,9 +30,10 @@ def free_memory() -> int:
     """Bytes that can be allocated without swapping; the machine's whole memory where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 1024 * kibibytes
 
 
 class Budget:
@@ -45,19 +41,34 @@ class Budget:
     small file can declare any size."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.free, self.taken = name, free_memory(), 0
+        self.name = name
+        self.free = free_memory()
+        self.taken = 0
 
     def take(self, size: int) -> None:
         """Raises InputError if ``size`` bytes more are too many."""
         self.taken += size
         self.check(self.taken)
 
+    def plan(self, numbers: int) -> None:
+        """Raises InputError if ``numbers`` observed numbers, which become float32, are too many beside the rest."""
+        rows = 4 * numbers
+        need = self.taken + rows
+        if need > min(LIMIT, self.free):
+            raise InputError(
+                f"{self.name}: needs {need / 2**30:.2f} GiB of memory, {rows / 2**30:.2f} of them for observations in "
+                f"float32, and {self.free / 2**30:.2f} GiB are free (the limit is {LIMIT >> 30} GiB for any dataset); "
+                "use a smaller part of the data, or a machine with more memory"
+            )
+
     def check(self, size: int) -> None:
         """Raises InputError if ``size`` bytes at once are too many."""
         if size > min(LIMIT, self.free):
+            needed = f"{size / 2**30:.1f} GiB"
+            free = f"{self.free / 2**30:.1f} GiB"
             raise InputError(
-                f"{self.name}: unpacks to {size / 2**30:.1f} GiB, more than the free memory ({self.free / 2**30:.1f} "
-                f"GiB) or the limit of {LIMIT >> 30} GiB for any dataset; use a smaller part of the data"
+                f"{self.name}: unpacks to {needed}, more than the free memory ({free}) or the limit of {LIMIT >> 30} "
+                "GiB for any dataset; use a smaller part of the data"
             )
 
 
@@ -65,7 +76,9 @@ def listed(names: Iterable[object]) -> str:
     """Names from a file as a part of a message: long ones and long lists cut short."""
     texts = [str(name) for name in names]
     short = [text if len(text) <= 60 else f"{text[:57]}..." for text in texts[:40]]
-    return ", ".join(short + [f"and {len(texts) - 40} more"] * (len(texts) > 40))
+    if len(texts) > 40:
+        short.append(f"and {len(texts) - 40} more")
+    return ", ".join(short)
 
 
 def check_lengths(path: Path, lengths: Mapping[str, int], against: str = "observations") -> None:
@@ -94,8 +107,11 @@ def flags(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     """[N] bool from 0 and 1 of any dtype; any other value raises InputError with its index."""
     values = column(path, name, values)
     result = values.astype(bool)
-    if values.dtype != bool and (bad := values != result).any():
-        i = int(bad.argmax())
+    if values.dtype == bool:
+        return result
+    other = values != result
+    if other.any():
+        i = int(other.argmax())
         raise InputError(f"{path.name}: {name}[{i}] is {values[i]}; expected 0 or 1")
     return result
 
@@ -109,13 +125,25 @@ def actions(
     of itself; None lets the dtype say it (integers are choices). notes: gets one where floats may be meant as choices.
     Returns [N] integers, or [N, A] floats.
     """
+    stored_as_integers = values.dtype.kind in "iub"
     if discrete is None:
-        discrete = choices is not None or values.dtype.kind in "iub"
-        if not discrete and values.size == len(values) and (values >= 0).all() and (values == np.floor(values)).all():
+        discrete = choices is not None or stored_as_integers
+        if not discrete and values.size == len(values) and _could_be_choices(values):
             notes.append("actions are whole numbers stored as floats, taken as amounts; store choices as integers")
-    if not discrete:
-        values = values.astype(np.float32) if values.dtype.kind in "iub" else values
-        return values[:, None] if values.ndim == 1 else values, None
+    if discrete:
+        return _choices(path, values, choices)
+    amounts = values.astype(np.float32) if stored_as_integers else values
+    if amounts.ndim == 1:
+        amounts = amounts[:, None]
+    return amounts, None
+
+
+def _could_be_choices(values: np.ndarray) -> bool:
+    return bool((values >= 0).all() and (values == np.floor(values)).all())
+
+
+def _choices(path: Path, values: np.ndarray, count: int | None) -> tuple[np.ndarray, gymnasium.spaces.Discrete]:
+    """[N] integers from 0 to ``count``, where that is known, and their space."""
     if values.ndim > 1 and values.shape != (len(values), 1):
         raise InputError(
             f"{path.name}: actions are integers of shape {values.shape}; only one choice per step is supported (store "
@@ -123,21 +151,22 @@ def actions(
         )
     values = values.reshape(len(values))
     whole = values if values.dtype.kind in "iu" else _whole(path, values)
-    bad = (whole < 0) | (whole >= choices if choices is not None else False)
-    if bad.any():
-        i = int(bad.argmax())
-        raise InputError(
-            f"{path.name}: actions[{i}] is {whole[i]}; expected a choice from 0"
-            + ("" if choices is None else f" to {choices - 1}")
-        )
-    return whole, gymnasium.spaces.Discrete(int(whole.max()) + 1 if choices is None else choices)
+    outside = whole < 0
+    if count is not None:
+        outside |= whole >= count
+    if outside.any():
+        i = int(outside.argmax())
+        upper = "" if count is None else f" to {count - 1}"
+        raise InputError(f"{path.name}: actions[{i}] is {whole[i]}; expected a choice from 0{upper}")
+    return whole, gymnasium.spaces.Discrete(int(whole.max()) + 1 if count is None else count)
 
 
 def _whole(path: Path, values: np.ndarray) -> np.ndarray:
     """Floats or booleans that number choices, as int64."""
     finite = np.isfinite(values)
     whole = np.where(finite, values, 0).astype(np.int64)
-    if (bad := ~finite | (whole != values)).any():
+    bad = ~finite | (whole != values)
+    if bad.any():
         i = int(bad.argmax())
         raise InputError(f"{path.name}: actions[{i}] is {values[i]}; actions are choices here, so whole numbers")
     return whole

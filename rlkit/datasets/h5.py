@@ -27,10 +27,10 @@ def member(group: h5py.Group, name: str) -> h5py.Group | DatasetID | None:
         raise Fault("missing")
     if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
         raise Fault("a link by name, to this file or another, which is not followed; store the values in its place")
-    found = h5py.h5o.open(group.id, name.encode())
-    if isinstance(found, h5py.h5g.GroupID):
-        return h5py.Group(found)
-    return found if isinstance(found, DatasetID) else None
+    item = h5py.h5o.open(group.id, name.encode())
+    if isinstance(item, h5py.h5g.GroupID):
+        return h5py.Group(item)
+    return item if isinstance(item, DatasetID) else None
 
 
 def array(group: h5py.Group, name: str, budget: Budget) -> DatasetID:
@@ -38,8 +38,8 @@ def array(group: h5py.Group, name: str, budget: Budget) -> DatasetID:
     item = member(group, name)
     if not isinstance(item, DatasetID) or not item.shape or item.dtype.kind not in "biuf":
         raise Fault("not an array of numbers with one row per step")
-    shape, width = item.shape, item.dtype.itemsize
-    size = math.prod(shape) * width
+    width = item.dtype.itemsize
+    size = math.prod(item.shape) * width
     stored = item.get_create_plist()
     layout = stored.get_layout()
     if layout == h5py.h5d.VIRTUAL or stored.get_external_count():
@@ -48,8 +48,9 @@ def array(group: h5py.Group, name: str, budget: Budget) -> DatasetID:
     if layout == h5py.h5d.CHUNKED:
         chunk = stored.get_chunk()
         budget.check(math.prod(chunk) * width)  # a chunk is unpacked whole
-        expected = math.prod(-(-rows // part) for rows, part in zip(shape, chunk, strict=True))
-        if (written := item.get_num_chunks()) != expected:
+        expected = math.prod(-(-rows // part) for rows, part in zip(item.shape, chunk, strict=True))
+        written = item.get_num_chunks()
+        if written != expected:
             raise Fault(f"damaged or unfinished: {written} of its {expected} chunks were written")
     elif layout == h5py.h5d.CONTIGUOUS and item.get_storage_size() != size:
         raise Fault(f"damaged or unfinished: {item.get_storage_size()} of its {size} bytes were written")

@@ -37,7 +37,7 @@ import numpy as np
 from rlkit.datasets import fields, h5, names
 from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
 _ENDS = ("timeouts", "next_observations", "episode_terminals")
@@ -59,13 +59,15 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     Raises InputError for a file that is damaged, lacks a field or has fields whose shapes disagree.
     """
     file = _load(path, infos)
-    arrays, notes = file.arrays, file.notes
+    arrays = file.arrays
+    notes = file.notes
     known = names.origin(path.stem, env)
     terminations = fields.flags(path, "terminals", arrays["terminals"])
     truncations = np.zeros_like(terminations)
     if "timeouts" in arrays:
         truncations = fields.flags(path, "timeouts", arrays["timeouts"])
-    ends = np.flatnonzero(_ends(path, arrays, terminations | truncations, known.limit, env is not None, notes))
+    is_end = _ends(path, arrays, terminations | truncations, known.limit, env is not None, notes)
+    ends = np.flatnonzero(is_end)
     successors = arrays.get("next_observations")
     choices = names.choices(known.env)
     actions, space = fields.actions(path, arrays["actions"], choices=choices, discrete=file.discrete, notes=notes)
@@ -93,18 +95,21 @@ def _load(path: Path, infos: bool) -> _File:
     try:
         with h5py.File(path, "r") as root:
             budget = Budget(path.name)
-            found = _fields(path, root, budget)
-            columns, skipped = _info_columns(root, found["observations"].shape[0], budget) if infos else ({}, [])
-            file = _File({name: h5.read(item) for name, item in found.items()}, _discrete(path, root))
+            items = _fields(path, root, budget)
+            columns, skipped = {}, []
+            if infos:
+                columns, skipped = _info_columns(root, items["observations"].shape[0], budget)
+            arrays = {name: h5.read(item) for name, item in items.items()}
+            file = _File(arrays, _discrete(path, root))
             file.infos = {name: h5.read(item) for name, item in columns.items()}
-            unread = set(root) - set(found) - _SILENT
+            unread = set(root) - set(items) - _SILENT
     except InputError:
         raise
     except h5.Fault as fault:
         raise InputError(f"{path.name}: infos or discrete_action: {fault}") from None
     except h5.DAMAGE as error:
         raise InputError(
-            f"{path.name}: cannot be read as HDF5 ({fields.one_line(error)}); copy or download it again"
+            f"{path.name}: cannot be read as HDF5 ({one_line(error)}); copy or download it again"
         ) from error
     if unread:
         file.notes.append(f"fields that were not read: {fields.listed(sorted(unread, key=str))}")
@@ -119,26 +124,31 @@ def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5.Dataset
     """The fields that are there, checked for presence, kind and number of rows before anything is read."""
     if "episode_0" in root:
         raise InputError(f"{path.name}: holds Minari episodes; give the dataset's id and --data-root instead")
-    if missing := [name for name in _REQUIRED if name not in root]:
-        found = fields.listed(sorted(root, key=str)) or "none"
+    missing = [name for name in _REQUIRED if name not in root]
+    if missing:
+        present = fields.listed(sorted(root, key=str)) or "none"
         raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {found}); rename the fields, or write the file again "
-            "with them"
+            f"{path.name}: no field {', '.join(missing)} (found: {present}); rename the fields, or write the file "
+            "again with them"
         )
-    found = {}
+    items = {}
     for name in (*_REQUIRED, *_OPTIONAL):
         try:
             if name in root:
-                found[name] = h5.array(root, name, budget)
+                items[name] = h5.array(root, name, budget)
         except h5.Fault as fault:
             raise InputError(f"{path.name}: {name} is {fault}") from None
-    fields.check_lengths(path, {name: item.shape[0] for name, item in found.items()})
-    if "next_observations" in found and found["next_observations"].shape != found["observations"].shape:
-        raise InputError(
-            f"{path.name}: next_observations has shape {found['next_observations'].shape} where observations has "
-            f"{found['observations'].shape}; write the file again with the same shape"
-        )
-    return found
+    fields.check_lengths(path, {name: item.shape[0] for name, item in items.items()})
+    budget.plan(math.prod(items["observations"].shape))
+    if "next_observations" in items:
+        shape = items["observations"].shape
+        given = items["next_observations"].shape
+        if given != shape:
+            raise InputError(
+                f"{path.name}: next_observations has shape {given} where observations has {shape}; write the file "
+                "again with the same shape"
+            )
+    return items
 
 
 def _info_columns(root: h5py.File, rows: int, budget: Budget) -> tuple[dict[str, h5.DatasetID], list[str]]:
@@ -158,21 +168,22 @@ def _discrete(path: Path, root: h5py.File) -> bool | None:
 
 
 def _ends(
-    path: Path, arrays: dict[str, np.ndarray], flagged: np.ndarray, limit: int | None, told: bool, notes: list[str]
+    path: Path, arrays: dict[str, np.ndarray], flagged: np.ndarray, limit: int | None, env_given: bool, notes: list[str]
 ) -> np.ndarray:
-    """[N] bool, true at the last step of every episode. ``flagged``: terminal or timeout. ``told``: --env was given."""
+    """[N] bool, true at the last step of every episode. ``flagged``: terminal or timeout. ``env_given``: by --env."""
     if "episode_terminals" in arrays:
         ends = fields.flags(path, "episode_terminals", arrays["episode_terminals"])
     elif "next_observations" in arrays:
         jumps = _jumps(arrays["observations"], arrays["next_observations"])
-        if count := int((jumps & ~flagged[:-1]).sum()):
+        count = int((jumps & ~flagged[:-1]).sum())
+        if count:
             notes.append(f"episode ends without a flag, where next_observations is not the next observation: {count}")
         ends = flagged.copy()
         ends[:-1] |= jumps
     elif "timeouts" in arrays:
         ends = flagged.copy()
     else:
-        ends = _limited(path, flagged, limit, told, notes)
+        ends = _limited(path, flagged, limit, env_given, notes)
     ends[-1] = True
     return ends
 
@@ -185,9 +196,9 @@ def _jumps(observations: np.ndarray, successors: np.ndarray) -> np.ndarray:
     return moved.reshape(rows, -1).any(axis=1)
 
 
-def _limited(path: Path, terminals: np.ndarray, limit: int | None, told: bool, notes: list[str]) -> np.ndarray:
+def _limited(path: Path, terminals: np.ndarray, limit: int | None, env_given: bool, notes: list[str]) -> np.ndarray:
     """Ends at terminals, and at every ``limit`` steps since the last one (D4RL v0)."""
-    if limit is None and not told:
+    if limit is None and not env_given:
         raise InputError(
             f"{path.name}: has none of {', '.join(_ENDS)}, and its name tells no time limit, so that its episodes "
             "cannot be told apart; name the environment with --env, or add a field timeouts"
@@ -198,8 +209,6 @@ def _limited(path: Path, terminals: np.ndarray, limit: int | None, told: bool, n
     rows = np.arange(len(terminals))
     starts = np.maximum.accumulate(np.where(np.append(True, terminals[:-1]), rows, 0))
     at_limit = (rows - starts + 1) % limit == 0
-    notes.append(
-        f"the file has no timeouts: episode ends taken from the time limit of {limit} steps: "
-        f"{int((at_limit & ~terminals).sum())}"
-    )
+    count = int((at_limit & ~terminals).sum())
+    notes.append(f"the file has no timeouts: episode ends taken from the time limit of {limit} steps: {count}")
     return terminals | at_limit

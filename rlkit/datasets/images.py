@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Box
 
-from rlkit.datasets.fields import Budget, one_line
-from rlkit.types import InputError
+from rlkit.datasets.fields import Budget
+from rlkit.types import InputError, one_line
 
 LEAST = 32  # pixels along both sides; smaller Boxes of bytes are stored as arrays (minari's is_image_space)
 

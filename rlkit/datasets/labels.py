@@ -21,19 +21,23 @@ def hide(episodes: Episodes, options: DataOptions) -> Episodes:
 
     Raises InputError for a share that its choice of episodes cannot give.
     """
-    share, way = options.label_share, options.label_from
+    share = options.label_share
+    way = options.label_from
     if share == 1:
         return episodes
     if way == "top-half" and share > 0.5:
         raise InputError(f"--label-share {share}: at most 0.5 with --label-from top-half")
     flags = np.asarray(episodes.flags)
-    starts, labelled = episodes.starts, (flags & (HAS_ACTION | LABELLED)) != HAS_ACTION
+    is_step = (flags & HAS_ACTION) > 0
+    labelled = ~is_step | ((flags & LABELLED) > 0)
+    starts = episodes.starts
     whole = np.flatnonzero(np.logical_and.reduceat(labelled, starts))
     if not whole.size:
         raise InputError(f"{episodes.name}: no episode is labelled throughout, so --label-share has none to choose")
     kept = _kept(episodes, whole, options)
     hidden = np.isin(np.arange(len(starts)), np.setdiff1d(whole, kept))
-    rows = np.repeat(hidden, np.diff(starts, append=len(flags))) & ((flags & HAS_ACTION) > 0)
+    lengths = np.diff(starts, append=len(flags))
+    rows = is_step & np.repeat(hidden, lengths)
     count = f"{len(kept)} of {len(starts)} episodes keep their rewards (--label-share {share} --label-from {way})"
     return dataclasses.replace(
         episodes,
@@ -51,19 +55,20 @@ def advice(episodes: Episodes) -> list[str]:
     labelled = step & ((flags & LABELLED) > 0)
     if labelled.sum() == step.sum() or not labelled.any():
         return []
-    rewards, found = np.asarray(episodes.reward)[labelled], []
+    rewards = np.asarray(episodes.reward)[labelled]
+    sentences = []
     _, counts = np.unique(rewards, return_counts=True)
     if counts.max() >= SPARSE * len(rewards):
-        found.append(
+        sentences.append(
             f"{counts.max() / len(rewards):.0%} of the labelled rewards are one number: the lower bound of a sparse "
             "reward misses the successes among unlabelled steps"
         )
     elif (flags & TERMINAL).any() and rewards.mean() > 0:
-        found.append(
+        sentences.append(
             "episodes end in terminal states and rewards are mostly positive: labels that are too low make an early "
             "end look better than it is"
         )
-    return found
+    return sentences
 
 
 def _kept(episodes: Episodes, whole: np.ndarray, options: DataOptions) -> np.ndarray:

@@ -22,9 +22,9 @@ import numpy as np
 from gymnasium import Space
 
 from rlkit.datasets import episode_list, spaces
-from rlkit.datasets.fields import one_line
+from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 MOST_METADATA = 64 * 2**20  # bytes; bounds of images of 1000 x 1000 pixels take 40 MB
 _READERS = {"hdf5": "minari_hdf5", "arrow": "minari_arrow", "parquet": "minari_arrow"}
@@ -38,8 +38,10 @@ def read(path: Path, *, env: str | None, infos: bool, name: str | None = None) -
     data = path / "data"
     metadata = read_metadata(data)
     name = name or str(metadata.get("dataset_id", path.name))
-    observation_space, action_space = (_space(name, metadata, f"{kind}_space") for kind in ("observation", "action"))
+    observation_space = _space(name, metadata, "observation_space")
+    action_space = _space(name, metadata, "action_space")
     spaces.check_supported(name, observation_space, action_space)
+    Budget(name).plan(metadata["total_steps"] * spaces.width(observation_space))
     data_format = metadata.get("data_format", "hdf5")
     if not isinstance(data_format, str) or data_format not in _READERS:
         raise InputError(f"{name}: data_format in metadata.json is {data_format!r}, not one of {', '.join(_READERS)}")
@@ -53,7 +55,8 @@ def read(path: Path, *, env: str | None, infos: bool, name: str | None = None) -
         infos=infos,
     )
     recording = episode_list.read(name, _counted(name, episodes), observation_space, action_space, infos=infos)
-    if (held := int(recording.lengths.sum())) != metadata["total_steps"]:
+    held = int(recording.lengths.sum())
+    if held != metadata["total_steps"]:
         raise InputError(f"{name}: metadata promise {metadata['total_steps']} steps, the file holds {held}")
     recording.reference = _reference(name, metadata)
     recording.env_spec = env or _env_spec(name, metadata)
@@ -105,10 +108,13 @@ def _space(name: str, metadata: dict, key: str) -> Space:
 def _counted(name: str, episodes: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The episodes, if each has as many steps as its own metadata say: T observations lose the last step unseen."""
     for number, episode in enumerate(episodes):
-        steps, promised = len(episode["rewards"]), episode["total_steps"]
-        if promised is not None and not isinstance(promised, int | np.integer):
+        steps = len(episode["rewards"])
+        promised = episode["total_steps"]
+        if promised is None:
+            promised = steps
+        if not isinstance(promised, int | np.integer):
             raise InputError(f"{name}: episode {number}, total_steps: {type(promised).__name__}, not a whole number")
-        if promised is not None and promised != steps:
+        if promised != steps:
             raise InputError(
                 f"{name}: episode {number}, observations: enough for {steps} of its {promised} steps; T + 1 are needed"
             )

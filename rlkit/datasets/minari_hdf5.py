@@ -20,8 +20,8 @@ from gymnasium import Space
 from gymnasium.spaces import Dict
 
 from rlkit.datasets import h5, images
-from rlkit.datasets.fields import Budget, one_line
-from rlkit.types import InputError
+from rlkit.datasets.fields import Budget
+from rlkit.types import InputError, one_line
 
 _FLAT = ("rewards", "terminations", "truncations")
 
@@ -86,18 +86,25 @@ def _column(where: str, group: h5py.Group, field: str, space: Space, jpeg: bool,
         return {part: _column(where, inner, f"{field}/{part}", sub, jpeg, budget) for part, sub in space.spaces.items()}
     if not (jpeg and images.is_image(space)):
         return _array(where, group, field, budget)
-    found = h5.member(group, key)
-    item = h5py.Dataset(found) if isinstance(found, h5.DatasetID) else None
+    return _images(f"{where}, {field}", h5.member(group, key), space, budget)
+
+
+def _images(where: str, member: Any, space: Space, budget: Budget) -> np.ndarray:
+    """[T, *shape of the space] of an array with a compressed image in each row."""
+    item = h5py.Dataset(member) if isinstance(member, h5.DatasetID) else None
     if item is None or (item.dtype != np.uint8 and h5py.check_vlen_dtype(item.dtype) != np.uint8):
-        raise InputError(f"{where}, {field}: no compressed images, though the space is one of images")
+        raise InputError(f"{where}: no compressed images, though the space is one of images")
     budget.take(item.nbytes)
-    return images.decode(f"{where}, {field}", (frame.tobytes() for frame in item[()]), len(item), space.shape, budget)
+    frames = (frame.tobytes() for frame in item[()])
+    return images.decode(where, frames, len(item), space.shape, budget)
 
 
 def _labelled(where: str, group: h5py.Group, steps: int, budget: Budget) -> np.ndarray | None:
     """Which rewards are known, [T]; None where the file does not say. A link is looked for, and never followed."""
-    there = group.id.links.exists(b"infos") and group.id.links.get_info(b"infos").type == h5py.h5l.TYPE_HARD
-    infos = h5.member(group, "infos") if there else None
+    links = group.id.links
+    if not links.exists(b"infos") or links.get_info(b"infos").type != h5py.h5l.TYPE_HARD:
+        return None
+    infos = h5.member(group, "infos")
     if not isinstance(infos, h5py.Group) or not infos.id.links.exists(b"labelled"):
         return None
     labelled = _array(where, infos, "infos/labelled", budget)
@@ -110,7 +117,7 @@ def _infos(where: str, group: h5py.Group, budget: Budget) -> dict[str, np.ndarra
         return {}
     try:
         steps = h5.array(group, "rewards", Budget(where)).shape[0]
-        found, _ = h5.arrays_below(h5.member(group, "infos"), budget, (steps, steps + 1))
-        return {field: h5.read(item) for field, item in found.items()}
+        items, _ = h5.arrays_below(h5.member(group, "infos"), budget, (steps, steps + 1))
+        return {field: h5.read(item) for field, item in items.items()}
     except h5.Fault as fault:
         raise InputError(f"{where}, infos: {fault}") from None

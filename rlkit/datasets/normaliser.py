@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rlkit import types
-from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes
+from rlkit.datasets import blocks
+from rlkit.datasets.episodes import HAS_ACTION, LABELLED, Episodes
 from rlkit.datasets.options import DataOptions
 from rlkit.types import Array, InputError
 
@@ -66,15 +67,12 @@ class Normaliser(NamedTuple):
     @classmethod
     def fit(cls, episodes: Episodes, options: DataOptions) -> Normaliser:
         """Statistics over the rows that can be drawn. Raises InputError where a transform would divide by zero."""
-        flags = np.asarray(episodes.flags)
-        drawable = ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)
-        if not drawable.any():
-            raise InputError(f"{episodes.name}: no step has a recorded successor or a terminal; nothing can be drawn")
+        drawable = episodes.drawable()
         width = episodes.obs.shape[1]
         mean, scale = np.zeros(width), np.ones(width)
         if options.normalise == "standard":
-            obs = episodes.obs[drawable]
-            mean, scale = obs.mean(0, np.float64), obs.std(0, dtype=np.float64) + CORL_EPSILON
+            mean, std = blocks.moments(episodes.obs, drawable)
+            scale = std + CORL_EPSILON
         fields = {"obs_mean": mean, "obs_scale": scale, **_reward_fields(episodes, drawable, options)}
         return cls._make_float32(**fields, **_action_fields(episodes.action_space))
 

@@ -29,7 +29,7 @@ import numpy as np
 from rlkit.datasets import fields
 from rlkit.datasets.fields import Budget
 from rlkit.datasets.recording import Recording
-from rlkit.types import InputError
+from rlkit.types import InputError, one_line
 
 _REQUIRED = ("observations", "actions", "terminals")
 _OPTIONAL = ("rewards", "masks", "labelled")
@@ -53,7 +53,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         notes.append("the last row carries no terminals flag: taken as the last state of its trajectory")
         last[-1] = True
     rows = np.flatnonzero(last)
-    if (lone := np.diff(rows, prepend=-1) == 1).any():
+    lone = np.diff(rows, prepend=-1) == 1
+    if lone.any():
         k = int(lone.argmax())
         raise InputError(
             f"{path.name}: trajectory {k} (row {rows[k]}) is a single state without a step; terminals must mark only "
@@ -96,41 +97,60 @@ def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.
     fields.check_exists(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            wanted = _wanted(path, members)
-            Budget(path.name).take(sum(members[name].file_size for name in (members if infos else wanted)))
-            headers = {name: _header(path, archive, name, members[name]) for name in (members if infos else wanted)}
-            columns = [name for name, (shape, dtype) in headers.items() if shape and dtype.kind in "biuf"]
-            if odd := [name for name in wanted if name not in columns]:
-                raise InputError(f"{path.name}: {odd[0]} is not an array of numbers with one row per state")
-            fields.check_lengths(path, {name: headers[name][0][0] for name in wanted})
-            rows = headers["observations"][0][0]
-            columns = [name for name in columns if name not in wanted and headers[name][0][0] == rows]
-            arrays = {name: _array(archive, members[name]) for name in wanted}
-            extra = {name: _array(archive, members[name]) for name in columns}
+            return _load_members(path, archive, infos)
     except InputError:
         raise
     except _DAMAGE as error:
         raise InputError(
-            f"{path.name}: cannot be read as .npz ({fields.one_line(error)}); copy or download it again"
+            f"{path.name}: cannot be read as .npz ({one_line(error)}); copy or download it again"
         ) from error
-    unread = set(members) - set(wanted) - set(columns)
-    return arrays, extra, [f"fields that were not read: {fields.listed(sorted(unread))}"] if unread else []
+
+
+def _load_members(
+    path: Path, archive: zipfile.ZipFile, infos: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    wanted = _wanted(path, members)
+    candidates = list(members) if infos else wanted
+    budget = Budget(path.name)
+    budget.take(sum(members[name].file_size for name in candidates))
+    rows = {}  # of the members that are arrays of numbers
+    numbers = {}
+    for name in candidates:
+        shape, dtype = _header(path, archive, name, members[name])
+        if shape and dtype.kind in "biuf":
+            rows[name] = shape[0]
+            numbers[name] = math.prod(shape)
+    for name in wanted:
+        if name not in rows:
+            raise InputError(f"{path.name}: {name} is not an array of numbers with one row per state")
+    fields.check_lengths(path, {name: rows[name] for name in wanted})
+    budget.plan(numbers["observations"])
+    arrays = {name: _array(archive, members[name]) for name in wanted}
+    extra = {}
+    for name, count in rows.items():
+        if name not in wanted and count == rows["observations"]:
+            extra[name] = _array(archive, members[name])
+    unread = sorted(set(members) - set(arrays) - set(extra))
+    notes = [f"fields that were not read: {fields.listed(unread)}"] if unread else []
+    return arrays, extra, notes
 
 
 def _wanted(path: Path, members: dict[str, zipfile.ZipInfo]) -> tuple[str, ...]:
     """The names of the fields to read."""
-    if missing := [name for name in _REQUIRED if name not in members]:
-        found = fields.listed(sorted(members)) or "none"
+    missing = [name for name in _REQUIRED if name not in members]
+    if missing:
+        present = fields.listed(sorted(members)) or "none"
         raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {found}); rename the fields, or write the file again "
-            "with them"
+            f"{path.name}: no field {', '.join(missing)} (found: {present}); rename the fields, or write the file "
+            "again with them"
         )
-    if rearranged := [name for name in _REARRANGED if name in members]:
-        raise InputError(
-            f"{path.name}: has a field {rearranged[0]}, so it was saved from OGBench's loader, which moves the ends of "
-            "trajectories; give the original .npz"
-        )
+    for name in _REARRANGED:
+        if name in members:
+            raise InputError(
+                f"{path.name}: has a field {name}, so it was saved from OGBench's loader, which moves the ends of "
+                "trajectories; give the original .npz"
+            )
     return (*_REQUIRED, *(name for name in _OPTIONAL if name in members))
 
 

@@ -12,12 +12,15 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from rlkit.datasets import rows
+from rlkit.datasets.episodes import Episodes
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
 # file suffix -> module with read(path, *, env, infos) -> Recording
 READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "ogbench", ".csv": "table", ".parquet": "table"}
+COLUMNAR = (".parquet", ".arrow")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
 
@@ -34,27 +37,50 @@ class Source:
             return [self.path]
         return sorted(Path(folder) / name for folder, _, names in os.walk(self.path / "data") for name in names)
 
+    def is_columnar(self) -> bool:
+        """Whether pyarrow reads it, which is done in a process of its own (see reader_process.py)."""
+        return any(path.suffix.lower() in COLUMNAR for path in self.files())
+
+    def episodes(self, options: DataOptions, infos: bool) -> Episodes:
+        """The data, read and checked in this process. Raises InputError, OSError, MemoryError."""
+        recording = self.read(env=options.env, infos=infos)
+        return rows.assemble(recording, repair=options.repair)
+
 
 def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
     """The source that ``options.dataset`` names. Raises InputError that lists where it looked and what is alike."""
     path = Path(options.dataset).expanduser()
-    if module := READERS.get(path.suffix.lower()):
+    module = READERS.get(path.suffix.lower())
+    if module:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         path = path.resolve()
         reader = import_module(f"rlkit.datasets.{module}")
         return Source(path, partial(reader.read, path))
-    from rlkit.datasets import minari
-
     places = _roots(options, roots)
     if ID.fullmatch(options.dataset):
-        folder = next(filter(None, (_inside(root, options.dataset) for root in places)), None)
-        if folder is None and options.download:
-            minari.download(options.dataset, places[0])
-            folder = _inside(places[0], options.dataset)
-        if folder is not None:
-            return Source(folder, partial(minari.read, folder, name=options.dataset))
+        source = _find_minari(options, places)
+        if source is not None:
+            return source
     raise InputError(_not_found(options, places))
+
+
+def _find_minari(options: DataOptions, places: Sequence[Path]) -> Source | None:
+    """The dataset of an id in the first of the ``places`` that has it, after a download if the options ask for one."""
+    from rlkit.datasets import minari
+
+    for root in places:
+        folder = _inside(root, options.dataset)
+        if folder is not None:
+            break
+    else:
+        if not options.download:
+            return None
+        minari.download(options.dataset, places[0])
+        folder = _inside(places[0], options.dataset)
+        if folder is None:
+            return None
+    return Source(folder, partial(minari.read, folder, name=options.dataset))
 
 
 def available(options: DataOptions, roots: Sequence[Path] = ()) -> list[tuple[str, int, int, Path]]:
@@ -64,7 +90,7 @@ def available(options: DataOptions, roots: Sequence[Path] = ()) -> list[tuple[st
     """
     from rlkit.datasets import minari
 
-    found: dict[str, tuple[str, int, int, Path]] = {}
+    listed: dict[str, tuple[str, int, int, Path]] = {}
     for root in _roots(options, roots):
         for dataset in _ids(root):
             try:
@@ -73,8 +99,8 @@ def available(options: DataOptions, roots: Sequence[Path] = ()) -> list[tuple[st
                 warnings.warn(f"left out: {error}", stacklevel=2)
                 continue
             row = (dataset, metadata["total_episodes"], metadata["total_steps"], root / dataset)
-            found.setdefault(dataset, row)
-    return [found[dataset] for dataset in sorted(found)]
+            listed.setdefault(dataset, row)
+    return [listed[dataset] for dataset in sorted(listed)]
 
 
 def _roots(options: DataOptions, roots: Sequence[Path]) -> list[Path]:
@@ -113,7 +139,9 @@ def _odd(folder: Path) -> Iterator[Path]:
 
 def _ids(root: Path, under: str = "") -> Iterator[str]:
     """Ids of the datasets in a root."""
-    for entry in sorted(os.scandir(root / under), key=lambda e: e.name) if (root / under).is_dir() else ():
+    if not (root / under).is_dir():
+        return
+    for entry in sorted(os.scandir(root / under), key=lambda entry: entry.name):
         if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
             continue
         name = f"{under}/{entry.name}" if under else entry.name
@@ -131,5 +159,8 @@ def _not_found(options: DataOptions, places: Sequence[Path]) -> str:
     else:
         hint = "" if options.download else "; --download fetches it from Minari's hub"
         problem = f"{name}: not found in {', '.join(map(str, places))}{hint}"
-    near = difflib.get_close_matches(name, {dataset for root in places for dataset in _ids(root)}, cutoff=0.5)
-    return problem + (f"; do you mean {' or '.join(near)}?" if near else "")
+    known = {dataset for root in places for dataset in _ids(root)}
+    near = difflib.get_close_matches(name, known, cutoff=0.5)
+    if near:
+        problem += f"; do you mean {' or '.join(near)}?"
+    return problem

@@ -6,8 +6,8 @@ Box, Discrete and Dict (nested or not) of them are served; anything else is refu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from gymnasium import Space
@@ -15,15 +15,21 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from rlkit.types import InputError
 
-# fail(row or None, field, problem) raises the InputError that names dataset, episode, index and field.
-Fail = Callable[[int | None, str, str], NoReturn]
-
 # First words of the notes of a Report whose source named no space; `check_env` then compares what the data do tell.
 UNNAMED_OBSERVATION = "observation space not named by the source"
 UNNAMED_ACTION = "action space not named by the source"
 
 
 MOST_CHOICES = 2**16  # of a Discrete observation, which takes a column for each
+
+
+class BadValue(Exception):
+    """A field holds what its space does not allow, in ``row`` where one row can be named. Who knows the dataset and the
+    episode makes an InputError of it."""
+
+    def __init__(self, field: str, problem: str, row: int | None = None) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.row = row
 
 
 def leaves(space: Space, field: str) -> list[tuple[str, Box | Discrete]]:
@@ -47,70 +53,86 @@ def check_supported(name: str, observation_space: Space | None, action_space: Sp
 
 def width(space: Space) -> int:
     """Number of columns after flattening: a Discrete leaf takes n (one-hot), a Box its size."""
-    return sum(int(leaf.n) if isinstance(leaf, Discrete) else math.prod(leaf.shape) for _, leaf in leaves(space, ""))
+    columns = 0
+    for _, leaf in leaves(space, ""):
+        columns += int(leaf.n) if isinstance(leaf, Discrete) else math.prod(leaf.shape)
+    return columns
 
 
-def flatten(space: Space, values: Any, field: str, fail: Fail) -> np.ndarray:
+def flatten(space: Space, values: Any, field: str) -> np.ndarray:
     """[N, width(space)] float32 of N values: an array [N, ...], or for a Dict space a mapping of such.
 
-    Calls ``fail`` for a wrong width, a value that is no finite float32, or a choice out of range.
+    Raises BadValue for a wrong width, a value that is no finite float32, or a choice out of range.
     """
-    if not isinstance(space, Dict):
-        return one_hot(space, values, field, fail) if isinstance(space, Discrete) else wide(space, values, field, fail)
+    if isinstance(space, Discrete):
+        return one_hot(space, values, field)
+    if isinstance(space, Box):
+        return wide(space, values, field)
     if not isinstance(values, Mapping):
-        fail(None, field, "not a mapping, though the space is a Dict")
-    if missing := [key for key in space.spaces if key not in values]:
-        fail(None, f"{field}/{missing[0]}", "missing, though the space names it")
-    columns = [flatten(sub, values[key], f"{field}/{key}", fail) for key, sub in space.spaces.items()]
+        raise BadValue(field, "not a mapping, though the space is a Dict")
+    for key in space.spaces:
+        if key not in values:
+            raise BadValue(f"{field}/{key}", "missing, though the space names it")
+    columns = [flatten(sub, values[key], f"{field}/{key}") for key, sub in space.spaces.items()]
     return np.concatenate(columns, axis=1)
 
 
-def wide(space: Box, values: Any, field: str, fail: Fail) -> np.ndarray:
-    """[N, size of the Box] float32, checked."""
-    values = numeric(values, field, fail)
-    size, given = math.prod(space.shape), math.prod(values.shape[1:])
+def wide(space: Box, values: Any, field: str) -> np.ndarray:
+    """[N, size of the Box] float32. Raises BadValue."""
+    values = numeric(values, field)
+    size = math.prod(space.shape)
+    given = math.prod(values.shape[1:])
     if not size:
-        fail(None, field, f"has shape {list(values.shape)}, so no number in a row")
+        raise BadValue(field, f"has shape {list(values.shape)}, so no number in a row")
     if given != size:
-        fail(0, field, f"{given} numbers wide, but the space has {size} (shape {list(space.shape)})")
+        problem = f"{given} numbers wide, but the space has {size} (shape {list(space.shape)})"
+        raise BadValue(field, problem, row=0)
+    rows = values.reshape(len(values), size)
     with np.errstate(over="ignore"):
-        values = values.reshape(len(values), size).astype(np.float32, copy=False)
-    finite = np.isfinite(values)
+        rows = rows.astype(np.float32, copy=False)
+    finite = np.isfinite(rows)
     if not finite.all():
-        row, column = (int(i) for i in np.argwhere(~finite)[0])
-        fail(row, field, f"element {column} is {values[row, column]} in float32; {int((~finite).sum())} such values")
-    return values
+        bad = np.argwhere(~finite)
+        row, column = bad[0].tolist()
+        count = len(bad)
+        raise BadValue(field, f"element {column} is {rows[row, column]} in float32; {count} such values", row)
+    return rows
 
 
-def choices(space: Discrete, values: Any, field: str, fail: Fail) -> np.ndarray:
-    """[N] int32 in the space's own numbering, checked."""
-    values = numeric(values, field, fail)
+def choices(space: Discrete, values: Any, field: str) -> np.ndarray:
+    """[N] int32 in the space's own numbering. Raises BadValue."""
+    values = numeric(values, field)
     if values.size != len(values):
-        fail(0, field, f"{math.prod(values.shape[1:])} numbers wide, but a Discrete space has one")
+        given = math.prod(values.shape[1:])
+        raise BadValue(field, f"{given} numbers wide, but a Discrete space has one", row=0)
     values = values.reshape(-1)
-    low, high = int(space.start), int(space.start + space.n) - 1
-    whole = np.mod(values, 1) == 0 if values.dtype.kind == "f" else np.ones(len(values), bool)
-    bad = np.flatnonzero(~(whole & (values >= low) & (values <= high)))  # ~ so that NaN is bad
-    if bad.size:
-        fail(int(bad[0]), field, f"{values[bad[0]]} is not one of the whole numbers {low} to {high}")
+    low = int(space.start)
+    high = low + int(space.n) - 1
+    allowed = (values >= low) & (values <= high)  # False for NaN
+    if values.dtype.kind == "f":
+        allowed &= np.mod(values, 1) == 0
+    if not allowed.all():
+        row = int(np.argmin(allowed))
+        raise BadValue(field, f"{values[row]} is not one of the whole numbers {low} to {high}", row)
     return values.astype(np.int32)
 
 
-def one_hot(space: Discrete, values: Any, field: str, fail: Fail) -> np.ndarray:
-    """[N, n] float32, as gymnasium flattens a Discrete."""
-    chosen = choices(space, values, field, fail) - int(space.start)
+def one_hot(space: Discrete, values: Any, field: str) -> np.ndarray:
+    """[N, n] float32, as gymnasium flattens a Discrete. Raises BadValue."""
+    chosen = choices(space, values, field) - int(space.start)
     if int(space.n) > MOST_CHOICES:
-        fail(None, field, f"{space.n} choices are too many to be one column each; at most {MOST_CHOICES} are served")
+        problem = f"{space.n} choices are too many to be one column each; at most {MOST_CHOICES} are served"
+        raise BadValue(field, problem)
     rows = np.zeros((len(chosen), int(space.n)), np.float32)
     rows[np.arange(len(chosen)), chosen] = 1
     return rows
 
 
-def numeric(values: Any, field: str, fail: Fail) -> np.ndarray:
-    """The values as an array of numbers; anything else (objects, strings, complex numbers) fails."""
+def numeric(values: Any, field: str) -> np.ndarray:
+    """The values as an array. Raises BadValue for anything but numbers: objects, strings, complex numbers."""
     values = np.asarray(values)
     if values.dtype.kind not in "buif":
-        fail(None, field, f"holds {values.dtype}, not numbers")
+        raise BadValue(field, f"holds {values.dtype}, not numbers")
     return values
 
 
@@ -133,37 +155,54 @@ def from_json(form: Mapping) -> Space:
     if form["type"] == "Discrete":
         return Discrete(form["n"], start=form["start"])
     if form["type"] == "Box":
+        shape = tuple(form["shape"])
         dtype = np.dtype(form["dtype"])
-        low, high = (np.array(form[bound], dtype).reshape(form["shape"]) for bound in ("low", "high"))
-        return Box(low, high, tuple(form["shape"]), dtype.type)
+        low = np.array(form["low"], dtype).reshape(shape)
+        high = np.array(form["high"], dtype).reshape(shape)
+        return Box(low, high, shape, dtype.type)
     raise ValueError(f"no space of type {form['type']!r}")
 
 
 def difference(stored: Space, other: Space, field: str) -> list[str]:
     """What differs, one phrase each: kind, shape, bounds, choices, keys, integer against float."""
-    if isinstance(stored, Dict) and isinstance(other, Dict):
-        if list(stored.spaces) != list(other.spaces):
-            return [f"{field} keys are {list(stored.spaces)}, the environment's {list(other.spaces)}"]
-        pairs = ((key, stored.spaces[key], other.spaces[key]) for key in stored.spaces)
-        return [phrase for key, a, b in pairs for phrase in difference(a, b, f"{field}/{key}")]
-    if isinstance(stored, Discrete) and isinstance(other, Discrete):
-        if (stored.n, stored.start) == (other.n, other.start):
-            return []
-        return [f"{field} has {stored.n} choices from {stored.start}, the environment's {other.n} from {other.start}"]
-    if not (isinstance(stored, Box) and isinstance(other, Box)):
+    kind = next((kind for kind in (Dict, Discrete, Box) if isinstance(stored, kind)), None)
+    if kind is None or not isinstance(other, kind):
         return [f"{field} is a {type(stored).__name__}, the environment's a {type(other).__name__}"]
+    return _DIFFERENCES[kind](stored, other, field)
+
+
+def _dict_difference(stored: Dict, other: Dict, field: str) -> list[str]:
+    if list(stored.spaces) != list(other.spaces):
+        return [f"{field} keys are {list(stored.spaces)}, the environment's {list(other.spaces)}"]
+    phrases = []
+    for key, sub in stored.spaces.items():
+        phrases += difference(sub, other.spaces[key], f"{field}/{key}")
+    return phrases
+
+
+def _discrete_difference(stored: Discrete, other: Discrete, field: str) -> list[str]:
+    if (stored.n, stored.start) == (other.n, other.start):
+        return []
+    return [f"{field} has {stored.n} choices from {stored.start}, the environment's {other.n} from {other.start}"]
+
+
+def _box_difference(stored: Box, other: Box, field: str) -> list[str]:
     if stored.shape != other.shape:
         return [f"{field} has shape {list(stored.shape)}, the environment's {list(other.shape)}"]
-    found = []
+    phrases = []
     if np.issubdtype(stored.dtype, np.integer) != np.issubdtype(other.dtype, np.integer):
-        found.append(f"{field} is {stored.dtype}, the environment's {other.dtype}")
+        phrases.append(f"{field} is {stored.dtype}, the environment's {other.dtype}")
     for bound in ("low", "high"):
-        mine, theirs = (np.asarray(getattr(space, bound), np.float64).ravel() for space in (stored, other))
+        mine = getattr(stored, bound).astype(np.float64).ravel()
+        theirs = getattr(other, bound).astype(np.float64).ravel()
         apart = np.flatnonzero(~np.isclose(mine, theirs, rtol=1e-5, atol=1e-8))
         if apart.size:
             i = int(apart[0])
-            found.append(f"{field} {bound}[{i}] is {mine[i]:g}, the environment's {theirs[i]:g}")
-    return found
+            phrases.append(f"{field} {bound}[{i}] is {mine[i]:g}, the environment's {theirs[i]:g}")
+    return phrases
+
+
+_DIFFERENCES = {Dict: _dict_difference, Discrete: _discrete_difference, Box: _box_difference}
 
 
 def misfit(derived: Space, other: Space, field: str, values: np.ndarray | None = None) -> list[str]:
@@ -174,9 +213,15 @@ def misfit(derived: Space, other: Space, field: str, values: np.ndarray | None =
     if values is None:
         return []
     if isinstance(other, Discrete):
-        low, high = np.array([other.start]), np.array([other.start + other.n - 1])
+        low = np.array([other.start])
+        high = low + other.n - 1
     else:
-        low, high = other.low.ravel() - 1e-5, other.high.ravel() + 1e-5
-    least, most = (extreme.reshape(-1) for extreme in (values.min(0), values.max(0)))
+        low = other.low.ravel() - 1e-5
+        high = other.high.ravel() + 1e-5
+    least = values.min(0).reshape(-1)
+    most = values.max(0).reshape(-1)
     outside = np.flatnonzero((least < low) | (most > high))
-    return [f"{field}[{i}] goes from {least[i]:g} to {most[i]:g}, beyond the environment's bounds" for i in outside[:1]]
+    if not outside.size:
+        return []
+    i = int(outside[0])
+    return [f"{field}[{i}] goes from {least[i]:g} to {most[i]:g}, beyond the environment's bounds"]

@@ -1,0 +1,61 @@
+"""Columns that are gone through a block at a time, so that no second copy of the data is ever in memory."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+NUMBERS = 2**17  # in a block: 0.5 MiB of float32
+
+
+def blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices that cover ``rows`` rows of ``width`` numbers, in order."""
+    size = max(NUMBERS // max(width, 1), 1)
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def forget(column: np.ndarray) -> None:
+    """Give back the memory of what was read of a memory map; it is read again when it is touched. Else do nothing."""
+    base = column
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def through(door: Callable[[np.ndarray], np.ndarray], column: np.ndarray) -> np.ndarray:
+    """``door(column)`` of a function that treats every row by itself."""
+    result = None
+    for part in blocks(len(column), math.prod(column.shape[1:])):
+        values = door(np.asarray(column[part]))
+        if result is None:
+            result = np.empty((len(column), *values.shape[1:]), values.dtype)
+        result[part] = values
+        forget(column)
+    return door(column) if result is None else result
+
+
+def moments(column: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [W] in float64 of the rows of ``column`` [N, W] where ``mask`` [N] is true.
+
+    Two passes, of which the second sums the squared distances to the mean: exact where the mean is large.
+    """
+    count = int(mask.sum())
+    total = _sum(column, mask, 0.0, 1)
+    mean = total / count
+    squares = _sum(column, mask, mean, 2)
+    return mean, np.sqrt(squares / count)
+
+
+def _sum(column: np.ndarray, mask: np.ndarray, centre: np.ndarray | float, power: int) -> np.ndarray:
+    """The sum [W] over the rows of (column - centre) ** power."""
+    total = np.zeros(column.shape[1])
+    for part in blocks(*column.shape):
+        distance = column[part][mask[part]].astype(np.float64) - centre
+        total += (distance**power).sum(0)
+        forget(column)
+    return total
