@@ -105,8 +105,8 @@ def measure(folders: Sequence[Path], options: DataOptions) -> list[dict[str, str
     for least in LEAST:
         policy = counted(mdp, state[steps], np.asarray(data.action)[steps], state[steps + 1], least)
         found.append(_row(f"counts, tried {least} times or more", greedy=mdp.value(policy)))
-    for folder in folders:
-        record = Record.read(folder)
+    runs = [(Record.read(folder), folder) for folder in folders]
+    for record, folder in sorted(runs, key=lambda run: (run[0].agent, run[0].steps)):
         name = f"`{record.agent}`, {record.steps:,} updates"
         for seed, greedy, sampled in values(folder, mdp):
             found.append(_row(name, str(seed), greedy, sampled, table.configuration(record)))
