@@ -209,10 +209,14 @@ class Buffer(NamedTuple):
 
     def _extra(self, rows: Array) -> dict[str, Array]:
         """The extra columns at ``rows``."""
-        return {
-            name: columns.DERIVED[name](self, rows) if column is None else self.gather(column, rows)
-            for name, column in self.extra.items()
-        }
+        values = {}
+        for name, column in self.extra.items():
+            if column is None:
+                # apart from what the learner makes of it: its own program stays as it is with a stored column
+                values[name] = jax.lax.optimization_barrier(columns.DERIVED[name](self, rows))
+            else:
+                values[name] = self.gather(column, rows)
+        return values
 
 
 def _clipped(offset: Array, valid: Array) -> Array:
