@@ -33,7 +33,9 @@ class RunLock(AbstractContextManager):
     cannot be written to. A directory that it made and that stays empty is removed again."""
 
     def __init__(self, folder: Path, patience: float = PATIENCE):
-        self._folder, self._path, self._patience = folder, folder / NAME, patience
+        self._folder = folder
+        self._path = folder / NAME
+        self._patience = patience
         self._made: list[Path] = []
         self._locked = True  # False where the file system has no flock
 
@@ -56,11 +58,12 @@ class RunLock(AbstractContextManager):
 
     def touch(self) -> None:
         """Show that the holder is alive."""
-        with contextlib.suppress(OSError):  # a full disk or a lost mount will be told of by what writes to it
+        with contextlib.suppress(OSError):  # a full disk or a lost mount shows in what writes to it
             os.utime(self._handle)
 
     def _make(self) -> None:
-        missing = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
+        folders = (self._folder, *self._folder.parents)
+        missing = [folder for folder in folders if not folder.exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._made = missing
 
@@ -97,14 +100,17 @@ class RunLock(AbstractContextManager):
             who = f"process {holder['pid']} on {holder['host']}"
             print(f"rlkit: {self._folder} has a lock of {who}; watching whether it lives", file=sys.stderr)
             self._wait(holder)
+        own = {"host": socket.gethostname(), "pid": os.getpid()}
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
+        os.pwrite(self._handle, json.dumps(own).encode(), 0)
 
     def _wait(self, holder: dict[str, Any]) -> None:
-        before, until = os.fstat(self._handle).st_mtime_ns, time.monotonic() + self._patience
+        """Raise InputError if the lock is touched within the time that its holder would take to touch it."""
+        touched = os.fstat(self._handle).st_mtime_ns
+        until = time.monotonic() + self._patience
         while time.monotonic() < until:
             time.sleep(min(0.5, self._patience))
-            if os.stat(self._path).st_mtime_ns != before:
+            if os.stat(self._path).st_mtime_ns != touched:
                 os.close(self._handle)
                 raise self._taken(holder)
 
