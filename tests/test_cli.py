@@ -18,7 +18,8 @@ from conftest import PACE, SMALL, final_bits
 import envs
 import rlkit
 from rlkit.evaluation.statistics import estimate
-from rlkit.runs.run import Record, evaluations
+from rlkit.runs.record import Record
+from rlkit.runs.run import evaluations
 from rlkit.types import InputError
 
 ROOT = Path(__file__).parent.parent

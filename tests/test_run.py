@@ -11,19 +11,8 @@ import pytest
 
 from rlkit.evaluation.statistics import Estimate
 from rlkit.runs import serialization
-from rlkit.runs.run import (
-    DataRecord,
-    EvaluationRecord,
-    Position,
-    Record,
-    Reference,
-    Run,
-    claim,
-    diverged,
-    evaluations,
-    evaluations_by_goal,
-    lines,
-)
+from rlkit.runs.record import DataRecord, EvaluationRecord, Record, Reference
+from rlkit.runs.run import Position, Run, claim, diverged, evaluations, evaluations_by_goal, lines
 from rlkit.types import Box, Discrete, InputError, Spec
 
 

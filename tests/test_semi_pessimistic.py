@@ -236,7 +236,7 @@ def test_a_record_tells_which_base_it_had():
 @pytest.mark.slow
 def test_the_command_takes_a_base_with_its_settings_resumes_and_loads(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RLKIT_CACHE_DIR", str(tmp_path / "cache"))
-    known = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+    known = commands.Catalog(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
     line = ["train", "semi-pessimistic", "--out", str(tmp_path / "run"), "--steps", "4", "--eval-every", "2"]
     line += ["--label-share", "0.3", "--eval-episodes", "0", "--resume", "auto", "--config.members", "2"]
     line += ["--config.model-widths", "8", "--config.model-steps", "4", "--config.model-batch-size", "8"]
@@ -245,7 +245,7 @@ def test_the_command_takes_a_base_with_its_settings_resumes_and_loads(tmp_path, 
     told = capsys.readouterr().out
     assert "stage reward: 4 updates" in told and "stage sac: 4 updates" in told and '"label_share": 0.3' in told
     assert commands.main(line, known) == 0
-    record = rlkit.runs.run.Record.read(tmp_path / "run")
+    record = rlkit.runs.record.Record.read(tmp_path / "run")
     assert serialization.decode(Config, record.config, "x").base == sac.Config(widths=(8,), batch_size=8)
     assert rlkit.load(tmp_path / "run").act(np.zeros(3, np.float32)).shape == (1,)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
