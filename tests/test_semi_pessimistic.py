@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_episodes
+from conftest import bits, random_episodes
 
 import agents
 import envs
@@ -65,10 +65,6 @@ def relabelled(trained, **options) -> Rewards:
     state, ((model, *_), buffer, _) = trained
     relabel = Relabel(dataclasses.replace(model.learner.config, **options), model.learner.spec)
     return jax.device_get(jax.jit(relabel)(state, buffer, jax.random.key(0)))
-
-
-def bits(tree):
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
 @pytest.mark.slow
