@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,55 @@ import gymnasium
 import numpy as np
 
 Policy = Callable[[Any], Any]  # an observation of the environment -> an action
+FIRST_REFERENCE_SEED = 10_000
 
 
 def rollout(env: gymnasium.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
     """One episode of T steps: observations [T + 1, ...], actions [T, ...], rewards, terminations, truncations [T]."""
     obs, _ = env.reset(seed=seed)
-    rows: dict[str, list] = {"observations": [obs], "actions": [], "rewards": [], "terminations": [], "truncations": []}
+    rows: dict[str, list] = {
+        "observations": [obs],
+        "actions": [],
+        "rewards": [],
+        "terminations": [],
+        "truncations": [],
+    }
     done = False
     while not done:
         action = policy(obs)
         obs, reward, terminated, truncated, _ = env.step(action)
         done = terminated or truncated
-        for column, value in zip(rows.values(), (obs, action, reward, terminated, truncated), strict=True):
-            column.append(value)
+        rows["observations"].append(obs)
+        rows["actions"].append(action)
+        rows["rewards"].append(reward)
+        rows["terminations"].append(terminated)
+        rows["truncations"].append(truncated)
     return {name: np.asarray(column) for name, column in rows.items()}
+
+
+def rollouts(env: gymnasium.Env, policies: Iterable[Policy], seed: int) -> list[dict[str, np.ndarray]]:
+    """One episode of each policy; that of number i begins from ``reset(seed=seed + i)``."""
+    episodes = []
+    for number, policy in enumerate(policies):
+        episodes.append(rollout(env, policy, seed + number))
+    return episodes
+
+
+def mean_return(env: gymnasium.Env, policy: Policy, episodes: int) -> float:
+    """Mean return over that many episodes, whose seeds are far from those of recordings."""
+    returns = []
+    for number in range(episodes):
+        rows = rollout(env, policy, FIRST_REFERENCE_SEED + number)
+        returns.append(rows["rewards"].sum())
+    return float(np.mean(returns))
+
+
+def main(description: str, write: Callable[[Path], None]) -> None:
+    """The command of a module that records a dataset: ``write`` it under the folder that --out names."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, required=True, help="root folder of Minari datasets to write into")
+    options = parser.parse_args()
+    write(options.out)
 
 
 def store(
@@ -38,17 +74,32 @@ def store(
     command: str,
     description: str,
 ) -> None:
-    """Store ``episodes``, the i-th of seed ``seed`` + i (None: not told), under the Minari root ``out``. Minari refuses
-    to overwrite."""
+    """Store episodes as a Minari dataset. Minari refuses to overwrite one that is there.
+
+    Args:
+        out: root folder of Minari datasets.
+        dataset: its id.
+        env: the environment that the episodes are of.
+        episodes: as `rollout` returns them.
+        seed: episode i was reset with seed + i; None if that is not known.
+        references: mean returns of a random and of an expert policy.
+        command: how the dataset is made.
+        description: what it holds, in a sentence.
+    """
     import minari
     from minari.data_collector import EpisodeBuffer
 
+    buffers = []
+    for number, rows in enumerate(episodes):
+        episode_seed = None if seed is None else seed + number
+        buffers.append(EpisodeBuffer(id=number, seed=episode_seed, **rows))
+    low, high = references
     before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # the only way to tell minari where to write
+    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # minari takes no argument for where to write
     try:
         minari.create_dataset_from_buffers(
             dataset,
-            [EpisodeBuffer(id=i, seed=None if seed is None else seed + i, **rows) for i, rows in enumerate(episodes)],
+            buffers,
             env=env,
             eval_env=env,
             algorithm_name="scripted",
@@ -56,8 +107,8 @@ def store(
             author_email="",
             code_permalink=command,
             description=description,
-            ref_min_score=references[0],
-            ref_max_score=references[1],
+            ref_min_score=low,
+            ref_max_score=high,
             data_format="hdf5",
         )
     finally:

@@ -17,7 +17,6 @@ which are dear: --label-share 0.1 hides those of nine days in ten. Day i follows
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.recording import Policy, rollout, store
+from envs.recording import Policy, main, mean_return, rollouts, store
 
 ENV = "BrainStimulation-v0"
 DATASET = "brain-stimulation/mixed-v0"
@@ -45,7 +44,8 @@ class BrainStimulation(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """A morning: beta near its level without stimulation."""
         super().reset(seed=seed)
-        beta, gamma = 2 + 0.5 * self.np_random.normal(size=2), 0.2 * self.np_random.normal(size=2)
+        beta = 2 + 0.5 * self.np_random.normal(size=2)
+        gamma = 0.2 * self.np_random.normal(size=2)
         self._state = np.concatenate([beta, gamma])
         return self._state.astype(np.float32), {}
 
@@ -62,17 +62,24 @@ class BrainStimulation(gymnasium.Env):
 
 def controller(obs: np.ndarray) -> int:
     """The level that brings the next beta nearest to 0: what a clinic that knew the equations would do."""
-    return int(np.clip(round(_free(obs[0], obs[1]) / 0.15), 0, LEVELS - 1))
+    free = _free(obs[0], obs[1])
+    level = round(free / 0.15)
+    return int(np.clip(level, 0, LEVELS - 1))
 
 
 def behaviour(kind: str, rng: np.random.Generator) -> Policy:
     """The recorded policy of one day."""
-    level = {"weak": rng.integers(0, 2), "strong": rng.integers(3, LEVELS)}.get(kind, rng.integers(0, LEVELS))
+    weak = rng.integers(0, 2)  # all three are drawn for every kind, so that the draws that follow stay the same
+    strong = rng.integers(3, LEVELS)
+    other = rng.integers(0, LEVELS)
+    level = int({"weak": weak, "strong": strong}.get(kind, other))
 
     def policy(obs: np.ndarray) -> int:
         if kind == "random" or rng.random() < 0.1:
             return int(rng.integers(0, LEVELS))
-        return (4 if obs[1] > 1 else 0) if kind == "late" else int(level)
+        if kind == "late":
+            return 4 if obs[1] > 1 else 0
+        return level
 
     return policy
 
@@ -80,17 +87,25 @@ def behaviour(kind: str, rng: np.random.Generator) -> Policy:
 def record(days: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """The first ``days`` days of the dataset; the kinds take turns."""
     env = gymnasium.make(ENV)
-    policies = [behaviour(KINDS[i % len(KINDS)], np.random.default_rng([seed, i])) for i in range(days)]
-    return [rollout(env, policy, seed + i) for i, policy in enumerate(policies)]
+    policies = []
+    for number in range(days):
+        kind = KINDS[number % len(KINDS)]
+        rng = np.random.default_rng([seed, number])
+        policies.append(behaviour(kind, rng))
+    return rollouts(env, policies, seed)
 
 
 def references(days: int = 100) -> tuple[float, float]:
     """Mean returns of uniform levels and of the controller, over the same seeded days."""
-    env, rng = gymnasium.make(ENV), np.random.default_rng(SEED)
-    seeds = range(10_000, 10_000 + days)
-    policies: tuple[Policy, ...] = (lambda obs: int(rng.integers(0, LEVELS)), controller)
-    low, high = (np.mean([rollout(env, policy, seed)["rewards"].sum() for seed in seeds]) for policy in policies)
-    return float(low), float(high)
+    env = gymnasium.make(ENV)
+    rng = np.random.default_rng(SEED)
+
+    def uniform(obs: np.ndarray) -> int:
+        return int(rng.integers(0, LEVELS))
+
+    low = mean_return(env, uniform, days)
+    high = mean_return(env, controller, days)
+    return low, high
 
 
 def write(out: Path, days: int = DAYS) -> None:
@@ -116,6 +131,4 @@ if ENV not in gymnasium.registry:  # as when this module is the command
     gymnasium.register(ENV, "envs.toys.brain_stimulation:BrainStimulation", max_episode_steps=STEPS)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Record the brain-stimulation dataset.")
-    parser.add_argument("--out", type=Path, required=True, help="root folder of Minari datasets to write into")
-    write(parser.parse_args().out)
+    main("Record the brain-stimulation dataset.", write)

@@ -20,7 +20,6 @@ The recorded episodes are the clinicians': episode i follows from (seed, i) alon
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.util
 import zipfile
@@ -31,7 +30,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.recording import rollout, store
+from envs.recording import main, rollouts, store
 from rlkit.types import InputError, one_line
 
 ENV = "ICUSepsis-v0"
@@ -44,7 +43,7 @@ MISSING = "the package icu-sepsis is not installed: pip install --no-deps icu-se
 
 
 class MDP(NamedTuple):
-    """A world of S states and A actions whose episodes end; returns are not discounted."""
+    """A problem of S states and A actions whose episodes end; returns are not discounted."""
 
     transition: np.ndarray  # [S, A, S] probabilities of the next state
     reward: np.ndarray  # [S] on arrival at a state
@@ -57,34 +56,46 @@ class MDP(NamedTuple):
 
         Raises InputError if a row outside the terminal states is no distribution, or if the policy need not end.
         """
-        policy, going = np.asarray(policy, np.float64), ~self.terminal
+        policy = np.asarray(policy, np.float64)
+        going = ~self.terminal
         if policy.shape != self.transition.shape[:2]:
             raise InputError(f"a policy has shape {list(self.transition.shape[:2])} here, not {list(policy.shape)}")
-        wrong = going & ((policy < 0).any(1) | ~np.isclose(policy.sum(1), 1, atol=1e-6))
+        has_negative = (policy < 0).any(1)
+        sums_to_one = np.isclose(policy.sum(1), 1, atol=1e-6)
+        wrong = going & (has_negative | ~sums_to_one)
         if wrong.any():
-            raise InputError(f"policy in state {int(np.argmax(wrong))}: not a distribution over the actions")
+            first = int(np.argmax(wrong))
+            raise InputError(f"policy in state {first}: not a distribution over the actions")
         move = np.einsum("sa,sat->st", policy[going], self.transition[going])
+        states = going.sum()
+        system = np.eye(states) - move[:, going]
+        rewards = move @ self.reward
+        ones = np.ones(states)
         try:
-            both = np.linalg.solve(
-                np.eye(going.sum()) - move[:, going], np.stack([move @ self.reward, np.ones(going.sum())], 1)
-            )
+            solution = np.linalg.solve(system, np.stack([rewards, ones], 1))
         except np.linalg.LinAlgError:
-            both = np.full((going.sum(), 2), np.nan)
-        values, steps = both.T
-        if not ((steps >= 1 - 1e-6) & (steps < 1e9)).all():  # of an episode; rounding may hide a singular system
+            solution = np.full((states, 2), np.nan)
+        values, steps = solution.T
+        # Steps of an episode from each state: they show a singular system, which rounding may hide.
+        has_end = (steps >= 1 - 1e-6) & (steps < 1e9)
+        if not has_end.all():
             raise InputError("the policy has no value: from some state its episodes need not end")
-        return float(self.start[going] @ values + self.start[self.terminal] @ self.reward[self.terminal])
+        ended_at_start = self.start[self.terminal] @ self.reward[self.terminal]
+        return float(self.start[going] @ values + ended_at_start)
 
     def optimal(self, tolerance: float = 1e-10) -> np.ndarray:
         """An optimal policy [S, A], one-hot, by value iteration until no value moves by more than ``tolerance``.
 
-        Without a discount this needs rewards that are not negative, and a world in which every policy ends.
+        Without a discount this needs rewards that are not negative, and an MDP in which every policy ends.
         """
-        reward, values, change = self.transition @ self.reward, np.zeros(len(self.start)), np.inf
+        reward = self.transition @ self.reward
+        values = np.zeros(len(self.start))
+        change = np.inf
         while change > tolerance:
             returns = reward + self.transition @ values
             new = np.where(self.terminal, 0, returns.max(1))
-            values, change = new, np.abs(new - values).max()
+            change = np.abs(new - values).max()
+            values = new
         return deterministic(returns.argmax(1), returns.shape[1])
 
     def uniform(self) -> np.ndarray:
@@ -99,7 +110,8 @@ class Tabular(gymnasium.Env):
     def __init__(self, mdp: MDP):
         self._mdp = mdp
         states, actions = mdp.transition.shape[:2]
-        self.observation_space, self.action_space = Discrete(states), Discrete(actions)
+        self.observation_space = Discrete(states)
+        self.action_space = Discrete(actions)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict]:
         """A patient is admitted."""
@@ -110,7 +122,9 @@ class Tabular(gymnasium.Env):
     def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
         """Terminated at death and at survival."""
         self._state = self._draw(self._mdp.transition[self._state, action])
-        return self._state, float(self._mdp.reward[self._state]), bool(self._mdp.terminal[self._state]), False, {}
+        reward = float(self._mdp.reward[self._state])
+        terminated = bool(self._mdp.terminal[self._state])
+        return self._state, reward, terminated, False, {}
 
     def _draw(self, probabilities: np.ndarray) -> int:
         return int(self.np_random.choice(len(probabilities), p=probabilities))
@@ -119,10 +133,11 @@ class Tabular(gymnasium.Env):
 @functools.lru_cache(maxsize=1)
 def load() -> MDP:
     """ICU-Sepsis, from the installed package's file. Raises InputError if it is missing or not what is expected."""
-    found = importlib.util.find_spec("icu_sepsis")  # finds the folder and imports nothing
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("icu_sepsis")  # finds the folder and imports nothing
+    if package is None or not package.submodule_search_locations:
         raise InputError(MISSING)
-    return read(Path(found.submodule_search_locations[0]) / "envs" / "assets" / "dynamics.npz")
+    folder = Path(package.submodule_search_locations[0])
+    return read(folder / "envs" / "assets" / "dynamics.npz")
 
 
 def read(path: Path) -> MDP:
@@ -140,7 +155,8 @@ def read(path: Path) -> MDP:
             raise InputError(f"{path}: {name} is not {list(shape)} finite numbers: install icu-sepsis 2 again")
     number = np.arange(states)
     reward = (number == SURVIVAL).astype(np.float64)
-    return MDP(transition, reward, start, np.isin(number, (DEATH, SURVIVAL, AFTER)), clinician)
+    terminal = np.isin(number, (DEATH, SURVIVAL, AFTER))
+    return MDP(transition, reward, start, terminal, clinician)
 
 
 def icu_sepsis() -> gymnasium.Env:
@@ -160,13 +176,18 @@ def record(mdp: MDP, episodes: int, seed: int = SEED) -> list[dict[str, np.ndarr
     def clinician(rng: np.random.Generator, state: int) -> int:
         return int(rng.choice(mdp.clinician.shape[1], p=mdp.clinician[state]))
 
-    policies = (functools.partial(clinician, np.random.default_rng([seed, i])) for i in range(episodes))
-    return [rollout(env, policy, seed + i) for i, policy in enumerate(policies)]
+    policies = []
+    for number in range(episodes):
+        rng = np.random.default_rng([seed, number])
+        policies.append(functools.partial(clinician, rng))
+    return rollouts(env, policies, seed)
 
 
 def references(mdp: MDP) -> tuple[float, float]:
     """Values of uniform actions and of an optimal policy, which count as 0 and 100."""
-    return mdp.value(mdp.uniform()), mdp.value(mdp.optimal())
+    low = mdp.value(mdp.uniform())
+    high = mdp.value(mdp.optimal())
+    return low, high
 
 
 def write(out: Path, episodes: int = EPISODES) -> None:
@@ -188,6 +209,4 @@ if ENV not in gymnasium.registry:  # as when this module is the command
     gymnasium.register(ENV, "envs.toys.icu_sepsis:icu_sepsis", max_episode_steps=STEPS)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Record the clinicians' episodes of ICU-Sepsis.")
-    parser.add_argument("--out", type=Path, required=True, help="root folder of Minari datasets to write into")
-    write(parser.parse_args().out)
+    main("Record the clinicians' episodes of ICU-Sepsis.", write)
