@@ -23,10 +23,6 @@ from rlkit.types import InputError
 
 def encode(value: Any) -> Any:
     """``value`` as JSON values; a dataclass or a named tuple becomes an object of its fields."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
     if is_dataclass(value):
         return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if hasattr(value, "_asdict"):
@@ -38,8 +34,16 @@ def encode(value: Any) -> Any:
     if hasattr(value, "tolist"):  # a float32 survives: its float64 is exact and JSON keeps every digit of that
         numbers = np.asarray(value).tolist()
         return encode(numbers)
+    return _encode_scalar(value)
+
+
+def _encode_scalar(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if isinstance(value, Path):
+        return str(value)
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
@@ -111,10 +115,7 @@ def _decode_generic(kind: Any, value: Any, where: str) -> Any:
         if args[-1] is Ellipsis:
             kinds = (args[0],) * len(value)
         if len(kinds) == len(value):
-            items = []
-            for number, (item_kind, item) in enumerate(zip(kinds, value, strict=True)):
-                items.append(decode(item_kind, item, f"{where}[{number}]"))
-            return tuple(items)
+            return _decode_items(kinds, value, where)
     if origin is dict and isinstance(value, dict):
         key_kind, item_kind = args
         decoded = {}
@@ -123,6 +124,14 @@ def _decode_generic(kind: Any, value: Any, where: str) -> Any:
             decoded[decoded_key] = decode(item_kind, item, f"{where}.{key}")
         return decoded
     raise _other_type(kind, value, where)
+
+
+def _decode_items(kinds: tuple[Any, ...], values: list[Any], where: str) -> tuple[Any, ...]:
+    items = []
+    for number, (kind, value) in enumerate(zip(kinds, values, strict=True)):
+        item = decode(kind, value, f"{where}[{number}]")
+        items.append(item)
+    return tuple(items)
 
 
 def _decode_simple(kind: Any, value: Any, where: str) -> Any:
