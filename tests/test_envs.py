@@ -197,8 +197,7 @@ def test_brain_stimulation_rewards_adapting_to_the_patient(tmp_path):
     assert low == pytest.approx(envs.REFERENCES[brain_stimulation.ENV].random, abs=10)
     env = envs.make(brain_stimulation.ENV)
     fixed = [
-        np.mean([rollout(env, lambda obs, n=n: n, s)["rewards"].sum() for s in range(10_000, 10_010)])
-        for n in range(5)
+        np.mean([rollout(env, lambda obs, n=n: n, s)["rewards"].sum() for s in range(10_000, 10_010)]) for n in range(5)
     ]
     assert high > max(fixed) + 15 > low + 15
     brain_stimulation.write(tmp_path, days=5)

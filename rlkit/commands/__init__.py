@@ -14,7 +14,7 @@ from rlkit.types import InputError, RunError
 
 
 class Catalog(NamedTuple):
-    """What can be named on the command line."""
+    """Agents, environments and datasets that can be named on the command line."""
 
     agents: Mapping[str, Any]  # name -> entry with `module` and `summary`
     make_env: Callable[[str], Any]  # EnvSpec as JSON, or an id -> gymnasium.Env
@@ -24,8 +24,11 @@ class Catalog(NamedTuple):
 
 
 def main(argv: Sequence[str], catalog: Catalog) -> int:
-    """Run one command line and return its exit code: 0, 1 (a check or a run failed) or 2 (a mistake), each told in one
-    line; 130, 143 or 75 for a run that was interrupted (see docs/reliability.md)."""
+    """Run one command line and return its exit code.
+
+    That is 0, 1 if a check or a run failed, or 2 for a mistake, each with one line that says why; 130, 143 or 75 for a
+    run that was interrupted (see docs/reliability.md).
+    """
     try:
         asked = options.parse(argv, catalog)
         if isinstance(asked, str):

@@ -63,8 +63,8 @@ class TrainOptions(Generic[C]):
     preset: str | None = None
     """Start from the settings published for a dataset; other options win over it."""
     resume: Literal["auto", "never", "must"] = "never"
-    """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start
-    anew."""
+    """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start a
+    new one."""
     eval_every: Count | None = None
     """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
     eval_episodes: Whole | None = None
@@ -145,7 +145,7 @@ class DataShow(DataOptions):
 
 @dataclass(frozen=True)
 class DataCheck(DataOptions):
-    """Read a dataset anew, check it, and print how its rows are used. Exit code 2 if it is refused."""
+    """Read a dataset past the cache, check it, and print how its rows are used. Exit code 2 if it is refused."""
 
     command: ClassVar[str] = "data"
     dataset: Positional[str]
@@ -233,7 +233,7 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
 
 
 def _parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
-    """The run is read first: its agent's Config, with the values that it was trained with, says what can be given."""
+    """Options of an evaluation. The run is read first: the Config that it was trained with says what can be given."""
     folder = None
     config = None
     for word in argv:
@@ -255,8 +255,10 @@ def _parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
 
 
 class _Deferred(ModuleType):
-    """Stands for a module until something of it is used. A list of options uses nothing of optimisers and networks,
-    which take as long to import as half of jax."""
+    """Stands for a module until something of it is used.
+
+    A list of options uses nothing of optimisers and networks, which take as long to import as half of jax.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:
@@ -274,7 +276,7 @@ def _default_dataset(catalog: Catalog) -> str:
 
 
 def _value_of(option: str, argv: Sequence[str]) -> str | None:
-    """What ``option`` is given, before the rest is read: it says what else there is to be read."""
+    """Value of ``option``, which is read before the rest: it decides what else can be given."""
     parser = argparse.ArgumentParser(prog="rlkit", add_help=False, allow_abbrev=False)
     parser.add_argument(option, dest="value")
     options, _ = parser.parse_known_args(argv)

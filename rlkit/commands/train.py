@@ -125,7 +125,7 @@ def _prepare(options: TrainOptions, catalog: Catalog) -> Job:
 def _environment(
     options: TrainOptions, episodes: Episodes, catalog: Catalog
 ) -> tuple[str, gymnasium.Env] | tuple[None, None]:
-    """The environment that policies are evaluated in. Where there is none, says why: training goes on without.
+    """The environment that policies are evaluated in, as its spec and an instance. Where there is none, prints why.
 
     Raises InputError if one that the user named cannot be made.
     """
@@ -146,7 +146,7 @@ def _environment(
 
 
 def _reference(episodes: Episodes, env: gymnasium.Env | None, catalog: Catalog) -> Reference | None:
-    """What scores are normalised with: the dataset's own numbers, else those of the environment."""
+    """Returns that scores are normalised with: the dataset's own, else those of the environment."""
     if episodes.reference:
         return Reference(*episodes.reference, source=f"metadata of {episodes.name}")
     if env is None or env.spec is None or env.spec.id not in catalog.references:

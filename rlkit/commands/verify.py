@@ -8,7 +8,7 @@ from rlkit.commands import Catalog
 from rlkit.commands.options import VerifyOptions
 from rlkit.runs import integrity, serialization
 from rlkit.runs.record import Record
-from rlkit.runs.run import lines
+from rlkit.runs.run import checkpoint_numbers, lines
 from rlkit.types import InputError
 
 SOUND = "sound"
@@ -20,10 +20,10 @@ def run(options: VerifyOptions, catalog: Catalog) -> int:
     if not (folder / "run.json").exists():
         raise InputError(f"{folder} is not a run directory: it has no run.json")
     states = _readable(folder)
-    checkpoints = _checkpoints(folder / "checkpoints")
-    for path in checkpoints:
-        states |= _checkpoint(folder, path)
-    if not checkpoints:
+    numbers = checkpoint_numbers(folder / "checkpoints")
+    for number in numbers:
+        states |= _checkpoint(folder, folder / "checkpoints" / str(number))
+    if not numbers:
         states["checkpoints"] = f"{SOUND}: there is none yet"
     width = max(map(len, states))
     for name, state in states.items():
@@ -67,9 +67,3 @@ def _checkpoint(run: Path, folder: Path) -> dict[str, str]:
         except integrity.Damaged as error:
             states[other] = f"damaged: {error}"
     return states
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in ``folder``, oldest first; without rlkit.runs.checkpoint, which imports orbax and is slow."""
-    numbered = [path for path in folder.glob("*") if path.name.isdigit()]
-    return sorted(numbered, key=lambda path: int(path.name))

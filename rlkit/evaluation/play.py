@@ -103,7 +103,7 @@ class Lane:
 
 
 class Seen(NamedTuple):
-    """What the environments show, one array for each field. E lanes of each of S seeds."""
+    """Observations of E lanes of each of S seeds, and where they stand in their episodes."""
 
     obs: Array  # [S, E, O] raw
     reward: Array  # [S, E] raw
@@ -113,7 +113,7 @@ class Seen(NamedTuple):
 
 
 def show(lanes: Sequence[Lane], seeds: int) -> Seen:
-    """What the lanes show, those of a seed side by side."""
+    """Observations of the lanes, those of a seed side by side."""
     lanes_of_a_seed = len(lanes) // seeds
     shape = (seeds, lanes_of_a_seed)
     obs = np.stack([lane.obs for lane in lanes])
@@ -131,7 +131,7 @@ def show(lanes: Sequence[Lane], seeds: int) -> Seen:
 
 
 class Acting(NamedTuple):
-    """What acts: the states of S agents, what they are asked for, and how they see the environment."""
+    """S agents that act: their states, what they are asked for, and how they see the environment."""
 
     state: State  # [S, ...]
     goals: Any  # [G, ...] on every leaf
@@ -140,7 +140,7 @@ class Acting(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What the agents of all lanes keep from step to step."""
+    """Memories and plans of the agents of all lanes, which they keep from step to step."""
 
     memory: Memory  # [S, E, ...]
     plan: Array  # [S, E, H, A] or [S, E, H], actions that are not all taken yet

@@ -65,7 +65,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def note(rows: Sequence[Row]) -> str:
-    """What the intervals of ``rows`` are, in words, and what they are over."""
+    """Legend of the intervals of ``rows``, and of what varied."""
     shown = set()
     for entry in rows:
         for cell in entry[1:]:

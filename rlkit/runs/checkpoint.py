@@ -27,6 +27,7 @@ from jax.sharding import Mesh
 from rlkit.buffer import Buffer
 from rlkit.runs import integrity, serialization
 from rlkit.runs.integrity import Damaged
+from rlkit.runs.run import checkpoint_numbers
 from rlkit.training.loop import Progress, abstract_state
 from rlkit.training.sharding import per_seed
 from rlkit.types import InputError, RunError, Stage, State, Stats, one_line
@@ -37,7 +38,7 @@ _BESIDE = {"run.json": False, "metrics.jsonl": True}  # files of the run that ar
 
 @dataclass(frozen=True)
 class _Meta:
-    """What a manifest says besides the sums of its files."""
+    """Content of a manifest besides the sums of its files."""
 
     stage: int
     step: int
@@ -75,7 +76,7 @@ class Checkpoints:
 
     def save(self, updates: int, progress: Progress) -> None:
         """Write ``progress`` as checkpoint ``updates``; does nothing if it exists. RunError if it cannot be written."""
-        if updates in numbers(self.folder):
+        if updates in checkpoint_numbers(self.folder):
             return
         part = self.folder / f".{updates}.part"
         state = part.resolve() / "state"
@@ -88,7 +89,7 @@ class Checkpoints:
         except _FAILURES as error:
             shutil.rmtree(part, ignore_errors=True)
             raise RunError(self._unwritten(updates, progress, error)) from error
-        older = numbers(self.folder)[: -self._keep]
+        older = checkpoint_numbers(self.folder)[: -self._keep]
         for number in older:
             old = self.folder / f".{number}.old"  # renamed first, so that a killed removal leaves no part of one
             (self.folder / str(number)).rename(old)
@@ -97,12 +98,12 @@ class Checkpoints:
     def last(
         self, stages: Sequence[Stage], buffer: Buffer, stats: Stats, seeds: Sequence[int], mesh: Mesh
     ) -> Progress | None:
-        """Where the last sound checkpoint stands, laid out over ``mesh``; None if there is no checkpoint.
+        """The last sound checkpoint, laid out over ``mesh``; None if there is no checkpoint.
 
         A damaged one is named on stderr, and a writer sets it aside as NUMBER.damaged. Raises InputError where all are
         damaged, or where it is of another run: the keys or arrays that differ are listed. ``buffer`` may be abstract.
         """
-        saved = numbers(self.folder)
+        saved = checkpoint_numbers(self.folder)
         for updates in reversed(saved):
             try:
                 return self._read(updates, stages, buffer, stats, seeds, mesh)
@@ -214,7 +215,7 @@ class Checkpoints:
         folder.rename(self.folder / f"{updates}.damaged{suffix}")
 
     def _unwritten(self, updates: int, progress: Progress, error: Exception) -> str:
-        kept = numbers(self.folder)
+        kept = checkpoint_numbers(self.folder)
         last = f"the last one, {kept[-1]}, is kept" if kept else "there is none before it"
         need = size(progress.state)
         free = shutil.disk_usage(self.folder).free
@@ -222,12 +223,6 @@ class Checkpoints:
             f"{self.folder}: checkpoint {updates} cannot be written ({one_line(error)}); {need:,} bytes are needed and "
             f"{free:,} are free; {last}: make room and continue with --resume auto"
         )
-
-
-def numbers(folder: Path) -> list[int]:
-    """The checkpoints in ``folder``, oldest first; whether they are sound is not known."""
-    names = [path.name for path in folder.glob("*")]
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def size(state: State) -> int:

@@ -76,7 +76,7 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def digest(path: Path) -> dict[str, Any]:
-    """How many bytes a file has, and their sum."""
+    """Length and SHA-256 sum of a file."""
     size = path.stat().st_size
     return {"bytes": size, "sha256": _sum_of_file(path, None)}
 
@@ -98,7 +98,7 @@ def verify(path: Path, expected: Mapping[str, Any], *, grows: bool = False) -> N
 
 
 def _files(folder: Path) -> list[Path]:
-    """What a manifest of ``folder`` covers, in order."""
+    """Files that a manifest of ``folder`` covers, in order."""
     manifest = folder / MANIFEST
     files = []
     for path in sorted(folder.rglob("*")):

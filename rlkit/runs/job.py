@@ -32,7 +32,7 @@ class Job(NamedTuple):
         return sum(stage.steps for stage in self.stages)
 
     def position(self, progress: Progress) -> Position:
-        """Where ``progress`` stands in the run."""
+        """Position of ``progress`` in the run."""
         stages_before = self.stages[: progress.stage]
         updates_before = sum(stage.steps for stage in stages_before)
         return Position(progress.stage, progress.step, updates_before + progress.step)
@@ -44,7 +44,7 @@ class Job(NamedTuple):
         return is_last_update or progress.step % self.record.eval_every == 0
 
     def evaluator(self) -> Evaluator | None:
-        """What plays the evaluations; None where there is no environment."""
+        """Evaluator of the last stage's agent; None where there is no environment."""
         evaluation = self.record.evaluation
         if self.make_env is None or evaluation is None:
             return None

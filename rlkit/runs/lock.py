@@ -29,8 +29,11 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class RunLock(AbstractContextManager):
-    """Holds the run directory ``folder``, which is made if need be; entered, it raises InputError if it is taken or
-    cannot be written to. A directory that it made and that stays empty is removed again."""
+    """Holds the run directory ``folder`` while it is entered.
+
+    The directory is made if need be, and removed again if it stays empty. Entering raises InputError if the directory
+    is in use or cannot be written to.
+    """
 
     def __init__(self, folder: Path, patience: float = PATIENCE):
         self._folder = folder
@@ -75,7 +78,7 @@ class RunLock(AbstractContextManager):
                 return  # it is in use
 
     def _open(self) -> int:
-        """The lock file, locked; the file is that at the path, which its holder before may just have removed."""
+        """The lock file, opened and locked. It is opened again if its last holder has just removed it."""
         while True:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -94,7 +97,7 @@ class RunLock(AbstractContextManager):
             os.close(handle)
 
     def _claim(self) -> None:
-        """Write who we are, unless a holder whose flock is not seen from here is alive."""
+        """Write this host and process into the lock, unless a holder on another host is alive."""
         holder = _holder(self._handle)
         if holder and (holder["host"] != socket.gethostname() or not self._locked):
             who = f"process {holder['pid']} on {holder['host']}"
@@ -120,7 +123,7 @@ class RunLock(AbstractContextManager):
 
 
 def _holder(handle: int) -> dict[str, Any] | None:
-    """Who a lock file names; None if it names nobody."""
+    """Host and process that a lock file names; None if it names none."""
     try:
         form = json.loads(os.pread(handle, 4096, 0))
         return {"host": str(form["host"]), "pid": int(form["pid"])}

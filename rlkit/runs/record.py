@@ -52,7 +52,7 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """How policies were evaluated. Episode i of every seed of the run was reset with ``seed`` + i."""
+    """Environment and episodes of the evaluations. Episode i of every seed of the run was reset with ``seed`` + i."""
 
     environment: str  # a gymnasium EnvSpec as JSON, or an id
     episodes: int
@@ -94,7 +94,7 @@ class Record:
         return serialization.decode(cls, value, str(path))
 
     def differences(self, other: Record) -> list[str]:
-        """List what must be equal for ``other`` to go on with this run and is not, as "key: mine -> theirs"."""
+        """List values that keep ``other`` from going on with this run, as "key: mine -> theirs"."""
         return serialization.differences(self.identity(), other.identity())
 
     def drift(self, other: Record) -> list[str]:
@@ -104,7 +104,7 @@ class Record:
         return serialization.differences(mine, theirs)
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two runs to be the same, as JSON values."""
+        """Values that two runs must share to be the same run, as JSON values."""
         identity = {}
         for name in _SAME:
             identity[name] = serialization.encode(getattr(self, name))

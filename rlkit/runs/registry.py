@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 class Method(NamedTuple):
-    """What an agent's module says of it."""
+    """An agent: its settings, and those that are known to work on a dataset."""
 
     module: str  # as a run's record names it
     config: type  # its hyper-parameters, a dataclass with `stages`

@@ -32,7 +32,7 @@ Resume = Literal["auto", "never", "must"]
 
 
 class Position(NamedTuple):
-    """Where a run stands: after ``step`` updates of stage number ``stage``, and ``updates`` of all stages."""
+    """A point of a run: after ``step`` updates of stage number ``stage``, which are ``updates`` of all stages."""
 
     stage: int
     step: int
@@ -53,7 +53,7 @@ def claim(folder: Path, resume: Resume) -> None:
     exists = (folder / "run.json").exists()
     if exists and resume == "never":
         raise InputError(f"{folder} holds a run: add --resume auto to continue it, or choose another --out")
-    if resume == "must" and not any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
+    if resume == "must" and not checkpoint_numbers(folder / "checkpoints"):
         raise InputError(f"{folder} holds no checkpoint to continue from: name a run with --out, or use --resume auto")
     if exists or not folder.exists():
         return
@@ -64,6 +64,12 @@ def claim(folder: Path, resume: Resume) -> None:
 def finished(folder: Path) -> bool:
     """Whether the run in ``folder`` has come to its end."""
     return (folder / "result.json").exists()
+
+
+def checkpoint_numbers(folder: Path) -> list[int]:
+    """Checkpoints in ``folder``, by their updates, oldest first; whether they are sound is not known."""
+    names = [path.name for path in folder.glob("*")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 # --- reading metrics.jsonl ---

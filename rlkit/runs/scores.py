@@ -93,12 +93,12 @@ def sound_evaluations(folder: Path) -> dict[str, list[Evaluated]]:
 
 
 def label_of(agent: str, goal: str) -> str:
-    """What a row or a curve is called: the agent, and what it was asked for."""
+    """Name of a row or a curve: the agent, and what it was asked for."""
     return f"{agent}, asked for {goal}" if goal else agent
 
 
 def heading(record: Record) -> str:
-    """The dataset's name, and what its scores mean."""
+    """Name of the dataset, and the returns that have the scores 0 and 100."""
     name = record.data.name
     reference = record.reference
     if reference is None:

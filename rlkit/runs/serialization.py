@@ -199,7 +199,7 @@ def read_json(path: Path) -> Any:
 
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, additions: bool = True) -> list[str]:
-    """What differs between two plain mappings, nested ones included, as "key: mine -> theirs".
+    """List where two mappings of JSON values differ, nested ones included, as "key: mine -> theirs".
 
     additions: whether a key that only ``theirs`` has counts; it need not where ``mine`` is of an older version.
     """

@@ -45,8 +45,11 @@ class Stop(BaseException):
 class Guard(AbstractContextManager):
     """Listens while it is entered. Handlers are those of the process: enter it in the main thread, one at a time.
 
-    time_limit: seconds from now after which the run is to stop. watchdog: seconds after which a chunk of training, or
-    an evaluation in which no environment has answered, counts as stuck; 0 is never. pulse: called every few seconds.
+    Args:
+        time_limit: seconds from now after which the run is to stop.
+        watchdog: seconds after which a chunk of training, or an evaluation in which no environment has answered, counts
+            as stuck; 0 is never.
+        pulse: called every few seconds.
     """
 
     def __init__(self, time_limit: float | None, watchdog: float, pulse: Callable[[], None]):
@@ -92,8 +95,11 @@ class Guard(AbstractContextManager):
 
     def enter(self, phase: Phase) -> None:
         """Say what begins now. Raises Stop if the run was asked to stop and the new phase has nothing to save."""
+        # The phase is set last: the second thread, which reads it first, must not hold an old time against a new phase.
+        now = time.monotonic()
+        self._moved = now
+        self._entered = now
         self._phase = phase
-        self._entered = time.monotonic()
         self._arm()
         self.beat()
 
@@ -108,7 +114,7 @@ class Guard(AbstractContextManager):
             raise Stop(self.code)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread: stop here, if there is nothing to save."""
+        """Answer a signal, in the main thread: stop here, if there is nothing to save."""
         if number in _SIGNALS:
             self._ask(128 + number)
         elif self._stuck and self._phase == "evaluation":
@@ -116,8 +122,10 @@ class Guard(AbstractContextManager):
         self._stop_if_asked()
 
     def _swallowed(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Python drops what is raised within a finaliser or a callback of its garbage collector, and reports it with a
-        traceback. A Stop is raised again at the next phase, or the second thread ends the process."""
+        """Report no Stop that was raised within a finaliser or a callback of the garbage collector.
+
+        Python drops it there. It is raised again at the next phase, or the second thread ends the process.
+        """
         if not issubclass(unraisable.exc_type, Stop):
             self._unraisable(unraisable)
 
@@ -127,7 +135,7 @@ class Guard(AbstractContextManager):
             self._asked = time.monotonic()
 
     def _watch(self) -> None:
-        """In the second thread, to the end."""
+        """Run in the second thread, to the end."""
         pulsed = time.monotonic()
         while True:
             is_over = self._over.is_set()  # read before the signals: those that came by then are still answered
@@ -174,8 +182,10 @@ class Guard(AbstractContextManager):
 
     def _check_movement(self, now: float) -> None:
         """Act where nothing moves: an environment that sleeps can be woken and counts as failed; a device cannot."""
+        if not self._watchdog or self._phase not in _WATCHED:
+            return
         still = now - self._moved
-        if not self._watchdog or self._phase not in _WATCHED or still <= self._watchdog:
+        if still <= self._watchdog:
             return
         if self._phase == "evaluation" and not self._stuck:
             self._stuck = True

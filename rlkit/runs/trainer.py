@@ -16,7 +16,7 @@ from rlkit.runs import checkpoint
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.job import Job
 from rlkit.runs.progress import Display
-from rlkit.runs.run import Position, Run
+from rlkit.runs.run import Position, Run, checkpoint_numbers
 from rlkit.runs.stopping import Guard, Stop
 from rlkit.training import divergence
 from rlkit.training.loop import Progress, abstract_state, finite, fit
@@ -149,7 +149,7 @@ def judge(job: Job, run: Run, progress: Progress, q_limit: float) -> None:
             continue
         if progress.metrics:  # so that the run's folder says which seeds diverged: all
             run.metrics(job.position(progress), divergence.without(progress.metrics, known))
-        numbers = checkpoint.numbers(run.folder / "checkpoints")
+        numbers = checkpoint_numbers(run.folder / "checkpoints")
         last = f"the last good checkpoint is {numbers[-1]}" if numbers else "there is no checkpoint yet"
         raise RunError(f"{run.folder}: {message}; {last}; {divergence.ADVICE}")
 
@@ -273,7 +273,7 @@ def check_room(job: Job, run: Run) -> None:
     for number in range(len(job.stages)):
         state = abstract_state(job.stages, number, job.buffer, job.stats, seeds)
         sizes.append(checkpoint.size(state))
-    saved = len(checkpoint.numbers(run.folder / "checkpoints"))
+    saved = len(checkpoint_numbers(run.folder / "checkpoints"))
     to_come = max(KEEP + 1 - saved, 1)
     need = max(sizes) * to_come + LOGS
     free = shutil.disk_usage(run.folder).free
