@@ -11,7 +11,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -94,7 +94,10 @@ def _field_names(kind: Any) -> tuple[list[str], set[str]]:
     return names, optional
 
 
-def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+def _decode_union(kinds: Sequence[Any], value: Any, where: str) -> Any:
+    """A value of the first kind that fits. Of records that is the one that needs the fewest defaults."""
+    if isinstance(value, dict):
+        kinds = sorted(kinds, key=lambda kind: _absent(kind, value))
     failures = []
     for kind in kinds:
         try:
@@ -102,6 +105,14 @@ def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
         except InputError as error:
             failures.append(error)
     raise failures[0]
+
+
+def _absent(kind: Any, value: Mapping[str, Any]) -> float:
+    """Fields of the record ``kind`` that ``value`` does not have; infinitely many, if it is no record."""
+    if not is_dataclass(kind) and not hasattr(kind, "_fields"):
+        return math.inf
+    names, _ = _field_names(kind)
+    return len(set(names) - set(value))
 
 
 def _decode_generic(kind: Any, value: Any, where: str) -> Any:
