@@ -113,13 +113,13 @@ class Evaluator:
         try:
             return self._play(state, beat)
         except EvaluationError:
-            self.close()  # what an environment does after it failed is not known: the next run makes new ones
+            self.close()  # an environment that failed may be in any state: the next run makes new ones
             raise
 
     def close(self) -> None:
         """Close the environments; a further run makes new ones."""
         for env in self._envs:
-            with contextlib.suppress(Exception):  # other people's code, and not needed any more
+            with contextlib.suppress(Exception):  # other people's code, which is not needed any more
                 env.close()
         self._envs.clear()
 
@@ -128,8 +128,8 @@ class Evaluator:
         seeds = jax.tree.leaves(state)[0].shape[0]
         goals = play.stack_goals(list(self.goals.values()))
         acting = jax.device_put(Acting(state, goals, self._normaliser, np.uint32(self._seed)), device)
-        # The memory is put on the device like the rest. Where begin uses no state, its result is bound to no device,
-        # but the memory after the first step is: the second step would be compiled a second time.
+        # The memory is put on the device too. Else, if begin does not use the state, its memory is bound to no device,
+        # while the memory after the first step is, and the step would be compiled twice.
         begun = play.begin(self._agent, len(self.goals) * self._width, acting)
         kept = jax.device_put(begun, device)
 

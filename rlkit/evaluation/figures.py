@@ -44,7 +44,9 @@ def learning_curve(
 
     if not curves:
         raise ValueError("there is no curve to draw")
-    figure = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")  # not of pyplot: no window, nothing global
+    figure = Figure(
+        figsize=(7.2, 4.4), dpi=150, layout="constrained"
+    )  # not made by pyplot, which opens windows and keeps figures
     axes = figure.add_subplot()
     for curve, colour in zip(curves, itertools.cycle(COLOURS), strict=False):
         _draw(axes, curve, colour)

@@ -1,10 +1,10 @@
 """Playing: environments in lock-step, and the one compiled step in which all of their agents observe and act.
 
-Every environment is stepped by itself, in this process, and reset here when its episode ends; there is no vector
-environment. Gymnasium's vector environments reset by themselves, in 1.x by default one call late: the call after the
-last step ignores its action and returns the reset's observation with reward 0, which would be counted as a step
-and shown to the agent as one. Here every call of ``step`` is a step, and an environment that has no episode left to
-play is not called at all.
+Every environment is stepped by itself, in this process, and reset here when its episode ends. Gymnasium's vector
+environments are not used, because they reset by themselves, and by default (1.x) one call late: the call after the last
+step ignores its action and returns the observation of the reset with reward 0. The agent would see that as a step, and
+it would be counted as one. Here every call of ``step`` is a step, and an environment that has no episode left to play
+is not called.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def begin(agent: Agent, width: int, acting: Acting) -> Played:
         return Played(memory, empty)
 
     def widen(leaf: Array) -> Array:
-        # naming the dtype makes it a strong one, which the memory of later steps has too
+        # with its dtype named, the array is not weakly typed, as that of later steps is not: else it compiles twice
         lane = jnp.expand_dims(leaf, 1)
         lanes = jnp.repeat(lane, width, 1)
         return jnp.array(lanes, leaf.dtype)

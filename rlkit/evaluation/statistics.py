@@ -110,8 +110,8 @@ def _two_way(returns: np.ndarray) -> np.ndarray:
     uncertainty = seed_share**2 / (seeds - 1)
     uncertainty += start_share**2 / (starts - 1)
     uncertainty += rest_share**2 / rest_freedom
-    # Satterthwaite's value lies above the fewest degrees of freedom that went in, unless R was subtracted. It is held
-    # above them in that case too: two mean squares that happen to be small would make the interval endless.
+    # Satterthwaite's value is at least the smallest degrees of freedom that went in, unless R was subtracted. Then it
+    # is kept at that minimum too: else two mean squares that happen to be small would make the interval endless.
     fewest = min(seeds, starts) - 1
     satterthwaite = 1 / np.where(is_constant, 1, uncertainty)
     freedom = np.maximum(satterthwaite, fewest)

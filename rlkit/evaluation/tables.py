@@ -1,4 +1,4 @@
-"""What a reader sees: a table of scores with intervals.
+"""Tables of scores with intervals.
 
 The table shows the last checkpoint and the mean of the evaluations in the last fifth of training side by side, since
 single checkpoints of one run differ by tens of points. The best checkpoint is not shown: choosing it takes the

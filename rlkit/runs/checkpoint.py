@@ -1,11 +1,12 @@
 """Checkpoints of a run: the only file that knows orbax.
 
-A save returns once the checkpoint is committed, and raises if it cannot be: the states of offline agents are a few
-megabytes, written in a tenth of a second, and a save in the background reports a full disk only at the save after it
-and reads arrays that the loop has donated by then.
+A save returns when the checkpoint is on the disk, and raises if it cannot be written. Saving in the background would
+gain little: the states of offline agents are a few megabytes, which take a tenth of a second. It would report a full
+disk only at the next save, and it would read arrays that the training loop has donated by then.
 
-A checkpoint is written to a hidden folder, sealed with the sums of its files, and renamed into place: that rename is
-its commit. Orbax alone restores flipped bits, another dtype and the checkpoints of other runs in silence.
+A checkpoint is written to a hidden folder. Then it is sealed with the SHA-256 sums of its files, and the folder gets
+its name; before that, the checkpoint does not exist. The seal is needed because orbax alone reports neither flipped
+bits nor another data type, nor that a checkpoint is of another run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from rlkit.training.loop import Progress, abstract_state
 from rlkit.training.sharding import per_seed
 from rlkit.types import InputError, RunError, Stage, State, Stats, one_line
 
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # of orbax and what it stands on
+_FAILURES = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+)  # what orbax raises, and what the packages that it uses raise
 _BESIDE = {"run.json": False, "metrics.jsonl": True}  # files of the run that are sealed too, and whether they grow
 
 
@@ -91,7 +98,9 @@ class Checkpoints:
             raise RunError(self._unwritten(updates, progress, error)) from error
         older = checkpoint_numbers(self.folder)[: -self._keep]
         for number in older:
-            old = self.folder / f".{number}.old"  # renamed first, so that a killed removal leaves no part of one
+            old = (
+                self.folder / f".{number}.old"
+            )  # renamed first: if the process is killed here, no half checkpoint is left
             (self.folder / str(number)).rename(old)
             shutil.rmtree(old)
 

@@ -1,7 +1,7 @@
-"""What was written is what is read: SHA-256 sums of a checkpoint's files and of the run's files beside it.
+"""SHA-256 sums that show whether a checkpoint's files, and the run's files beside it, are as they were written.
 
-A manifest lies in the checkpoint's folder and is written last. It holds the sum of every other file and of itself, and
-for the files of the run that only grow, how long they were and the sum up to there.
+The sums are in a manifest in the checkpoint's folder, which is written last. It holds the sum of every other file, of
+itself, and of files of the run. Of those that grow, it holds their length at that time and the sum up to there.
 """
 
 from __future__ import annotations

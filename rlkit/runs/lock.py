@@ -1,9 +1,9 @@
 """One run, one process: the lock of a run directory.
 
-The operating system's flock is dropped with the process that holds it, however that ends, so that what is left of a
-killed run is no obstacle. Some network file systems keep such locks to one host; so the file also names host and
-process, and its holder touches it every few seconds: a lock of another host is stale once it has been still for a
-while, which is seen without comparing clocks.
+The operating system drops a lock (flock) when the process that holds it ends, in whatever way. So a killed run does not
+block the next one. On some network file systems other hosts do not see such a lock. Therefore the file also names host
+and process, and its holder touches it every few seconds. If a lock of another host is not touched for a while, its
+holder has ended; to see this, no clocks of two hosts need to agree.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RunLock(AbstractContextManager):
 
     def touch(self) -> None:
         """Show that the holder is alive."""
-        with contextlib.suppress(OSError):  # a full disk or a lost mount shows in what writes to it
+        with contextlib.suppress(OSError):  # if the disk is full or gone, the next write says so
             os.utime(self._handle)
 
     def _make(self) -> None:

@@ -168,8 +168,8 @@ class Run:
     def __init__(self, folder: Path, record: Record, *, wandb: bool = False):
         self.folder = folder
         self.record = record
-        self.diverged: set[int] = set()  # numbers of the seeds whose metrics are no longer meant
-        self.evaluated = False  # where the run goes on from
+        self.diverged: set[int] = set()  # numbers of the seeds that have diverged, whose metrics are NaN from then on
+        self.evaluated = False  # whether the position that the run goes on from has its evaluation
         self.failed = 0  # evaluations that are invalid
         self._wandb = wandb
         self._metrics: TextIO | None = None

@@ -31,7 +31,9 @@ def encode(value: Any) -> Any:
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
-    if hasattr(value, "tolist"):  # a float32 survives: its float64 is exact and JSON keeps every digit of that
+    if hasattr(
+        value, "tolist"
+    ):  # a float32 is kept exactly: as float64 it has the same value, and JSON keeps all digits
         numbers = np.asarray(value).tolist()
         return encode(numbers)
     return _encode_scalar(value)
@@ -68,7 +70,7 @@ def _decode_record(kind: Any, value: Any, where: str) -> Any:
         raise InputError(f"{where}: expected an object with the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
     names, optional = _field_names(kind)
-    required = set(names) - optional  # what was not there yet when it was written has a default
+    required = set(names) - optional  # an older version may have written it without the fields that have a default
     unknown = sorted(set(value) - set(names))
     missing = sorted(required - set(value))
     if unknown or missing:

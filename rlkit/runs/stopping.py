@@ -1,10 +1,11 @@
 """How a run is stopped from outside: by SIGTERM, SIGINT, a time limit, or because nothing moves any more.
 
-Python runs a signal's handler in the main thread between two of its instructions; compiling, waiting for a device and
-stepping a simulator are one instruction, however long. So a second thread reads the signals from a pipe as they come,
-says at once what will happen, and ends the process itself where the main thread does not get round to it. It may do so
-only in phases in which there is nothing to save; what is on disk is whole at every moment. Where native code keeps
-Python's lock to itself, that thread does not run either: faulthandler's, which needs no lock, is the last resort.
+Python runs a signal's handler in the main thread, between two instructions. Compiling, waiting for a device and a step
+of a simulator are one instruction each, however long they take. So a second thread reads the signals from a pipe as
+they come, and says at once what will happen. If the main thread does not stop in time, the second thread ends the
+process. It does so only in phases in which there is nothing to save; the files on the disk are whole at every moment.
+Native code may hold Python's lock all the time: then the second thread does not run either, and faulthandler, which
+needs no lock, ends the process.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Guard(AbstractContextManager):
 
     def enter(self, phase: Phase) -> None:
         """Say what begins now. Raises Stop if the run was asked to stop and the new phase has nothing to save."""
-        # The phase is set last: the second thread, which reads it first, must not hold an old time against a new phase.
+        # The phase is set last. The second thread reads it first, and must not compare a new phase with an old time.
         now = time.monotonic()
         self._moved = now
         self._entered = now
@@ -220,4 +221,4 @@ class Guard(AbstractContextManager):
 
 
 def _say(text: str) -> None:
-    os.write(2, f"rlkit: {text}\n".encode())  # past any lock that the main thread may hold
+    os.write(2, f"rlkit: {text}\n".encode())  # not by print, which waits for a lock that the main thread may hold

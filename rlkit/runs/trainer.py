@@ -147,7 +147,7 @@ def judge(job: Job, run: Run, progress: Progress, q_limit: float) -> None:
         if len(known) < len(seeds):
             print(f"rlkit: {message}; the other seeds go on", file=sys.stderr)
             continue
-        if progress.metrics:  # so that the run's folder says which seeds diverged: all
+        if progress.metrics:  # the run's folder must say that every seed diverged
             run.metrics(job.position(progress), divergence.without(progress.metrics, known))
         numbers = checkpoint_numbers(run.folder / "checkpoints")
         last = f"the last good checkpoint is {numbers[-1]}" if numbers else "there is no checkpoint yet"
