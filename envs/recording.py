@@ -1,4 +1,4 @@
-"""Episodes of a scripted policy, and recorded episodes into a Minari dataset on disk."""
+"""Records episodes of a scripted policy, and stores recorded episodes as a Minari dataset on disk."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def rollout(env: gymnasium.Env, policy: Policy, seed: int) -> dict[str, np.ndarr
     while not done:
         action = policy(obs)
         obs, reward, terminated, truncated, _ = env.step(action)
-        done = terminated or truncated
         rows["observations"].append(obs)
         rows["actions"].append(action)
         rows["rewards"].append(reward)
         rows["terminations"].append(terminated)
         rows["truncations"].append(truncated)
+        done = terminated or truncated
     return {name: np.asarray(column) for name, column in rows.items()}
 
 
 def rollouts(env: gymnasium.Env, policies: Iterable[Policy], seed: int) -> list[dict[str, np.ndarray]]:
     """One episode of each policy; that of number i begins from ``reset(seed=seed + i)``."""
     episodes = []
-    for number, policy in enumerate(policies):
-        episodes.append(rollout(env, policy, seed + number))
+    for i, policy in enumerate(policies):
+        episodes.append(rollout(env, policy, seed + i))
     return episodes
 
 
 def mean_return(env: gymnasium.Env, policy: Policy, episodes: int) -> float:
     """Mean return over that many episodes, whose seeds are far from those of recordings."""
     returns = []
-    for number in range(episodes):
-        rows = rollout(env, policy, FIRST_REFERENCE_SEED + number)
+    for i in range(episodes):
+        rows = rollout(env, policy, FIRST_REFERENCE_SEED + i)
         returns.append(rows["rewards"].sum())
     return float(np.mean(returns))
 
@@ -74,28 +74,18 @@ def store(
     command: str,
     description: str,
 ) -> None:
-    """Store episodes as a Minari dataset. Minari refuses to overwrite one that is there.
+    """Store ``episodes`` under the Minari root ``out``. Minari refuses to overwrite.
 
-    Args:
-        out: root folder of Minari datasets.
-        dataset: its id.
-        env: the environment that the episodes are of.
-        episodes: as `rollout` returns them.
-        seed: episode i was reset with seed + i; None if that is not known.
-        references: mean returns of a random and of an expert policy.
-        command: how the dataset is made.
-        description: what it holds, in a sentence.
-    """
+    The i-th episode is stored as of seed ``seed`` + i, or of no seed if that is None."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
     buffers = []
-    for number, rows in enumerate(episodes):
-        episode_seed = None if seed is None else seed + number
-        buffers.append(EpisodeBuffer(id=number, seed=episode_seed, **rows))
-    low, high = references
+    for i, rows in enumerate(episodes):
+        episode_seed = None if seed is None else seed + i
+        buffers.append(EpisodeBuffer(id=i, seed=episode_seed, **rows))
     before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # minari takes no argument for where to write
+    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # the only way to tell minari where to write
     try:
         minari.create_dataset_from_buffers(
             dataset,
@@ -107,8 +97,8 @@ def store(
             author_email="",
             code_permalink=command,
             description=description,
-            ref_min_score=low,
-            ref_max_score=high,
+            ref_min_score=references[0],
+            ref_max_score=references[1],
             data_format="hdf5",
         )
     finally:

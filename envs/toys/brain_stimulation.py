@@ -36,7 +36,7 @@ KINDS = ("weak", "strong", "random", "late", "any")
 
 
 class BrainStimulation(gymnasium.Env):
-    """The patient."""
+    """One day of the patient."""
 
     observation_space = Box(-np.inf, np.inf, (4,), np.float32)
     action_space = Discrete(LEVELS)
@@ -52,34 +52,35 @@ class BrainStimulation(gymnasium.Env):
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         """The reward is that of the power now; the level acts on the next."""
         beta, beta_before, gamma, gamma_before = self._state
-        noise = self.np_random.normal(size=3)
-        reward = -(beta**2) - 0.1 * action + 0.2 * noise[2]
-        next_beta = _free(beta, beta_before) - 0.15 * action + 0.25 * noise[0]
-        next_gamma = 0.3 * gamma + 0.3 * gamma_before + 0.1 * action + 0.1 * noise[1]
+        beta_noise, gamma_noise, reward_noise = self.np_random.normal(size=3)
+        reward = -(beta**2) - 0.1 * action + 0.2 * reward_noise
+        next_beta = _unstimulated(beta, beta_before) - 0.15 * action + 0.25 * beta_noise
+        next_gamma = 0.3 * gamma + 0.3 * gamma_before + 0.1 * action + 0.1 * gamma_noise
         self._state = np.array([next_beta, beta, next_gamma, gamma])
         return self._state.astype(np.float32), float(reward), False, False, {}
 
 
 def controller(obs: np.ndarray) -> int:
     """The level that brings the next beta nearest to 0: what a clinic that knew the equations would do."""
-    free = _free(obs[0], obs[1])
-    level = round(free / 0.15)
+    beta, beta_before = obs[0], obs[1]
+    level = round(_unstimulated(beta, beta_before) / 0.15)
     return int(np.clip(level, 0, LEVELS - 1))
 
 
 def behaviour(kind: str, rng: np.random.Generator) -> Policy:
     """The recorded policy of one day."""
-    weak = rng.integers(0, 2)  # all three are drawn for every kind, so that the draws that follow stay the same
+    weak = rng.integers(0, 2)
     strong = rng.integers(3, LEVELS)
-    other = rng.integers(0, LEVELS)
-    level = int({"weak": weak, "strong": strong}.get(kind, other))
+    any_level = rng.integers(0, LEVELS)
+    day_level = {"weak": weak, "strong": strong}.get(kind, any_level)
 
     def policy(obs: np.ndarray) -> int:
         if kind == "random" or rng.random() < 0.1:
             return int(rng.integers(0, LEVELS))
         if kind == "late":
-            return 4 if obs[1] > 1 else 0
-        return level
+            beta_before = obs[1]
+            return 4 if beta_before > 1 else 0
+        return int(day_level)
 
     return policy
 
@@ -88,10 +89,10 @@ def record(days: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """The first ``days`` days of the dataset; the kinds take turns."""
     env = gymnasium.make(ENV)
     policies = []
-    for number in range(days):
-        kind = KINDS[number % len(KINDS)]
-        rng = np.random.default_rng([seed, number])
-        policies.append(behaviour(kind, rng))
+    for day in range(days):
+        rng = np.random.default_rng([seed, day])
+        policy = behaviour(KINDS[day % len(KINDS)], rng)
+        policies.append(policy)
     return rollouts(env, policies, seed)
 
 
@@ -122,9 +123,9 @@ def write(out: Path, days: int = DAYS) -> None:
     )
 
 
-def _free(beta: float, before: float) -> float:
+def _unstimulated(beta: float, beta_before: float) -> float:
     """The next beta without stimulation and noise."""
-    return 0.4 + 1.2 * beta - 0.4 * before
+    return 0.4 + 1.2 * beta - 0.4 * beta_before
 
 
 if ENV not in gymnasium.registry:  # as when this module is the command

@@ -57,31 +57,35 @@ class MDP(NamedTuple):
         Raises InputError if a row outside the terminal states is no distribution, or if the policy need not end.
         """
         policy = np.asarray(policy, np.float64)
+        self._check(policy)
         going = ~self.terminal
-        if policy.shape != self.transition.shape[:2]:
-            raise InputError(f"a policy has shape {list(self.transition.shape[:2])} here, not {list(policy.shape)}")
-        has_negative = (policy < 0).any(1)
-        sums_to_one = np.isclose(policy.sum(1), 1, atol=1e-6)
-        wrong = going & (has_negative | ~sums_to_one)
-        if wrong.any():
-            first = int(np.argmax(wrong))
-            raise InputError(f"policy in state {first}: not a distribution over the actions")
+        count = going.sum()
+        # --- of the states that are not terminal: values and expected steps to the end, both by one solution ---
         move = np.einsum("sa,sat->st", policy[going], self.transition[going])
-        states = going.sum()
-        system = np.eye(states) - move[:, going]
-        rewards = move @ self.reward
-        ones = np.ones(states)
+        reward = move @ self.reward
+        one_step = np.ones(count)
+        equations = np.eye(count) - move[:, going]
         try:
-            solution = np.linalg.solve(system, np.stack([rewards, ones], 1))
+            values, steps = np.linalg.solve(equations, np.stack([reward, one_step], 1)).T
         except np.linalg.LinAlgError:
-            solution = np.full((states, 2), np.nan)
-        values, steps = solution.T
-        # Steps of an episode from each state: they show a singular system, which rounding may hide.
-        has_end = (steps >= 1 - 1e-6) & (steps < 1e9)
-        if not has_end.all():
+            values = steps = np.full(count, np.nan)
+        all_end = (steps >= 1 - 1e-6) & (steps < 1e9)  # rounding may hide a singular system
+        if not all_end.all():
             raise InputError("the policy has no value: from some state its episodes need not end")
-        ended_at_start = self.start[self.terminal] @ self.reward[self.terminal]
-        return float(self.start[going] @ values + ended_at_start)
+        # --- from the start ---
+        terminal_value = self.start[self.terminal] @ self.reward[self.terminal]
+        return float(self.start[going] @ values + terminal_value)
+
+    def _check(self, policy: np.ndarray) -> None:
+        """Raises InputError unless ``policy`` has a distribution over the actions in every state that does not end."""
+        shape = self.transition.shape[:2]
+        if policy.shape != shape:
+            raise InputError(f"a policy has shape {list(shape)} here, not {list(policy.shape)}")
+        negative = (policy < 0).any(1)
+        adds_up = np.isclose(policy.sum(1), 1, atol=1e-6)
+        wrong = ~self.terminal & (negative | ~adds_up)
+        if wrong.any():
+            raise InputError(f"policy in state {int(np.argmax(wrong))}: not a distribution over the actions")
 
     def optimal(self, tolerance: float = 1e-10) -> np.ndarray:
         """An optimal policy [S, A], one-hot, by value iteration until no value moves by more than ``tolerance``.
@@ -93,9 +97,9 @@ class MDP(NamedTuple):
         change = np.inf
         while change > tolerance:
             returns = reward + self.transition @ values
-            new = np.where(self.terminal, 0, returns.max(1))
-            change = np.abs(new - values).max()
-            values = new
+            new_values = np.where(self.terminal, 0, returns.max(1))
+            change = np.abs(new_values - values).max()
+            values = new_values
         return deterministic(returns.argmax(1), returns.shape[1])
 
     def uniform(self) -> np.ndarray:
@@ -127,7 +131,8 @@ class Tabular(gymnasium.Env):
         return self._state, reward, terminated, False, {}
 
     def _draw(self, probabilities: np.ndarray) -> int:
-        return int(self.np_random.choice(len(probabilities), p=probabilities))
+        number = self.np_random.choice(len(probabilities), p=probabilities)
+        return int(number)
 
 
 @functools.lru_cache(maxsize=1)
@@ -142,21 +147,33 @@ def load() -> MDP:
 
 def read(path: Path) -> MDP:
     """The MDP in the file ``path`` (.npz of plain arrays). Raises InputError if it is not as version 2 has it."""
-    states, actions = AFTER + 1, 25
-    shapes = {"d_0": (states,), "expert_policy": (states, actions), "tx_mat": (states, actions, states)}
+    states = AFTER + 1
+    actions = 25
     try:
         with np.load(path, allow_pickle=False) as file:
-            start, clinician, transition = (file[name] for name in shapes)
+            start = file["d_0"]
+            clinician = file["expert_policy"]
+            transition = file["tx_mat"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = one_line(error)
         raise InputError(f"{path}: cannot be read as ICU-Sepsis ({reason}): install icu-sepsis 2 again") from error
-    for (name, shape), array in zip(shapes.items(), (start, clinician, transition), strict=True):
-        if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} is not {list(shape)} finite numbers: install icu-sepsis 2 again")
+    _check_array(path, "d_0", start, (states,))
+    _check_array(path, "expert_policy", clinician, (states, actions))
+    _check_array(path, "tx_mat", transition, (states, actions, states))
     number = np.arange(states)
-    reward = (number == SURVIVAL).astype(np.float64)
-    terminal = np.isin(number, (DEATH, SURVIVAL, AFTER))
-    return MDP(transition, reward, start, terminal, clinician)
+    return MDP(
+        transition=transition,
+        reward=(number == SURVIVAL).astype(np.float64),
+        start=start,
+        terminal=np.isin(number, (DEATH, SURVIVAL, AFTER)),
+        clinician=clinician,
+    )
+
+
+def _check_array(path: Path, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises InputError unless ``array`` holds finite numbers in float64 and has that shape."""
+    if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+        raise InputError(f"{path}: {name} is not {list(shape)} finite numbers: install icu-sepsis 2 again")
 
 
 def icu_sepsis() -> gymnasium.Env:
@@ -172,15 +189,17 @@ def deterministic(action: np.ndarray, actions: int) -> np.ndarray:
 def record(mdp: MDP, episodes: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """``episodes`` episodes of the clinicians' policy in ``mdp``."""
     env = gymnasium.wrappers.TimeLimit(Tabular(mdp), STEPS)
-
-    def clinician(rng: np.random.Generator, state: int) -> int:
-        return int(rng.choice(mdp.clinician.shape[1], p=mdp.clinician[state]))
-
+    actions = mdp.clinician.shape[1]
     policies = []
-    for number in range(episodes):
-        rng = np.random.default_rng([seed, number])
-        policies.append(functools.partial(clinician, rng))
+    for i in range(episodes):
+        rng = np.random.default_rng([seed, i])
+        policies.append(functools.partial(_clinician, mdp, actions, rng))
     return rollouts(env, policies, seed)
+
+
+def _clinician(mdp: MDP, actions: int, rng: np.random.Generator, state: int) -> int:
+    """An action of the clinicians' policy."""
+    return int(rng.choice(actions, p=mdp.clinician[state]))
 
 
 def references(mdp: MDP) -> tuple[float, float]:

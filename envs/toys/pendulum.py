@@ -1,11 +1,11 @@
-"""The default task: gymnasium's Pendulum-v1 and the command that records its embedded dataset.
+"""The default environment: gymnasium's Pendulum-v1 and the command that records its embedded dataset.
 
     python -m envs.toys.pendulum --out DIR
 
 Three kinds of episodes take turns: a weak swing-up controller (a third of the motor's torque, so that most of the 200
 steps go into swinging), a brake that takes the swing out again, and slow random torques. Cloning averages the first two
 and hangs still; a critic can tell them apart, and find that more torque beats them all. The random third tries so many
-torques that a critic without any pessimism succeeds too: this task shows the way from data to a score, not what
+torques that a critic without any pessimism succeeds too: this dataset shows the way from data to a score, not what
 pessimism is worth. Episode i follows from (seed, i) alone.
 """
 
@@ -38,12 +38,10 @@ def swing_up(obs: np.ndarray, strength: float = TORQUE) -> float:
     With mass 1, length 1 and gravity 10 the energy is speed^2 / 6 + 5 cos(angle), 5 at upright rest, and it grows
     with speed * torque.
     """
-    angle = math.atan2(obs[1], obs[0])
-    speed = float(obs[2])
-    is_near_top = abs(angle) < 0.5 and abs(speed) < 3
-    if is_near_top:
-        torque = -10 * angle - 2 * speed
-        return _clip(torque, strength)
+    cosine, sine, speed = obs[0], obs[1], float(obs[2])
+    angle = math.atan2(sine, cosine)
+    if abs(angle) < 0.5 and abs(speed) < 3:
+        return _clip(-10 * angle - 2 * speed, strength)
     energy = speed**2 / 6 + 5 * math.cos(angle)
     missing = 5 - energy
     direction = 1 if speed >= 0 else -1
@@ -63,25 +61,30 @@ def behaviour(kind: str, rng: np.random.Generator) -> Policy:
             torque = -float(obs[2])
         else:
             torque = 1.2 * drift
+        torque = _clip(torque, TORQUE)
         noise = NOISE * rng.normal()
-        return _clip(_clip(torque, TORQUE) + noise, TORQUE)
+        return _clip(torque + noise, TORQUE)
 
     return policy
 
 
 def pushing(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
     """The policy with its torque as an action [1]."""
-    return lambda obs: np.array([policy(obs)], np.float32)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        return np.array([policy(obs)], np.float32)
+
+    return act
 
 
 def record(episodes: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """The first ``episodes`` episodes of the dataset; the kinds take turns."""
     env = gymnasium.make(ENV)
     policies = []
-    for number in range(episodes):
-        kind = KINDS[number % len(KINDS)]
-        rng = np.random.default_rng([seed, number])
-        policies.append(pushing(behaviour(kind, rng)))
+    for i in range(episodes):
+        rng = np.random.default_rng([seed, i])
+        policy = behaviour(KINDS[i % len(KINDS)], rng)
+        policies.append(pushing(policy))
     return rollouts(env, policies, seed)
 
 
