@@ -30,8 +30,8 @@ from rlkit.acting import first_goal
 from rlkit.datasets import DataOptions, Normaliser, load
 from rlkit.datasets.episodes import HAS_ACTION
 from rlkit.evaluation.statistics import estimate
-from rlkit.runs.policy import restore
-from rlkit.runs.run import Record
+from rlkit.runs.record import Record
+from rlkit.runs.restored import restore
 from rlkit.types import Agent, Array, InputError, Key, Percept, State
 
 DRAWS = 2000  # actions in each state: a probability is known to 0.01 at worst

@@ -57,7 +57,7 @@ from rlkit.types import InputError
 
 if TYPE_CHECKING:
     from rlkit.evaluation.statistics import Estimate
-    from rlkit.runs.run import Record
+    from rlkit.runs.record import Record
 
 ROOT = Path(__file__).parent.parent
 CODE = ("agents", "envs", "rlkit", "train.py")  # what a run executes
@@ -163,10 +163,10 @@ def resolve(cell: Cell, files: Path | None) -> str:
     import train as composition_root
     from rlkit.commands import options, train
 
-    world = composition_root.world()
+    catalog = composition_root.catalog()
     try:
         with contextlib.chdir(files or Path.cwd()):
-            record = train.resolve(options.parse(cell.arguments(), world), world)
+            record = train.resolve(options.parse(cell.arguments(), catalog), catalog)
     except SystemExit:  # of the parser of the command line, which has told why
         raise InputError("the command is refused") from None
     return configuration(record)
@@ -260,7 +260,7 @@ def measure(cell: Cell, key: Key, outcome: Outcome, folder: Path) -> dict[str, o
 
 
 def _recorded(folder: Path) -> dict[str, object]:
-    from rlkit.runs.run import Record
+    from rlkit.runs.record import Record
 
     record = Record.read(folder)
     data = record.data.mean_return

@@ -17,7 +17,8 @@ from benchmarks import icu_sepsis, table
 from benchmarks.table import COLUMNS, Cell, configuration
 from rlkit.evaluation import statistics
 from rlkit.evaluation.statistics import Estimate
-from rlkit.runs.run import Record, evaluations
+from rlkit.runs.record import Record
+from rlkit.runs.run import evaluations
 from rlkit.training.divergence import ADVICE
 from rlkit.types import InputError
 
