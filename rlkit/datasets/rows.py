@@ -151,7 +151,7 @@ def _actions(recording: Recording, space: Space, notes: list[str]) -> tuple[np.n
     """Actions, [N, A] float32 clipped to the bounds or [N] int32, and the number of steps on a bound."""
     if isinstance(space, Discrete):
         return spaces.choices(space, recording.actions, "actions"), 0
-    action = spaces.wide(space, recording.actions, "actions")
+    action = spaces.flatten_box(space, recording.actions, "actions")
     low = np.asarray(space.low, np.float32).ravel()
     high = np.asarray(space.high, np.float32).ravel()
     if (_by_column(np.min, action) < low).any() or (_by_column(np.max, action) > high).any():
@@ -203,7 +203,7 @@ def _rewards(recording: Recording, labelled: np.ndarray) -> np.ndarray:
     if not labelled.all():
         alongside = labelled.reshape(-1, *(1,) * (rewards.ndim - 1))
         rewards = np.where(alongside, rewards, 0)
-    return spaces.wide(Box(-np.inf, np.inf, ()), rewards, "rewards")[:, 0]
+    return spaces.flatten_box(Box(-np.inf, np.inf, ()), rewards, "rewards")[:, 0]
 
 
 def _flags(recording: Recording, field: str) -> np.ndarray:
@@ -288,7 +288,7 @@ def _action_space(recording: Recording, notes: list[str]) -> Box | Discrete:
         notes.append(f"{spaces.UNNAMED_ACTION}: taken as {count} choices")
         return Discrete(count)
     shape = values.shape[1:] or (1,)
-    flat = spaces.wide(Box(-np.inf, np.inf, shape), values, "actions")
+    flat = spaces.flatten_box(Box(-np.inf, np.inf, shape), values, "actions")
     low = _by_column(np.min, flat).reshape(shape)
     high = _by_column(np.max, flat).reshape(shape)
     if (low >= -1).all() and (high <= 1).all():
