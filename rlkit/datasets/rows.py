@@ -136,7 +136,8 @@ def _observations(recording: Recording, space: Space) -> np.ndarray:
     are made a block at a time, since the source's own may be a quarter as large (bytes) or twice (float64)."""
     if isinstance(space, Dict):  # its observations are flat already: a Recording holds arrays, and no mappings
         space = _unbounded((spaces.width(space),))
-    values = spaces.numeric(recording.observations, "observations")
+    values = np.asarray(recording.observations)
+    width = spaces.width(space)
 
     # --- observations of steps ---
     lengths = np.asarray(recording.lengths, np.int64)
@@ -144,14 +145,13 @@ def _observations(recording: Recording, space: Space) -> np.ndarray:
     episode_of_step = np.repeat(episodes, lengths)
     row_of_step = np.arange(len(values)) + episode_of_step
     rows = None
-    for part in blocks(len(values), spaces.width(space)):
+    for part in blocks(len(values), width):
         try:
             flat = spaces.flatten(space, values[part], "observations")
         except BadValue:  # repeated on all rows, so that the error names the row and counts those like it
             spaces.flatten(space, values, "observations")
             raise
-        if rows is None:
-            width = flat.shape[1]
+        if rows is None:  # not made before the first block has been checked
             rows = np.empty((len(values) + len(lengths), width), np.float32)
         rows[row_of_step[part]] = flat
 
@@ -230,8 +230,9 @@ def _labelled(recording: Recording, notes: list[str]) -> np.ndarray:
 
 def _rewards(recording: Recording, labelled: np.ndarray) -> np.ndarray:
     """Rewards [N] float32, 0 where they are not ``labelled``, whatever the source holds for them."""
-    rewards = spaces.numeric(recording.rewards, "rewards")
+    rewards = recording.rewards
     if not labelled.all():
+        rewards = spaces.numeric(rewards, "rewards")
         other_axes = (1,) * (rewards.ndim - 1)
         mask = labelled.reshape(-1, *other_axes)
         rewards = np.where(mask, rewards, 0)
@@ -336,7 +337,7 @@ def _observation_space(recording: Recording, notes: list[str]) -> Box:
 
 def _action_space(recording: Recording, notes: list[str]) -> Box | Discrete:
     """Discrete for whole numbers, else a Box: [-1, 1] where every action fits, else the data's range."""
-    values = spaces.numeric(recording.actions, "actions")
+    values = np.asarray(recording.actions)
     if values.dtype.kind in "bui" and values.size == len(values):
         least = values.min()
         if least < 0:
@@ -358,7 +359,7 @@ def _action_space(recording: Recording, notes: list[str]) -> Box | Discrete:
 
 
 def _digest(columns: dict[str, np.ndarray], *both: Space) -> str:
-    """sha256 of the columns and spaces: the same for the same data, whatever file and format they lie in."""
+    """sha256 of the columns and spaces: the same for the same data, whatever file and format they come from."""
     forms = [spaces.to_json(space) for space in both]
     digest = hashlib.sha256(json.dumps(forms).encode())
     for name, column in columns.items():
