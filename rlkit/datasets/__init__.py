@@ -80,6 +80,7 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
     from rlkit.datasets.untrusted import reader_process
     from rlkit.datasets.untrusted.fields import Budget
 
+    # --- from the cache ---
     source = sources.find(options, roots)
     entry = cache.entry(options, source, infos)
     if use_cache:
@@ -87,6 +88,8 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
         cached = cache.read(entry)
         if cached is not None:
             return cached
+
+    # --- from the source ---
     if source.is_columnar():
         root = entry.parent if use_cache else None
         with reader_process.read(options, source, roots, infos, cache_root=root) as (episodes, folder):

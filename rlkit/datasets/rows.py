@@ -62,7 +62,9 @@ def _assemble(recording: Recording, repair: Sequence[str]) -> Episodes:
     notes = list(recording.notes)
     observation_space = recording.observation_space
     if observation_space is None:
-        observation_space = _observation_space(recording, notes)
+        shape = np.shape(recording.observations)[1:]
+        observation_space = Box(-np.inf, np.inf, shape or (1,))
+        notes.append(f"{spaces.UNNAMED_OBSERVATION}: taken as an unbounded Box")
     action_space = recording.action_space
     if action_space is None:
         action_space = _action_space(recording, notes)
@@ -135,7 +137,7 @@ def _observations(recording: Recording, space: Space) -> np.ndarray:
     """Flat observations [N + E, O] float32: those of an episode's steps, then its final one, or its last again. They
     are made a block at a time, since the source's own may be a quarter as large (bytes) or twice (float64)."""
     if isinstance(space, Dict):  # its observations are flat already: a Recording holds arrays, and no mappings
-        space = _unbounded((spaces.width(space),))
+        space = Box(-np.inf, np.inf, (spaces.width(space),))
     values = np.asarray(recording.observations)
     width = spaces.width(space)
 
@@ -236,7 +238,8 @@ def _rewards(recording: Recording, labelled: np.ndarray) -> np.ndarray:
         other_axes = (1,) * (rewards.ndim - 1)
         mask = labelled.reshape(-1, *other_axes)
         rewards = np.where(mask, rewards, 0)
-    column = spaces.flatten_box(_unbounded(()), rewards, "rewards")
+    one_number = Box(-np.inf, np.inf, ())
+    column = spaces.flatten_box(one_number, rewards, "rewards")
     return column[:, 0]
 
 
@@ -324,17 +327,6 @@ def _lay_out(recording: Recording, values: _Steps) -> dict[str, np.ndarray]:
     }
 
 
-def _unbounded(shape: tuple[int, ...]) -> Box:
-    return Box(-np.inf, np.inf, shape)
-
-
-def _observation_space(recording: Recording, notes: list[str]) -> Box:
-    """An unbounded Box of the data's shape."""
-    notes.append(f"{spaces.UNNAMED_OBSERVATION}: taken as an unbounded Box")
-    shape = np.shape(recording.observations)[1:]
-    return _unbounded(shape or (1,))
-
-
 def _action_space(recording: Recording, notes: list[str]) -> Box | Discrete:
     """Discrete for whole numbers, else a Box: [-1, 1] where every action fits, else the data's range."""
     values = np.asarray(recording.actions)
@@ -348,7 +340,8 @@ def _action_space(recording: Recording, notes: list[str]) -> Box | Discrete:
         notes.append(f"{spaces.UNNAMED_ACTION}: taken as {count} choices")
         return Discrete(count)
     shape = values.shape[1:] or (1,)
-    flat = spaces.flatten_box(_unbounded(shape), values, "actions")
+    unbounded = Box(-np.inf, np.inf, shape)
+    flat = spaces.flatten_box(unbounded, values, "actions")
     low = _by_column(np.min, flat).reshape(shape)
     high = _by_column(np.max, flat).reshape(shape)
     if (low >= -1).all() and (high <= 1).all():

@@ -93,9 +93,11 @@ def flatten_box(space: Box, values: Any, field: str) -> np.ndarray:
     size = math.prod(space.shape)
     stored_size = math.prod(values.shape[1:])
     if not size:
-        raise BadValue(field, f"has shape {list(values.shape)}, so no number in a row")
+        shape = list(values.shape)
+        raise BadValue(field, f"has shape {shape}, so no number in a row")
     if stored_size != size:
-        problem = f"{stored_size} numbers wide, but the space has {size} (shape {list(space.shape)})"
+        shape = list(space.shape)
+        problem = f"{stored_size} numbers wide, but the space has {size} (shape {shape})"
         raise BadValue(field, problem, row=0)
     rows = values.reshape(len(values), size)
     with np.errstate(over="ignore"):
@@ -106,7 +108,8 @@ def flatten_box(space: Box, values: Any, field: str) -> np.ndarray:
         row, column = positions[0].tolist()
         value = rows[row, column]
         count = len(positions)
-        raise BadValue(field, f"element {column} is {value} in float32; {count} such values", row)
+        problem = f"element {column} is {value} in float32; {count} such values"
+        raise BadValue(field, problem, row)
     return rows
 
 
@@ -125,7 +128,8 @@ def choices(space: Discrete, values: Any, field: str) -> np.ndarray:
         allowed &= whole
     if not allowed.all():
         row = int(np.argmin(allowed))
-        raise BadValue(field, f"{values[row]} is not one of the whole numbers {low} to {high}", row)
+        problem = f"{values[row]} is not one of the whole numbers {low} to {high}"
+        raise BadValue(field, problem, row)
     return values.astype(np.int32)
 
 
@@ -188,7 +192,9 @@ def from_json(form: Mapping) -> Space:
         dtype = np.dtype(form["dtype"])
         low = np.array(form["low"], dtype)
         high = np.array(form["high"], dtype)
-        return Box(low.reshape(shape), high.reshape(shape), shape, dtype.type)
+        low = low.reshape(shape)
+        high = high.reshape(shape)
+        return Box(low, high, shape, dtype.type)
     raise ValueError(f"no space of type {kind!r}")
 
 
@@ -212,19 +218,25 @@ def _dict_difference(stored: Dict, other: Dict, field: str) -> list[str]:
         return [f"{field} keys are {stored_keys}, the environment's {other_keys}"]
     phrases = []
     for key in stored_keys:
-        phrases += difference(stored.spaces[key], other.spaces[key], f"{field}/{key}")
+        stored_member = stored.spaces[key]
+        other_member = other.spaces[key]
+        phrases += difference(stored_member, other_member, f"{field}/{key}")
     return phrases
 
 
 def _discrete_difference(stored: Discrete, other: Discrete, field: str) -> list[str]:
+    stored_choices = f"{stored.n} choices from {stored.start}"
+    other_choices = f"{other.n} from {other.start}"
     if stored.n == other.n and stored.start == other.start:
         return []
-    return [f"{field} has {stored.n} choices from {stored.start}, the environment's {other.n} from {other.start}"]
+    return [f"{field} has {stored_choices}, the environment's {other_choices}"]
 
 
 def _box_difference(stored: Box, other: Box, field: str) -> list[str]:
     if stored.shape != other.shape:
-        return [f"{field} has shape {list(stored.shape)}, the environment's {list(other.shape)}"]
+        stored_shape = list(stored.shape)
+        other_shape = list(other.shape)
+        return [f"{field} has shape {stored_shape}, the environment's {other_shape}"]
     phrases = []
     stored_as_integers = np.issubdtype(stored.dtype, np.integer)
     other_as_integers = np.issubdtype(other.dtype, np.integer)
@@ -249,8 +261,9 @@ def _bound_difference(stored: np.ndarray, other: np.ndarray, name: str) -> list[
 def misfit(derived: Space, other: Space, field: str, values: np.ndarray | None = None) -> list[str]:
     """Reasons why data do not fit into the space ``other``, where their own space is only ``derived`` from them: its
     kind, its shape, or, where ``values`` [M, ...] are given, one that lies outside."""
-    other_kind = type(derived) is not type(other)
-    if other_kind or (isinstance(derived, Box) and derived.shape != other.shape):
+    if type(derived) is not type(other):
+        return difference(derived, other, field)
+    if isinstance(derived, Box) and derived.shape != other.shape:
         return difference(derived, other, field)
     if values is None:
         return []
@@ -266,4 +279,5 @@ def misfit(derived: Space, other: Space, field: str, values: np.ndarray | None =
     if not outside.any():
         return []
     i = int(np.argmax(outside))
-    return [f"{field}[{i}] goes from {least[i]:g} to {most[i]:g}, beyond the environment's bounds"]
+    extent = f"from {least[i]:g} to {most[i]:g}"
+    return [f"{field}[{i}] goes {extent}, beyond the environment's bounds"]

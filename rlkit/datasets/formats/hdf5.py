@@ -192,7 +192,11 @@ def _ends(
     if "episode_terminals" in arrays:
         ends = fields.flags(path, "episode_terminals", arrays["episode_terminals"])
     elif "next_observations" in arrays:
-        jumps = _jumps(arrays["observations"], arrays["next_observations"])
+        # in float32, since the two may be stored in different widths
+        recorded = arrays["next_observations"][:-1].astype(np.float32, copy=False)
+        following = arrays["observations"][1:].astype(np.float32, copy=False)
+        differs = recorded != following
+        jumps = differs.reshape(len(differs), -1).any(axis=1)
         unflagged = jumps & ~flagged[:-1]
         count = int(unflagged.sum())
         if count:
@@ -205,16 +209,6 @@ def _ends(
         ends = _limited(path, flagged, limit, env_given, notes)
     ends[-1] = True
     return ends
-
-
-def _jumps(observations: np.ndarray, successors: np.ndarray) -> np.ndarray:
-    """[N - 1] bool: the successor that was recorded is not the next row. In float32, since the two may be stored in
-    different widths."""
-    rows = len(observations) - 1
-    recorded = successors[:-1].astype(np.float32, copy=False)
-    following = observations[1:].astype(np.float32, copy=False)
-    differs = recorded != following
-    return differs.reshape(rows, -1).any(axis=1)
 
 
 def _limited(path: Path, terminals: np.ndarray, limit: int | None, env_given: bool, notes: list[str]) -> np.ndarray:

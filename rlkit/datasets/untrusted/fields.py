@@ -59,25 +59,20 @@ class Budget:
         rows = 4 * numbers
         need = self.taken + rows
         if need > min(LIMIT, self.free):
-            needed = need / 2**30
-            of_rows = rows / 2**30
-            free = self.free / 2**30
-            limit = LIMIT >> 30
             raise InputError(
-                f"{self.name}: needs {needed:.2f} GiB of memory, {of_rows:.2f} of them for observations in float32, "
-                f"and {free:.2f} GiB are free (the limit is {limit} GiB for any dataset); use a smaller part of the "
-                "data, or a machine with more memory"
+                f"{self.name}: needs {need / 2**30:.2f} GiB of memory, {rows / 2**30:.2f} of them for observations in "
+                f"float32, and {self.free / 2**30:.2f} GiB are free (the limit is {LIMIT >> 30} GiB for any dataset); "
+                "use a smaller part of the data, or a machine with more memory"
             )
 
     def check(self, size: int) -> None:
         """Raises InputError if ``size`` bytes at once are too many."""
         if size > min(LIMIT, self.free):
-            needed = size / 2**30
-            free = self.free / 2**30
-            limit = LIMIT >> 30
+            needed = f"{size / 2**30:.1f} GiB"
+            free = f"{self.free / 2**30:.1f} GiB"
             raise InputError(
-                f"{self.name}: unpacks to {needed:.1f} GiB, more than the free memory ({free:.1f} GiB) or the limit of "
-                f"{limit} GiB for any dataset; use a smaller part of the data"
+                f"{self.name}: unpacks to {needed}, more than the free memory ({free}) or the limit of {LIMIT >> 30} "
+                "GiB for any dataset; use a smaller part of the data"
             )
 
 

@@ -55,15 +55,10 @@ def member(group: h5py.Group, name: str) -> h5py.Group | DatasetID | None:
     return None
 
 
-def is_numeric(item: h5py.Dataset | DatasetID) -> bool:
-    """Whether an array holds numbers or booleans, in one row or more."""
-    return bool(item.shape) and item.dtype.kind in "biuf"
-
-
 def array(group: h5py.Group, name: str, budget: Budget) -> DatasetID:
     """The array ``name``, safe to read. Raises Fault, or InputError if it is too big."""
     item = member(group, name)
-    if not isinstance(item, DatasetID) or not is_numeric(item):
+    if not isinstance(item, DatasetID) or not item.shape or item.dtype.kind not in "biuf":
         raise Fault("not an array of numbers with one row per step")
     width = item.dtype.itemsize
     size = math.prod(item.shape) * width
@@ -104,7 +99,8 @@ def arrays_below(group: h5py.Group, budget: Budget, rows: tuple[int, ...]) -> tu
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:  # once per object, and never through a link by name
         if not isinstance(item, h5py.Dataset):
             return
-        if is_numeric(item) and item.shape[0] in rows:
+        is_numeric = item.dtype.kind in "biuf"
+        if is_numeric and item.shape and item.shape[0] in rows:
             kept[name] = array(group, name, budget)
         else:
             skipped.append(name)
