@@ -185,7 +185,7 @@ def _store(path: Path, values: np.ndarray) -> int:
 
 
 def _crc(path: Path) -> int:
-    """Of the file's bytes; read rather than mapped, since what was mapped stays in memory."""
+    """CRC of the file's bytes, which are read and not mapped, since mapped bytes stay in memory."""
     crc = 0
     with path.open("rb") as file:
         while part := file.read(2**20):

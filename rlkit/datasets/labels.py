@@ -1,4 +1,4 @@
-"""Which rewards are known: hiding some by the episode, as protocols of semi-supervised RL do, and advice on the rest.
+"""Reward labels: hides some by the episode, as protocols of semi-supervised RL do, and gives advice on the rest.
 
 Hidden rewards are set aside in Episodes.hidden, where diagnostics find them and no learner does.
 """

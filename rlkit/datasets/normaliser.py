@@ -141,7 +141,7 @@ def _finite_or_text(value: Any) -> Any:
 
 
 def spec(episodes: Episodes, env_horizon: int | None) -> types.Spec:
-    """What an agent is built for: flat observations (no bounds promised, since normalisation moves them), actions
+    """The Spec that an agent is built for: flat observations (without bounds, since normalisation moves them), actions
     within [-1, 1] (infinite where the environment is unbounded), and the longest episode of data or environment."""
     from gymnasium.spaces import Discrete
 

@@ -14,7 +14,7 @@ from rlkit.ranges import Finite, Range, Seed
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which data, from where, and how they are transformed on the way to the agent.
+    """The data to use, where they are, and how they are transformed on the way to the agent.
 
     Args: the fields below; only ``dataset`` has no default. They are the options of the command line, too.
 

@@ -1,4 +1,4 @@
-"""From a Recording to Episodes: the one module where data of every source are checked, repaired, counted and laid out.
+"""The way from a Recording to Episodes: here the data of every source are checked, repaired, counted and laid out.
 
 A check that fails raises BadValue with the number of the step; `assemble` makes it the line that names the episode.
 """
@@ -126,7 +126,7 @@ def summary(report: Report) -> list[tuple[str, str]]:
 
 
 def _where(recording: Recording, step: int) -> str:
-    """Which step number ``step`` of all N is, for a message."""
+    """Episode and index of the step that is number ``step`` of all N, for a message."""
     ends = np.cumsum(recording.lengths)
     episode = int(np.searchsorted(ends, step, side="right"))
     start = int(recording.lengths[:episode].sum())

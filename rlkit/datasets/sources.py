@@ -42,7 +42,7 @@ class Source:
         return sorted(paths)
 
     def is_columnar(self) -> bool:
-        """Whether pyarrow reads it, which is done in a process of its own (see reader_process.py)."""
+        """True if pyarrow reads the files, which it does in a process of its own (see reader_process.py)."""
         suffixes = {path.suffix.lower() for path in self.files()}
         return not suffixes.isdisjoint(COLUMNAR)
 

@@ -199,7 +199,7 @@ def from_json(form: Mapping) -> Space:
 
 
 def difference(stored: Space, other: Space, field: str) -> list[str]:
-    """What differs, one phrase each: kind, shape, bounds, choices, keys, integer against float."""
+    """Differences between two spaces, one phrase each: kind, shape, bounds, choices, keys, integer against float."""
     if isinstance(stored, Dict) and isinstance(other, Dict):
         return _dict_difference(stored, other, field)
     if isinstance(stored, Discrete) and isinstance(other, Discrete):

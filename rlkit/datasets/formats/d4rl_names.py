@@ -91,7 +91,7 @@ _CHOICES = {
 
 
 def origin(stem: str, env: str | None) -> Origin:
-    """What is known of a file called ``stem`` (no suffix). ``env``, where given, is the environment whatever the name.
+    """Origin of a file called ``stem`` (no suffix). ``env``, where given, is the environment whatever the name.
 
     The time limit is the one that belongs to the name, since the data were recorded with it; where the name is not in
     the table, it is that of the environment's registration.
@@ -108,5 +108,5 @@ def origin(stem: str, env: str | None) -> Origin:
 
 
 def choices(env: str | None) -> int | None:
-    """How many actions a well-known environment with discrete actions has; None for any other."""
+    """Number of actions of a well-known environment with discrete actions; None for any other."""
     return _CHOICES.get(env or "")

@@ -175,7 +175,7 @@ def _info_items(root: h5py.File, rows: int, budget: Budget) -> tuple[dict[str, h
 
 
 def _discrete(path: Path, root: h5py.File) -> bool | None:
-    """What the file says of its actions: that they are choices or not. None where it says nothing."""
+    """True if the file calls its actions choices, False if it calls them amounts; None if it says nothing."""
     if "discrete_action" not in root:
         return None
     item = h5.member(root, "discrete_action")

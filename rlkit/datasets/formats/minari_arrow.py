@@ -188,7 +188,7 @@ def _numbers(where: str, column: Any) -> np.ndarray:
 
 
 def _says_labels(kind: Any) -> bool:
-    """Whether infos of this type have a member `labelled`."""
+    """True if infos of this type have a member `labelled`."""
     import pyarrow as pa
 
     if not pa.types.is_struct(kind):
@@ -198,7 +198,7 @@ def _says_labels(kind: Any) -> bool:
 
 
 def _labelled(where: str, infos: Any) -> np.ndarray | None:
-    """Which rewards are known, [T] or [T, 1] as Minari has it; None where the file does not say."""
+    """Flags of the known rewards, [T] or [T, 1] as Minari has them; None where the file has none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

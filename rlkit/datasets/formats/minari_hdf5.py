@@ -96,12 +96,12 @@ def _images(where: str, item: Any, space: Space, budget: Budget) -> np.ndarray:
 
 
 def _holds_bytes(dtype: np.dtype) -> bool:
-    """Whether each row is bytes: of one length for all rows, or of its own."""
+    """True if each row is bytes: of one length for all rows, or of its own."""
     return dtype == np.uint8 or h5py.check_vlen_dtype(dtype) == np.uint8
 
 
 def _labelled(where: str, group: h5py.Group, steps: int, budget: Budget) -> np.ndarray | None:
-    """Which rewards are known, [T]; None where the file does not say. A link by name counts as absent."""
+    """Flags of the known rewards, [T]; None where the file has none. A link by name counts as absent."""
     links = group.id.links
     if not links.exists(b"infos") or links.get_info(b"infos").type != h5py.h5l.TYPE_HARD:
         return None
@@ -115,7 +115,7 @@ def _labelled(where: str, group: h5py.Group, steps: int, budget: Budget) -> np.n
 
 
 def _infos(where: str, group: h5py.Group, steps: int, budget: Budget) -> dict[str, np.ndarray]:
-    """What has a row per step, or one more; the rest is left out."""
+    """Arrays with a row per step, or one more; the rest is left out."""
     if "infos" not in group:
         return {}
     values = {}

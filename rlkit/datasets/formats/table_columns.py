@@ -229,7 +229,7 @@ def narrow(column: Any) -> Any:
 
 
 def is_number(kind: Any) -> bool:
-    """Whether a pyarrow.DataType is one of integers or floats."""
+    """True for a pyarrow.DataType of integers or floats."""
     import pyarrow as pa
 
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)

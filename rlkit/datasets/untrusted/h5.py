@@ -22,7 +22,7 @@ DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError)  # what h5py r
 
 
 class Fault(Exception):
-    """What is wrong with a member of a file, as a phrase that goes after its name."""
+    """A fault of a member of a file, as a phrase that goes after the member's name."""
 
 
 @contextlib.contextmanager

@@ -115,7 +115,7 @@ def _run(name: str, request: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def _end(done: subprocess.CompletedProcess[str]) -> str:
-    """How the child ended."""
+    """A phrase on how the child ended: its signal, or its exit code and last line."""
     if done.returncode < 0:
         return f"the process that read it ended with {signal.Signals(-done.returncode).name}"
     last_words = fields.last_line(done.stderr)
