@@ -118,7 +118,7 @@ def test_rows_that_do_not_fit_are_refused_before_they_are_read(tmp_path, monkeyp
     path = tmp_path / f"frames{suffix}"
     memory.write(memory.Dataset("frames", 400, (64, 64, 3), "uint8", suffix), 400, path)
     for reader in ("hdf5", "ogbench"):  # nothing may be read
-        module = importlib.import_module(f"rlkit.datasets.{reader}")
+        module = importlib.import_module(f"rlkit.datasets.formats.{reader}")
         monkeypatch.setattr(module, "Recording", None)
     monkeypatch.setattr(importlib.import_module("rlkit.datasets.untrusted.h5"), "read", None)
     monkeypatch.setattr(importlib.import_module("rlkit.datasets.formats.ogbench"), "_array", None)
