@@ -1,4 +1,4 @@
-"""Episodes of a scripted policy, and recorded episodes into a Minari dataset on disk."""
+"""Records episodes of a scripted policy, and stores recorded episodes as a Minari dataset on disk."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ Policy = Callable[[Any], Any]  # an observation of the environment -> an action
 def rollout(env: gymnasium.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
     """One episode of T steps: observations [T + 1, ...], actions [T, ...], rewards, terminations, truncations [T]."""
     obs, _ = env.reset(seed=seed)
-    rows: dict[str, list] = {"observations": [obs], "actions": [], "rewards": [], "terminations": [], "truncations": []}
+    rows: dict[str, list] = {
+        "observations": [obs],
+        "actions": [],
+        "rewards": [],
+        "terminations": [],
+        "truncations": [],
+    }
     done = False
     while not done:
         action = policy(obs)
         obs, reward, terminated, truncated, _ = env.step(action)
+        rows["observations"].append(obs)
+        rows["actions"].append(action)
+        rows["rewards"].append(reward)
+        rows["terminations"].append(terminated)
+        rows["truncations"].append(truncated)
         done = terminated or truncated
-        for column, value in zip(rows.values(), (obs, action, reward, terminated, truncated), strict=True):
-            column.append(value)
     return {name: np.asarray(column) for name, column in rows.items()}
 
 
@@ -38,17 +47,22 @@ def store(
     command: str,
     description: str,
 ) -> None:
-    """Store ``episodes``, the i-th of seed ``seed`` + i (None: not told), under the Minari root ``out``. Minari refuses
-    to overwrite."""
+    """Store ``episodes`` under the Minari root ``out``. Minari refuses to overwrite.
+
+    The i-th episode is stored as of seed ``seed`` + i, or of no seed if that is None."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
+    buffers = []
+    for i, rows in enumerate(episodes):
+        episode_seed = None if seed is None else seed + i
+        buffers.append(EpisodeBuffer(id=i, seed=episode_seed, **rows))
     before = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # the only way to tell minari where to write
     try:
         minari.create_dataset_from_buffers(
             dataset,
-            [EpisodeBuffer(id=i, seed=None if seed is None else seed + i, **rows) for i, rows in enumerate(episodes)],
+            buffers,
             env=env,
             eval_env=env,
             algorithm_name="scripted",
