@@ -1,4 +1,4 @@
-"""Which numbers a setting may have: declared where its field is declared, checked here alone.
+"""Ranges of numbers that a setting may have: declared at its field, and checked here alone.
 
 A field of a settings dataclass is annotated with a Range, or with one of the names below that stand for the common
 ones: ``gamma: Discount = 0.99``, ``noise: Annotated[float, Range("(0, 2]")] = 0.2``. That holds for the Config of an
