@@ -145,12 +145,18 @@ class IQL(Reactive):
         """One action: the mean or the likeliest if ``greedy``, else a sample, clipped to the bounds."""
         if self._discrete:
             logits = self._actor.apply(state.actor.params, memory)
-            action = jnp.argmax(logits) if greedy else jax.random.categorical(key, logits)
+            if greedy:
+                action = jnp.argmax(logits)
+            else:
+                action = jax.random.categorical(key, logits)
             action = action.astype(jnp.int32)
         else:
             output, log_std = self._actor.apply(state.actor.params, memory)
             mean = jnp.tanh(output)
-            action = mean if greedy else networks.normal_sample(mean, log_std, key)
+            if greedy:
+                action = mean
+            else:
+                action = networks.normal_sample(mean, log_std, key)
         return action[None], memory
 
     def _log_prob(self, params: Any, batch: Transitions) -> Array:

@@ -1,7 +1,7 @@
 """SAC, the soft actor-critic, as an offline learner: the base of the methods that make it pessimistic.
 
 Haarnoja et al.: Soft Actor-Critic Algorithms and Applications, 2018, arXiv 1812.05905 (twin critics, learned
-temperature). Alone it follows its critics wherever they extrapolate; where data cover the world it is hard to beat.
+temperature). Alone it follows its critics wherever they extrapolate; where data cover everything it is hard to beat.
 
 Siblings replace single functions of the learner: the actor's loss, the critics' target, the critics' loss.
 

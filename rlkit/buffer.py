@@ -283,7 +283,7 @@ def stats(buffer: Buffer) -> Stats:
     drawable = np.asarray(buffer.index)
     mask[drawable] = True
 
-    def moments(column: Array) -> tuple[np.ndarray, np.ndarray]:
+    def moments(column):
         if column.ndim == 1:  # a discrete action has no moments
             empty = np.zeros(0, np.float32)
             return empty, empty
@@ -346,7 +346,7 @@ def abstract(spec: Spec, rows: int, drawable: int, needs: Sequence[str | Column]
     tiny = tiny._replace(extra=columns.make(needs, tiny))
 
     # --- its shapes, with the wanted number of rows ---
-    def shape(column: np.ndarray) -> jax.ShapeDtypeStruct:
+    def shape(column):
         return jax.ShapeDtypeStruct((rows, *column.shape[1:]), column.dtype)
 
     shapes = jax.tree.map(shape, tiny)

@@ -59,12 +59,12 @@ def descend_in_chunks(
     and ``size`` divides B."""
     gradient = jax.grad(loss, has_aux=True)
 
-    def to_chunks(leaf: Array) -> Array:
+    def to_chunks(leaf):
         """[B / size, size, ...]. Each of the devices that share the rows has as many rows of a chunk."""
         chunks = leaf.reshape(size, -1, *leaf.shape[1:])
         return jnp.moveaxis(chunks, 1, 0)
 
-    def add_chunk(total: Any, chunk: Any) -> tuple[Any, None]:
+    def add_chunk(total, chunk):
         grads_and_metrics = gradient(net.params, chunk)
         return jax.tree.map(jnp.add, total, grads_and_metrics), None
 

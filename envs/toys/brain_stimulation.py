@@ -92,7 +92,8 @@ def record(days: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     recorded = []
     for day in range(days):
         rng = np.random.default_rng([seed, day])
-        policy = behaviour(KINDS[day % len(KINDS)], rng)
+        kind = KINDS[day % len(KINDS)]
+        policy = behaviour(kind, rng)
         recorded.append(rollout(env, policy, seed + day))
     return recorded
 

@@ -84,7 +84,8 @@ def record(episodes: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     recorded = []
     for i in range(episodes):
         rng = np.random.default_rng([seed, i])
-        policy = behaviour(KINDS[i % len(KINDS)], rng)
+        kind = KINDS[i % len(KINDS)]
+        policy = behaviour(kind, rng)
         recorded.append(rollout(env, pushing(policy), seed + i))
     return recorded
 
@@ -108,7 +109,7 @@ def references(episodes: int = 100) -> tuple[float, float]:
 
 
 def write(out: Path, episodes: int = EPISODES) -> None:
-    """Record the dataset and store it under the Minari root ``out``. Minari refuses to overwrite one that is there."""
+    """Record the dataset and store it under the Minari root ``out``. Minari refuses to overwrite."""
     store(
         out,
         DATASET,

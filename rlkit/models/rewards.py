@@ -179,7 +179,7 @@ class Ensemble:
     def predict(self, state: EnsembleState, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation over the members."""
 
-        def predict_one(x: Array) -> tuple[Array, Array]:
+        def predict_one(x):
             one_row = x[None]
             means, _ = self._outputs(state.net.params, state, one_row)
             means = means[:, 0]
@@ -202,7 +202,7 @@ class Ensemble:
         if not self.bootstrap:
             return jnp.ones((1, len(row)))
 
-        def uniform(member_key: Key, row: Array) -> Array:
+        def uniform(member_key, row):
             key = jax.random.fold_in(member_key, row)
             return jax.random.uniform(key)
 
@@ -272,7 +272,7 @@ class Quantile:
     def predict(self, state: Net, x: Array) -> tuple[Array, Array]:
         """Median, and its distance to the lower quantile."""
 
-        def predict_one(x: Array) -> tuple[Array, Array]:
+        def predict_one(x):
             return self._outputs(state.params, x)
 
         return jax.lax.map(predict_one, x, batch_size=CHUNK)
@@ -341,7 +341,7 @@ class GaussianProcess:
         """Posterior mean and standard deviation of the function, without the noise."""
         factor, alpha = self._fit(state)
 
-        def predict_one(x: Array) -> tuple[Array, Array]:
+        def predict_one(x):
             kernel = self._kernel(x[None], state.x)[0]
             kernel = kernel * state.weight
             mean = kernel @ alpha
@@ -387,7 +387,7 @@ def far(x: Array, near: Array, held: Array, asked: Array, key: Key) -> Array:
     near_key, held_key, asked_key = jax.random.split(key, 3)
     near_rows, near_valid = _pick(near, 2048, near_key)
 
-    def distance(mask: Array, key: Key) -> tuple[Array, Array]:
+    def distance(mask, key):
         rows, valid = _pick(mask, 512, key)
         squared = squared_distance(x[rows], x[near_rows])
         squared = jnp.where(near_valid[None], squared, jnp.inf)

@@ -4,9 +4,9 @@ Janner, Fu, Zhang, Levine: When to Trust Your Model: Model-Based Policy Optimiza
 branched rollouts of a few steps from recorded observations, under the current policy, mixed with some real steps. Stage
 ``dynamics`` fits the model to all steps, whether their rewards are known or not; then the model is frozen.
 
-Ours: rollouts are made anew at every update, from the observations of the batch itself, and are not kept; a state
-that would leave the range of the data is clipped to it; the reward of a step is a function of the state handed in, not
-a head of the model; there is no penalty on the model's doubt.
+Our choices: every update makes new rollouts, from the observations of its batch, and does not keep them; a next
+observation outside the range of the data is clipped to it; the reward of a step comes from a function that the caller
+gives, not from the model; the model's uncertainty is not penalised.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Rollouts(AgentWrapper):
         low = scale.low[None]
         high = scale.high[None]
 
-        def act(obs: Array, key: Key) -> Array:
+        def act(obs, key):
             percept = Percept(obs, reward=jnp.float32(0), t=jnp.int32(0))
             goal = first_goal(self.base)
             memory = self.base.begin(state.base, goal)
@@ -181,11 +181,11 @@ class Rollouts(AgentWrapper):
             actions, _ = self.base.act(state.base, memory, key, greedy=False)
             return actions[0]
 
-        def policy(obs: Array, key: Key) -> Array:
+        def policy(obs, key):
             keys = jax.random.split(key, len(obs))
             return jax.vmap(act)(obs, keys)
 
-        def step(obs: Array, action: Array, key: Key) -> tuple[Array, Array]:
+        def step(obs, action, key):
             x = rewards.inputs(self.spec, model.mean, model.std, obs, action)
             change, terminal = self.model.sample(model.params, x, key)
             next_obs = obs + scale.mean[None] + scale.std[None] * change

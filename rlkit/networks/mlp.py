@@ -5,19 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rlkit.types import Array, Key
+from rlkit.types import Array
 
 
 def uniform(bound: float) -> Callable:
     """Initialiser U(-bound, bound)."""
 
-    def initialise(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+    def initialise(key, shape, dtype):
         return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
 
     return initialise

@@ -15,7 +15,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +199,7 @@ def abstract_state(stages: Sequence[Stage], number: int, buffer: Buffer, stats: 
     """Shapes and dtypes of the state of stage ``number``, as a checkpoint of it must have. ``buffer`` may be abstract
     itself."""
 
-    def abstract_keys() -> Key:
+    def abstract_keys():
         init_keys, _ = _stage_keys(np.asarray(seeds, np.uint32), 0)
         return init_keys
 
@@ -218,7 +218,7 @@ def abstract_state(stages: Sequence[Stage], number: int, buffer: Buffer, stats: 
 def _stage_keys(seeds: Array, number: int) -> tuple[Key, Key]:
     """Per seed [S]: the key that initialises the stage and the key that its steps are folded into."""
 
-    def keys(seed: Array) -> tuple[Key, Key]:
+    def keys(seed):
         stage_key = jax.random.fold_in(jax.random.key(seed), number)
         init_key, step_key = jax.random.split(stage_key)
         return init_key, step_key
@@ -231,7 +231,7 @@ def _vmap_init(learner: Learner, keys: Key, prev: State | None, stats: Stats) ->
 
     A weak dtype (of a bare Python number) does not survive a checkpoint, and a resumed run would compile again."""
 
-    def strong(leaf: Array) -> Array:
+    def strong(leaf):
         return jax.lax.convert_element_type(leaf, leaf.dtype)
 
     vmap_init = jax.vmap(learner.init, in_axes=(0, 0, None))
@@ -311,10 +311,10 @@ def _update(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, key: Key
 def _metric_dtypes(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> dict[str, np.dtype]:
     """The names and dtypes of the metrics of an update."""
 
-    def update(state: State, key: Key) -> tuple[State, Metrics]:
+    def update(state, key):
         return _update(learner, mesh, state, buffer, key, np.int32(0))
 
-    def without_seed_axis(leaf: Array) -> jax.ShapeDtypeStruct:
+    def without_seed_axis(leaf):
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
     one_state, one_key = jax.tree.map(without_seed_axis, (state, keys))
@@ -326,7 +326,7 @@ def _metric_dtypes(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, k
 def finite(state: State, sums: Metrics) -> Array:
     """Which seeds [S] have neither a NaN nor an infinity in their state and their metrics."""
 
-    def one_seed(tree: Any) -> Array:
+    def one_seed(tree):
         is_finite = jnp.array(True)
         for leaf in jax.tree.leaves(tree):
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -339,7 +339,7 @@ def finite(state: State, sums: Metrics) -> Array:
 def _check_batch(stage: Stage, buffer: Buffer, mesh: Mesh) -> None:
     """Raises InputError unless the devices can share a batch of ``stage``."""
 
-    def sample() -> Any:
+    def sample():
         return stage.learner.sample(buffer, jax.random.key(0))
 
     batch = jax.eval_shape(sample)
