@@ -56,7 +56,7 @@ def test_moments_are_those_of_the_plain_formula_to_rounding(monkeypatch):
     assert ones[0].tolist() == [1, 1] and ones[1].tolist() == [0, 0]
 
 
-def test_a_column_goes_through_a_door_with_the_same_bits(monkeypatch, data):
+def test_a_column_is_normalised_in_blocks_with_the_same_bits(monkeypatch, data):
     whole = {kind: Normaliser.fit(data, DataOptions("x", normalise=kind)) for kind in ("none", "standard")}
     for normaliser in whole.values():
         buffer = Buffer.from_episodes(data, normaliser)

@@ -144,7 +144,7 @@ def test_the_imputations_without_a_model(trained):
 def test_a_step_of_a_rollout_gets_the_reward_that_the_same_step_of_the_data_would_get(trained, imputation):
     state, ((model, *_), buffer, _) = trained
     config = dataclasses.replace(model.learner.config, imputation=imputation)
-    rewards, imputer = jax.jit(Relabel(config, model.learner.spec).both)(state, buffer, jax.random.key(0))
+    rewards, imputer = jax.jit(Relabel(config, model.learner.spec).relabel)(state, buffer, jax.random.key(0))
     found = Impute(config, model.learner.spec)(imputer, buffer.obs, buffer.action)
     unlabelled = (np.asarray(buffer.flags) & 1 > 0) & ~(np.asarray(buffer.flags) & 8 > 0)
     np.testing.assert_allclose(found[unlabelled], rewards.reward[unlabelled], atol=1e-5)

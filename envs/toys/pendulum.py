@@ -102,7 +102,7 @@ def references(episodes: int = 100) -> tuple[float, float]:
 
 
 def write(out: Path, episodes: int = EPISODES) -> None:
-    """Record the dataset and store it under the Minari root ``out``. Minari refuses to overwrite one that is there."""
+    """Record the dataset and store it under the Minari root ``out``. Minari refuses to overwrite."""
     store(
         out,
         DATASET,
