@@ -7,14 +7,20 @@ import envs
 from rlkit import commands
 
 
-def world() -> commands.World:
-    """What the commands work with."""
-    return commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+def catalog() -> commands.Catalog:
+    """The agents, environments and datasets of this project."""
+    return commands.Catalog(
+        agents=agents.REGISTRY,
+        make_env=envs.make,
+        references=envs.REFERENCES,
+        datasets=envs.DATASETS,
+        episodes=envs.episodes,
+    )
 
 
 def main() -> int:
     """The console command ``rlkit``; returns its exit code."""
-    return commands.main(sys.argv[1:], world())
+    return commands.main(sys.argv[1:], catalog())
 
 
 if __name__ == "__main__":

@@ -45,13 +45,12 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         spec.require_bounded_action("awac")
         return (Stage("awac", AWAC(self, spec), steps),)
 
 
 class AWACState(NamedTuple):
-    """Everything that acting and further training need."""
+    """Networks, optimisers and the target critics: all that acting and training need."""
 
     actor: Net
     critic: Net
@@ -60,7 +59,7 @@ class AWACState(NamedTuple):
 
 @dataclass(frozen=True)
 class AWAC(Reactive):
-    """The learner."""
+    """Learner of AWAC."""
 
     config: Config
     spec: Spec
@@ -69,70 +68,97 @@ class AWAC(Reactive):
     def init(self, key: Key, prev: None, stats: Stats) -> AWACState:
         """Target critics start as copies of the critics."""
         actor_key, critic_key = jax.random.split(key)
+        actor = self._actor.init(actor_key, stats.obs_mean)
         critic = self._critic.init(critic_key, stats.obs_mean, stats.action_mean)
         return AWACState(
-            actor=optim.init(self._actor.init(actor_key, stats.obs_mean), self._optimiser),
+            actor=optim.init(actor, self._optimiser),
             critic=optim.init(critic, self._optimiser),
-            target=jax.tree.map(jnp.copy, critic),  # a copy, since the state is donated
+            target=jax.tree.map(jnp.copy, critic),  # a copy, because the loop donates the state
         )
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
-        """Recorded steps."""
         return buffer.transitions(key, self.config.batch_size, self.config.gamma)
 
     def update(self, state: AWACState, batch: Transitions, key: Key, step: Array) -> tuple[AWACState, Metrics]:
-        """Critics and actor from the same parameters, then the targets."""
-        next_key, key = jax.random.split(key)
-        target = self.target_value(state, batch, next_key)
-        critic, q = optim.descend(lambda p: self.critic_loss(p, target, batch), state.critic, self._optimiser)
-        actor, metrics = optim.descend(
-            lambda p: self.actor_loss(p, state.critic.params, q.min(0), batch, key), state.actor, self._optimiser
-        )
-        metrics |= {"critic/loss": ((q - target[None]) ** 2).mean(1).sum(0), "critic/q": q.mean()}
-        return AWACState(actor, critic, optim.polyak(state.target, critic.params, self.config.tau)), metrics
+        """Update critics and actor, both from the parameters before this update, then the targets."""
+        next_key, actor_key = jax.random.split(key)
+        target_value = self.target_value(state, batch, next_key)
+
+        def critic_loss(params):
+            return self.critic_loss(params, target_value, batch)
+
+        def actor_loss(params):
+            return self.actor_loss(params, state.critic.params, q.min(0), batch, actor_key)
+
+        critic, q = optim.descend(critic_loss, state.critic, self._optimiser)
+        actor, metrics = optim.descend(actor_loss, state.actor, self._optimiser)
+        target = optim.polyak(state.target, critic.params, self.config.tau)
+        error = q - target_value[None]
+        metrics["critic/loss"] = (error**2).mean(1).sum(0)
+        metrics["critic/q"] = q.mean()
+        return AWACState(actor, critic, target), metrics
 
     def target_value(self, state: AWACState, batch: Transitions, key: Key) -> Array:
         """y = r + discount min_i Q'_i(s', a'), a' ~ pi (paper, eq. 8)."""
-        action = networks.normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
-        return batch.reward + batch.discount * self._q(state.target, batch.next_obs, action).min(0)
+        mean, log_std = self._actor.apply(state.actor.params, batch.next_obs)
+        action = networks.normal_sample(mean, log_std, key)
+        value = self._q(state.target, batch.next_obs, action).min(0)
+        return batch.reward + batch.discount * value
 
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Array]:
         """sum_i mean (Q_i(s, a) - y)^2, and the values [2, B] in it."""
         q = self._q(params, batch.obs, batch.action)
-        return ((q - target[None]) ** 2).mean(1).sum(0), q
+        error = q - target[None]
+        loss = (error**2).mean(1).sum(0)
+        return loss, q
 
     def actor_loss(self, params: Any, critic: Any, q: Array, batch: Transitions, key: Key) -> tuple[Array, Metrics]:
         """-mean min(exp((min_i Q_i(s, a) - min_i Q_i(s, a_pi)) / temperature), max_weight) log pi(a|s), a_pi ~ pi
         (paper, eq. 13, with one sample for the value)."""
-        c = self.config
         mean, log_std = self._actor.apply(params, batch.obs)
-        own = networks.normal_sample(jax.lax.stop_gradient(mean), jax.lax.stop_gradient(log_std), key)
-        advantage = q - self._q(critic, batch.obs, own).min(0)
-        weight = losses.advantage_weight(advantage, 1 / c.temperature, c.max_weight)
+        fixed_mean = jax.lax.stop_gradient(mean)
+        fixed_log_std = jax.lax.stop_gradient(log_std)
+        policy_action = networks.normal_sample(fixed_mean, fixed_log_std, key)
+        value = self._q(critic, batch.obs, policy_action).min(0)
+        advantage = q - value
+        beta = 1 / self.config.temperature
+        weight = losses.advantage_weight(advantage, beta, self.config.max_weight)
         log_prob = networks.normal_log_prob(mean, log_std, batch.action)
         loss = -(weight * log_prob).mean()
-        return loss, {
+        metrics = {
             "actor/loss": loss,
             "actor/log_prob": log_prob.mean(),
             "actor/advantage": advantage.mean(),
             "actor/weight": weight.mean(),
         }
+        return loss, metrics
 
     def act(self, state: AWACState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
-        """One action: the mean if ``greedy``, else a sample; both clipped to the bounds."""
+        """One action: the mean if ``greedy``, else a sample; both are clipped to the bounds."""
         mean, log_std = self._actor.apply(state.actor.params, memory)
-        return (jnp.clip(mean, -1, 1) if greedy else networks.normal_sample(mean, log_std, key))[None], memory
+        if greedy:
+            action = jnp.clip(mean, -1, 1)
+        else:
+            action = networks.normal_sample(mean, log_std, key)
+        return action[None], memory
 
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
-        return self._critic.apply(params, obs, action).squeeze(-1)
+        """Values [2, B] of both critics."""
+        values = self._critic.apply(params, obs, action)
+        return values.squeeze(-1)
 
     @property
     def _actor(self) -> networks.GaussianPolicy:
-        return networks.GaussianPolicy(self.config.widths, self.spec.action.shape[0], log_std_min=-20.0, std_head=False)
+        return networks.GaussianPolicy(
+            widths=self.config.widths,
+            actions=self.spec.action.shape[0],
+            log_std_min=-20.0,
+            std_head=False,
+        )
 
     @property
     def _critic(self) -> networks.Ensemble:
-        return networks.Ensemble(2, self.config.widths, 1, out_bound=3e-3)
+        return networks.Ensemble(size=2, widths=self.config.widths, out=1, out_bound=3e-3)
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:
@@ -142,12 +168,12 @@ class AWAC(Reactive):
 _CORL = "CORL, configs/offline/awac: temperature {}, observations standardised, 1M updates"
 _PENDULUM = "this project, for the embedded dataset: small networks, few updates"
 
+_STANDARD = {"normalise": "standard"}
+_ANTMAZE_DATA = {"normalise": "standard", "reward_shift": -1.0}
+
 PRESETS = {
     "pendulum": Preset(Config(widths=(64, 64)), 5_000, _PENDULUM),
-    "gym": Preset(Config(temperature=0.3333), 1_000_000, _CORL.format("0.3333"), {"normalise": "standard"}),
-    "adroit": Preset(Config(temperature=0.1), 1_000_000, _CORL.format("0.1"), {"normalise": "standard"}),
-    "antmaze": Preset(
-        Config(temperature=0.1), 1_000_000, _CORL.format("0.1") + ", reward - 1",
-        {"normalise": "standard", "reward_shift": -1.0},
-    ),
-}  # fmt: skip
+    "gym": Preset(Config(temperature=0.3333), 1_000_000, _CORL.format("0.3333"), _STANDARD),
+    "adroit": Preset(Config(temperature=0.1), 1_000_000, _CORL.format("0.1"), _STANDARD),
+    "antmaze": Preset(Config(temperature=0.1), 1_000_000, _CORL.format("0.1") + ", reward - 1", _ANTMAZE_DATA),
+}

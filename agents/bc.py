@@ -10,6 +10,7 @@ line in agents/__init__.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +36,12 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         return (Stage("bc", BC(self, spec), steps),)
 
 
 @dataclass(frozen=True)
 class BC(Reactive):
-    """The learner; its state is one Net."""
+    """Learner of behaviour cloning; its state is one Net."""
 
     config: Config
     spec: Spec
@@ -49,39 +49,45 @@ class BC(Reactive):
 
     def init(self, key: Key, prev: None, stats: Stats) -> Net:
         """A policy that starts at the middle of the action range."""
-        return optim.init(self._policy.init(key, stats.obs_mean), self._optimiser)
+        params = self._policy.init(key, stats.obs_mean)
+        return optim.init(params, self._optimiser)
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
-        """Recorded steps; their successors are not used."""
+        """Recorded steps; their discount and next observation are not used."""
         return buffer.transitions(key, self.config.batch_size, gamma=1.0)
 
     def update(self, state: Net, batch: Transitions, key: Key, step: Array) -> tuple[Net, Metrics]:
-        """One step down the imitation loss."""
+        return optim.descend(lambda params: self.policy_loss(params, batch), state, self._optimiser)
 
-        def loss(params: dict) -> tuple[Array, Metrics]:
-            output = self._policy.apply(params, batch.obs)
-            if isinstance(self.spec.action, Discrete):
-                value = optax.softmax_cross_entropy_with_integer_labels(output, batch.action).mean()
-            else:
-                value = jnp.mean((jnp.tanh(output) - batch.action) ** 2)
-            return value, {"policy/loss": value}
-
-        return optim.descend(loss, state, self._optimiser)
+    def policy_loss(self, params: Any, batch: Transitions) -> tuple[Array, Metrics]:
+        """mean (tanh(f(s)) - a)^2, or mean -log softmax(f(s))_a for discrete actions."""
+        output = self._policy.apply(params, batch.obs)
+        if self._discrete:
+            loss = optax.softmax_cross_entropy_with_integer_labels(output, batch.action).mean()
+        else:
+            loss = jnp.mean((jnp.tanh(output) - batch.action) ** 2)
+        return loss, {"policy/loss": loss}
 
     def act(self, state: Net, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action. The continuous policy is deterministic; the discrete one samples unless ``greedy``."""
         output = self._policy.apply(state.params, memory)
-        if not isinstance(self.spec.action, Discrete):
-            return jnp.tanh(output)[None], memory
-        action = jnp.argmax(output) if greedy else jax.random.categorical(key, output)
-        return action.astype(jnp.int32)[None], memory
+        if not self._discrete:
+            action = jnp.tanh(output)
+        elif greedy:
+            action = jnp.argmax(output).astype(jnp.int32)
+        else:
+            action = jax.random.categorical(key, output).astype(jnp.int32)
+        return action[None], memory
+
+    @property
+    def _discrete(self) -> bool:
+        return isinstance(self.spec.action, Discrete)
 
     @property
     def _policy(self) -> networks.MLP:
         action = self.spec.action
-        return networks.MLP(
-            self.config.widths, action.n if isinstance(action, Discrete) else action.shape[0], out_bound=1e-3
-        )
+        out = action.n if self._discrete else action.shape[0]
+        return networks.MLP(self.config.widths, out, out_bound=1e-3)
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:

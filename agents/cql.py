@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from agents.sac import SAC
 from rlkit import networks, optim
@@ -76,17 +75,17 @@ class Config:
     an accelerator; on a CPU 16 is faster."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         spec.require_bounded_action("cql")
         if self.chunk is not None and (self.chunk < 1 or self.batch_size % self.chunk):
             raise InputError(
                 f"cql: a chunk of {self.chunk} does not divide a batch of {self.batch_size}: change either"
             )
-        return (Stage("cql", CQL(self, spec, (self.returns,) if self.calibrate else ()), steps),)
+        needs = (self.returns,) if self.calibrate else ()
+        return (Stage("cql", CQL(self, spec, needs), steps),)
 
     @property
     def returns(self) -> str:
-        """The column that calibration reads."""
+        """Name of the column that calibration reads."""
         return f"return_to_go@{self.gamma}"
 
 
@@ -110,68 +109,89 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class CQL(SAC):
-    """SAC with the conservative term in the loss of its critics."""
+    """SAC with the conservative term in the loss of its critics.
+
+    ``policy`` and ``next_policy`` below are the actor's (mean, log standard deviation), [B, A] each, at s and at s'.
+    """
 
     @property
     def intrinsic_reward(self) -> float:
-        """SAC's, where the entropy is backed up at all."""
-        return super().intrinsic_reward if self.config.backup_entropy else 0.0
+        """SAC's where the entropy is backed up, else 0."""
+        if not self.config.backup_entropy:
+            return 0.0
+        return super().intrinsic_reward
 
     def init(self, key: Key, prev: None, stats: Stats) -> CQLState:
-        """SAC's, and a multiplier of e."""
-        multiplier = optim.init(jnp.ones(()), optax.adam(self.config.critic_learning_rate))
-        return CQLState(*super().init(key, None, stats), multiplier)
+        """SAC's state, and a multiplier of e."""
+        log_multiplier = optim.init(jnp.ones(()), self._critic_optimiser)
+        sac_state = super().init(key, None, stats)
+        return CQLState(*sac_state, log_multiplier)
 
-    def evaluate(self, state: CQLState, alpha: Array, batch: Transitions, key: Key) -> tuple[CQLState, Metrics]:
+    def update_critic(self, state: CQLState, alpha: Array, batch: Transitions, key: Key) -> tuple[CQLState, Metrics]:
         """One step of the critics and their targets, and of the multiplier if there is one."""
-        c, params = self.config, state.actor.params
-        here, there = self._actor.apply(params, batch.obs), self._actor.apply(params, batch.next_obs)
-        target = self.backup(state, alpha, batch, there, key)
-        candidates = self.draw_candidates(here, there, batch, key)
-        weight = jnp.float32(c.cql_alpha)
-        if c.lagrange_gap is not None:
+        policy = self._actor.apply(state.actor.params, batch.obs)
+        next_policy = self._actor.apply(state.actor.params, batch.next_obs)
+        target_value = self.backup(state, alpha, batch, next_policy, key)
+        candidates = self.draw_candidates(policy, next_policy, batch, key)
+        weight = jnp.float32(self.config.cql_alpha)
+        if self.config.lagrange_gap is not None:
             weight *= multiplier(state.log_multiplier.params)
 
-        def loss(params: Any, rows: Any) -> tuple[Array, Metrics]:
-            target, batch, candidates = rows
-            return self.conservative_loss(params, target, batch, _swapped(candidates), weight)
+        def critic_loss(params, rows):
+            target_value, batch, candidates = rows
+            return self.conservative_loss(params, target_value, batch, _swapped(candidates), weight)
 
-        rows = target, batch, _swapped(candidates)
-        critic, metrics = optim.descend_in_chunks(
-            loss, rows, c.chunk or c.batch_size, state.critic, optax.adam(c.critic_learning_rate)
-        )
-        state = state._replace(critic=critic, target=optim.polyak(state.target, critic.params, c.tau))
-        if c.lagrange_gap is None:
+        rows = (target_value, batch, _swapped(candidates))
+        size = self.config.chunk or self.config.batch_size
+        critic, metrics = optim.descend_in_chunks(critic_loss, rows, size, state.critic, self._critic_optimiser)
+        target = optim.polyak(state.target, critic.params, self.config.tau)
+        state = state._replace(critic=critic, target=target)
+        if self.config.lagrange_gap is None:
             return state, metrics
-        log_multiplier, multiplier_metrics = optim.descend(
-            lambda p: self.multiplier_loss(p, metrics["critic/gap"]),
-            state.log_multiplier,
-            optax.adam(c.critic_learning_rate),
-        )
-        return state._replace(log_multiplier=log_multiplier), metrics | multiplier_metrics
+        state, multiplier_metrics = self.update_multiplier(state, metrics["critic/gap"])
+        return state, metrics | multiplier_metrics
 
-    def backup(self, state: CQLState, alpha: Array, batch: Transitions, there: tuple[Array, Array], key: Key) -> Array:
-        """y = r + discount max_a' min_i Q'_i(s', a') over one or more a' ~ pi(s') = ``there``, less the entropy's
+    def update_multiplier(self, state: CQLState, gap: Array) -> tuple[CQLState, Metrics]:
+        """One step of the multiplier; ``gap`` is the mean of the conservative term."""
+
+        def multiplier_loss(log_multiplier):
+            return self.multiplier_loss(log_multiplier, gap)
+
+        log_multiplier, metrics = optim.descend(multiplier_loss, state.log_multiplier, self._critic_optimiser)
+        return state._replace(log_multiplier=log_multiplier), metrics
+
+    def backup(
+        self, state: CQLState, alpha: Array, batch: Transitions, next_policy: tuple[Array, Array], key: Key
+    ) -> Array:
+        """y = r + discount max_a' min_i Q'_i(s', a') over one or more a' ~ pi(s'), less the entropy's
         alpha log pi(a'|s') where it is backed up."""
-        c = self.config
-        action, log_prob = _draw(there, c.candidates if c.max_backup else 1, key)
+        count = self.config.candidates if self.config.max_backup else 1
+        action, log_prob = _draw(next_policy, count, key)
         value = self._q(state.target, batch.next_obs[None], action).min(0)
-        value = value - alpha * log_prob if c.backup_entropy else value
+        if self.config.backup_entropy:
+            value = value - alpha * log_prob
         return batch.reward + batch.discount * value.max(0)
 
     def draw_candidates(
-        self, here: tuple[Array, Array], there: tuple[Array, Array], batch: Transitions, key: Key
+        self, policy: tuple[Array, Array], next_policy: tuple[Array, Array], batch: Transitions, key: Key
     ) -> Candidates:
         """Uniform actions, then the policy's at s, then its at s'; all are valued at s."""
-        n, keys = self.config.candidates, jax.random.split(jax.random.fold_in(key, 1), 3)
-        uniform = jax.random.uniform(keys[0], (n, *batch.action.shape), minval=-1.0, maxval=1.0)
-        density = jnp.full(uniform.shape[:2], -batch.action.shape[-1] * math.log(2))
-        drawn = (uniform, density), _draw(here, n, keys[1]), _draw(there, n, keys[2])
+        count = self.config.candidates
+        uniform_key, policy_key, next_policy_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+        uniform = jax.random.uniform(uniform_key, (count, *batch.action.shape), minval=-1.0, maxval=1.0)
+        uniform_density = jnp.full(uniform.shape[:2], -batch.action.shape[-1] * math.log(2))
+        action, density = _draw(policy, count, policy_key)
+        next_action, next_density = _draw(next_policy, count, next_policy_key)
         floor = None
         if self.config.calibrate:
-            returns = jnp.broadcast_to(batch.extra[self.config.returns], (2 * n, *batch.reward.shape))
-            floor = jnp.concatenate([jnp.full_like(density, -jnp.inf), returns])
-        return Candidates(*(jnp.concatenate(parts) for parts in zip(*drawn, strict=True)), floor)
+            returns = batch.extra[self.config.returns]
+            returns = jnp.broadcast_to(returns, (2 * count, *batch.reward.shape))
+            floor = jnp.concatenate([jnp.full_like(uniform_density, -jnp.inf), returns])
+        return Candidates(
+            action=jnp.concatenate([uniform, action, next_action]),
+            log_density=jnp.concatenate([uniform_density, density, next_density]),
+            floor=floor,
+        )
 
     def conservative_loss(
         self, params: Any, target: Array, batch: Transitions, candidates: Candidates, weight: Array
@@ -186,8 +206,10 @@ class CQL(SAC):
         if self.config.min_gap is not None:
             gap = jnp.maximum(gap, self.config.min_gap)
         gap = gap.mean(1)
-        loss = ((q - target[None]) ** 2).mean(1).sum(0) + weight * gap.sum(0)
-        return loss, {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap.mean()}
+        error = q - target[None]
+        loss = (error**2).mean(1).sum(0) + weight * gap.sum(0)
+        metrics = {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap.mean()}
+        return loss, metrics
 
     def multiplier_loss(self, log_multiplier: Array, gap: Array) -> tuple[Array, Metrics]:
         """-multiplier cql_alpha (gap - lagrange_gap), the mean over the critics (appendix F)."""
@@ -197,24 +219,26 @@ class CQL(SAC):
 
     @property
     def _critic(self) -> networks.Ensemble:
-        c = self.config
-        return networks.Ensemble(c.critics, c.critic_widths, 1, out_bound=3e-3)
+        return networks.Ensemble(self.config.critics, self.config.critic_widths, out=1, out_bound=3e-3)
 
 
 def multiplier(log_multiplier: Array) -> Array:
-    """exp(log multiplier), at most 1e6, as in young-geng/CQL and its descendants. Beyond that there is no gradient, and
-    the limit is on the logarithm: exp would overflow, and make the gradient NaN."""
+    """exp(log multiplier), at most 1e6, as in young-geng/CQL and its descendants. There is no gradient beyond.
+
+    The limit is on the logarithm: exp alone would overflow, and its gradient would be NaN."""
     return jnp.exp(jnp.minimum(log_multiplier, math.log(1e6)))
 
 
 def _swapped(candidates: Candidates) -> Candidates:
-    """With states before actions, or back again."""
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), candidates)
+    """Candidates with states before actions, or back again."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), candidates)
 
 
 def _draw(policy: tuple[Array, Array], n: int, key: Key) -> tuple[Array, Array]:
     """``n`` actions [n, B, A] for each row of (mean, log_std), and their log-densities [n, B]."""
-    mean, log_std = (jnp.broadcast_to(x, (n, *x.shape)) for x in policy)
+    mean, log_std = policy
+    mean = jnp.broadcast_to(mean, (n, *mean.shape))
+    log_std = jnp.broadcast_to(log_std, (n, *log_std.shape))
     return networks.tanh_normal_sample(mean, log_std, key)
 
 

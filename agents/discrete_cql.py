@@ -42,14 +42,13 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         if not isinstance(spec.action, Discrete):
             raise InputError("discrete-cql needs discrete actions; this dataset's are not: choose another agent")
         return (Stage("discrete-cql", DiscreteCQL(self, spec), steps),)
 
 
 class DiscreteCQLState(NamedTuple):
-    """Everything that acting and further training need."""
+    """The critic, its optimiser and the target critic: all that acting and training need."""
 
     critic: Net
     target: Any
@@ -57,7 +56,7 @@ class DiscreteCQLState(NamedTuple):
 
 @dataclass(frozen=True)
 class DiscreteCQL(Reactive):
-    """The learner: one critic with a value for every action."""
+    """Learner of discrete CQL: one critic with a value for every action."""
 
     config: Config
     spec: Spec
@@ -66,25 +65,31 @@ class DiscreteCQL(Reactive):
     def init(self, key: Key, prev: None, stats: Stats) -> DiscreteCQLState:
         """The target starts as a copy of the critic."""
         params = self._critic.init(key, stats.obs_mean)
-        target = jax.tree.map(jnp.copy, params)  # a copy, since the state is donated
-        return DiscreteCQLState(optim.init(params, self._optimiser), target)
+        critic = optim.init(params, self._optimiser)
+        target = jax.tree.map(jnp.copy, params)  # a copy, because the loop donates the state
+        return DiscreteCQLState(critic, target)
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
-        """Recorded steps."""
         return buffer.transitions(key, self.config.batch_size, self.config.gamma)
 
     def update(
         self, state: DiscreteCQLState, batch: Transitions, key: Key, step: Array
     ) -> tuple[DiscreteCQLState, Metrics]:
-        """One step of the critic, and of the target after it."""
-        target = self.target_value(state, batch)
-        critic, metrics = optim.descend(lambda p: self.critic_loss(p, target, batch), state.critic, self._optimiser)
-        return DiscreteCQLState(critic, optim.polyak(state.target, critic.params, self.config.tau)), metrics
+        """Update the critic, then the target."""
+        target_value = self.target_value(state, batch)
+
+        def critic_loss(params):
+            return self.critic_loss(params, target_value, batch)
+
+        critic, metrics = optim.descend(critic_loss, state.critic, self._optimiser)
+        target = optim.polyak(state.target, critic.params, self.config.tau)
+        return DiscreteCQLState(critic, target), metrics
 
     def target_value(self, state: DiscreteCQLState, batch: Transitions) -> Array:
         """y = r + discount Q'(s', argmax_a Q(s', a)): the online critic chooses, the target values (double DQN)."""
-        chosen = self._critic.apply(state.critic.params, batch.next_obs).argmax(-1)
-        return batch.reward + batch.discount * _at(self._critic.apply(state.target, batch.next_obs), chosen)
+        best_action = self._critic.apply(state.critic.params, batch.next_obs).argmax(-1)
+        next_values = self._critic.apply(state.target, batch.next_obs)
+        return batch.reward + batch.discount * _at(next_values, best_action)
 
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """mean (Q(s, a) - y)^2 + cql_alpha mean [log sum_a' exp Q(s, a') - Q(s, a)] (eq. 4)."""
@@ -92,15 +97,18 @@ class DiscreteCQL(Reactive):
         q = _at(values, batch.action)
         gap = (jax.nn.logsumexp(values, -1) - q).mean()
         loss = ((q - target) ** 2).mean() + self.config.cql_alpha * gap
-        return loss, {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap}
+        metrics = {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap}
+        return loss, metrics
 
     def act(self, state: DiscreteCQLState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
-        """The best action by the critic, ``greedy`` or not."""
-        return self._critic.apply(state.critic.params, memory).argmax(-1).astype(jnp.int32)[None], memory
+        """The action that the critic values most, ``greedy`` or not."""
+        values = self._critic.apply(state.critic.params, memory)
+        action = values.argmax(-1).astype(jnp.int32)
+        return action[None], memory
 
     @property
     def _critic(self) -> networks.MLP:
-        return networks.MLP(self.config.widths, self.spec.action.n, out_bound=3e-3)
+        return networks.MLP(self.config.widths, out=self.spec.action.n, out_bound=3e-3)
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:
@@ -108,8 +116,9 @@ class DiscreteCQL(Reactive):
 
 
 def _at(values: Array, action: Array) -> Array:
-    """[B, n] and [B] -> [B]."""
-    return jnp.take_along_axis(values, action[:, None], -1)[:, 0]
+    """Values [B, n] at actions [B] -> [B]."""
+    chosen = jnp.take_along_axis(values, action[:, None], -1)
+    return chosen[:, 0]
 
 
 PRESETS = {

@@ -51,7 +51,6 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         spec.require_bounded_action("edac")
         if self.eta and self.critics < 2:
             raise InputError("edac: one critic has none to differ from; give --config.critics 2 or --config.eta 0")
@@ -67,24 +66,37 @@ class EDAC(SAC):
         gradients in the actions."""
         if not self.config.eta:
             return super().critic_loss(params, target, batch)
-        # every critic has a copy of the actions: the gradients of all of them for the price of one each
-        obs, action = (jnp.broadcast_to(x, (self.config.critics, *x.shape)) for x in (batch.obs, batch.action))
-        members = self._critic.clone(shared=False)
-        q, pullback = jax.vjp(lambda action: members.apply(params, obs, action).squeeze(-1), action)
-        cosine = diversity(pullback(jnp.ones_like(q))[0]).mean()
-        loss = ((q - target[None]) ** 2).mean(1).sum(0) + self.config.eta * cosine
-        return loss, {"critic/loss": loss, "critic/q": q.mean(), "critic/std": q.std(0).mean(), "critic/cosine": cosine}
+        # each critic has its own copy of the actions: one backward pass then gives the gradient of every critic
+        size = self.config.critics
+        obs = jnp.broadcast_to(batch.obs, (size, *batch.obs.shape))
+        action = jnp.broadcast_to(batch.action, (size, *batch.action.shape))
+        network = self._critic.clone(shared=False)
+        q, pullback = jax.vjp(lambda action: network.apply(params, obs, action).squeeze(-1), action)
+        (gradients,) = pullback(jnp.ones_like(q))
+        cosine = diversity(gradients).mean()
+        error = q - target[None]
+        loss = (error**2).mean(1).sum(0) + self.config.eta * cosine
+        metrics = {
+            "critic/loss": loss,
+            "critic/q": q.mean(),
+            "critic/std": q.std(0).mean(),
+            "critic/cosine": cosine,
+        }
+        return loss, metrics
 
 
 def diversity(gradients: Array) -> Array:
     """[N, B, A] -> [B]: the sum of the cosines of all ordered pairs of critics' gradients, over N - 1 (eq. 6).
 
-    It is N where all agree, and not below -N / (N - 1)."""
+    It is N where all agree, and at least -N / (N - 1)."""
     n = len(gradients)
-    unit = gradients / jnp.sqrt((gradients**2).sum(-1, keepdims=True) + 1e-20)
+    squared_norm = (gradients**2).sum(-1, keepdims=True)
+    unit = gradients / jnp.sqrt(squared_norm + 1e-20)
     total = unit.sum(0)
-    # the pairs' cosines add up to the squared norm of the sum, less the N cosines of each with itself
-    return ((total**2).sum(-1) - (unit**2).sum((0, 2))) / (n - 1)
+    # the squared norm of the sum holds the cosines of all pairs, and the N cosines of each critic with itself
+    all_pairs = (total**2).sum(-1)
+    own_pairs = (unit**2).sum((0, 2))
+    return (all_pairs - own_pairs) / (n - 1)
 
 
 _CORL = "CORL, algorithms/offline/edac.py and configs/offline/edac: 3M updates of 256, Adam 3e-4, "
@@ -99,9 +111,42 @@ _ADROIT = (
     "it, of the temperature (CORL has 3M updates, 3e-4 and plain rewards); its max-backup for pen/cloned is not taken "
     "over"
 )
-# (critics, eta)
-_GYM_SETS = {"halfcheetah": (10, 1.0), "walker2d": (10, 1.0), "hopper": (50, 1.0)}
-_KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
+# dataset -> (critics, eta)
+_GYM_SETS = {
+    "halfcheetah/random": (10, 1.0),
+    "halfcheetah/medium": (10, 1.0),
+    "halfcheetah/expert": (10, 1.0),
+    "halfcheetah/medium-expert": (10, 5.0),
+    "halfcheetah/medium-replay": (10, 1.0),
+    "halfcheetah/full-replay": (10, 1.0),
+    "walker2d/random": (10, 1.0),
+    "walker2d/medium": (10, 1.0),
+    "walker2d/expert": (10, 1.0),
+    "walker2d/medium-expert": (10, 5.0),
+    "walker2d/medium-replay": (10, 1.0),
+    "walker2d/full-replay": (10, 1.0),
+    "hopper/random": (50, 1.0),
+    "hopper/medium": (50, 1.0),
+    "hopper/expert": (50, 1.0),
+    "hopper/medium-expert": (50, 1.0),
+    "hopper/medium-replay": (50, 1.0),
+    "hopper/full-replay": (50, 1.0),
+}
+_ADROIT_SETS = {
+    "pen/human": (20, 1000.0),
+    "pen/cloned": (20, 10.0),
+    "pen/expert": (20, 10.0),
+    "door/human": (50, 200.0),
+    "door/cloned": (50, 200.0),
+    "door/expert": (50, 200.0),
+    "hammer/human": (50, 200.0),
+    "hammer/cloned": (50, 200.0),
+    "hammer/expert": (50, 200.0),
+    "relocate/human": (50, 200.0),
+    "relocate/cloned": (50, 200.0),
+    "relocate/expert": (50, 200.0),
+}
+_LISTED = ("medium", "medium-expert", "medium-replay")  # of Gym-MuJoCo, in the folder of CORL
 
 PRESETS = {
     "pendulum": Preset(
@@ -114,13 +159,11 @@ PRESETS = {
     "antmaze": Preset(Config(), 3_000_000, f"{_GYM}, rewards as they are. It scores 0 there"),
     "maze2d": Preset(Config(eta=0.1), 3_000_000, _GYM),
 }
-for _world, (_critics, _eta) in _GYM_SETS.items():
-    for _kind in _KINDS:
-        _set = Config(critics=_critics, eta=5.0 if _kind == "medium-expert" and _world != "hopper" else _eta)
-        _listed = _kind in ("medium", "medium-expert", "medium-replay")
-        PRESETS[f"{_world}/{_kind}"] = Preset(_set, 3_000_000, _GYM if _listed else _UNLISTED)
-for _world in ("pen", "door", "hammer", "relocate"):
-    for _kind in ("human", "cloned", "expert"):
-        _critics, _eta = ((20, 1000.0) if _kind == "human" else (20, 10.0)) if _world == "pen" else (50, 200.0)
-        _set = Config(critics=_critics, eta=_eta, actor_learning_rate=3e-5, alpha_learning_rate=3e-5)
-        PRESETS[f"{_world}/{_kind}"] = Preset(_set, 200_000, _ADROIT, {"reward": "standard"})
+for _name, (_critics, _eta) in _GYM_SETS.items():
+    _robot, _, _kind = _name.partition("/")
+    _source = _GYM if _kind in _LISTED else _UNLISTED
+    PRESETS[_name] = Preset(Config(critics=_critics, eta=_eta), 3_000_000, _source)
+for _name, (_critics, _eta) in _ADROIT_SETS.items():
+    _config = Config(critics=_critics, eta=_eta, actor_learning_rate=3e-5, alpha_learning_rate=3e-5)
+    _data = {"reward": "standard"}
+    PRESETS[_name] = Preset(_config, 200_000, _ADROIT, _data)

@@ -54,14 +54,13 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         if not isinstance(spec.action, Discrete):
             spec.require_bounded_action("iql")
         return (Stage("iql", IQL(self, spec, steps), steps),)
 
 
 class IQLState(NamedTuple):
-    """Everything that acting and further training need."""
+    """Networks, optimisers and the target critics: all that acting and training need."""
 
     actor: Net
     critic: Net
@@ -71,7 +70,7 @@ class IQLState(NamedTuple):
 
 @dataclass(frozen=True)
 class IQL(Reactive):
-    """The learner; ``steps`` is how many updates the actor's learning rate takes to fall to 0."""
+    """Learner of IQL. The actor's learning rate falls to 0 within ``steps`` updates."""
 
     config: Config
     spec: Spec
@@ -81,77 +80,105 @@ class IQL(Reactive):
     def init(self, key: Key, prev: None, stats: Stats) -> IQLState:
         """Target critics start as copies of the critics."""
         actor_key, critic_key, value_key = jax.random.split(key, 3)
-        obs = stats.obs_mean
-        critic = self._critic.init(critic_key, *((obs,) if self._discrete else (obs, stats.action_mean)))
+        actor = self._actor.init(actor_key, stats.obs_mean)
+        if self._discrete:
+            critic = self._critic.init(critic_key, stats.obs_mean)
+        else:
+            critic = self._critic.init(critic_key, stats.obs_mean, stats.action_mean)
+        value = self._value.init(value_key, stats.obs_mean)
         return IQLState(
-            actor=optim.init(self._actor.init(actor_key, obs), self._actor_optimiser),
+            actor=optim.init(actor, self._actor_optimiser),
             critic=optim.init(critic, self._critic_optimiser),
-            target=jax.tree.map(jnp.copy, critic),  # a copy, since the state is donated
-            value=optim.init(self._value.init(value_key, obs), self._critic_optimiser),
+            target=jax.tree.map(jnp.copy, critic),  # a copy, because the loop donates the state
+            value=optim.init(value, self._critic_optimiser),
         )
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
-        """Recorded steps."""
         return buffer.transitions(key, self.config.batch_size, self.config.gamma)
 
     def update(self, state: IQLState, batch: Transitions, key: Key, step: Array) -> tuple[IQLState, Metrics]:
-        """V, actor and critics from the same parameters, then the targets."""
+        """Update V, actor and critics, all from the parameters before this update, then the targets."""
         q = self._q(state.target, batch).min(0)
-        target = batch.reward + batch.discount * self._v(state.value.params, batch.next_obs)
-        value, advantage = optim.descend(lambda p: self.value_loss(p, q, batch), state.value, self._critic_optimiser)
-        actor, actor_metrics = optim.descend(
-            lambda p: self.actor_loss(p, advantage, batch), state.actor, self._actor_optimiser
-        )
-        critic, critic_metrics = optim.descend(
-            lambda p: self.critic_loss(p, target, batch), state.critic, self._critic_optimiser
-        )
-        state = IQLState(actor, critic, optim.polyak(state.target, critic.params, self.config.tau), value)
-        value_metrics = {
-            "value/loss": losses.expectile(advantage, self.config.expectile).mean(),
-            "value/advantage": advantage.mean(),
-        }
-        return state, actor_metrics | critic_metrics | value_metrics
+        next_value = self._v(state.value.params, batch.next_obs)
+        target_value = batch.reward + batch.discount * next_value
+
+        def value_loss(params):
+            return self.value_loss(params, q, batch)
+
+        def actor_loss(params):
+            return self.actor_loss(params, advantage, batch)
+
+        def critic_loss(params):
+            return self.critic_loss(params, target_value, batch)
+
+        value, advantage = optim.descend(value_loss, state.value, self._critic_optimiser)
+        actor, actor_metrics = optim.descend(actor_loss, state.actor, self._actor_optimiser)
+        critic, critic_metrics = optim.descend(critic_loss, state.critic, self._critic_optimiser)
+        target = optim.polyak(state.target, critic.params, self.config.tau)
+        metrics = actor_metrics | critic_metrics
+        metrics["value/loss"] = losses.expectile(advantage, self.config.expectile).mean()
+        metrics["value/advantage"] = advantage.mean()
+        return IQLState(actor, critic, target, value), metrics
 
     def value_loss(self, params: Any, q: Array, batch: Transitions) -> tuple[Array, Array]:
         """mean L2^expectile(min_i Q'_i(s, a) - V(s)) (paper, eq. 5), and the advantages [B] in it."""
         advantage = q - self._v(params, batch.obs)
-        return losses.expectile(advantage, self.config.expectile).mean(), advantage
+        loss = losses.expectile(advantage, self.config.expectile).mean()
+        return loss, advantage
 
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """sum_i mean (Q_i(s, a) - r - discount V(s'))^2 (paper, eq. 6)."""
         q = self._q(params, batch)
-        loss = ((q - target[None]) ** 2).mean(1).sum(0)
+        error = q - target[None]
+        loss = (error**2).mean(1).sum(0)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
 
     def actor_loss(self, params: Any, advantage: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """-mean min(exp(beta (Q - V)), max_weight) log pi(a|s) (paper, eq. 7)."""
-        c, output = self.config, self._actor.apply(params, batch.obs)
-        if self._discrete:
-            log_prob = -optax.softmax_cross_entropy_with_integer_labels(output, batch.action)
-        else:
-            mean, log_std = output
-            log_prob = networks.normal_log_prob(jnp.tanh(mean), log_std, batch.action)
-        weight = losses.advantage_weight(advantage, c.beta, c.max_weight)
+        log_prob = self._log_prob(params, batch)
+        weight = losses.advantage_weight(advantage, self.config.beta, self.config.max_weight)
         loss = -(weight * log_prob).mean()
-        return loss, {"actor/loss": loss, "actor/log_prob": log_prob.mean(), "actor/weight": weight.mean()}
+        metrics = {"actor/loss": loss, "actor/log_prob": log_prob.mean(), "actor/weight": weight.mean()}
+        return loss, metrics
 
     def act(self, state: IQLState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action: the mean or the likeliest if ``greedy``, else a sample, clipped to the bounds."""
-        output = self._actor.apply(state.actor.params, memory)
         if self._discrete:
-            action = jnp.argmax(output) if greedy else jax.random.categorical(key, output)
-            return action.astype(jnp.int32)[None], memory
-        mean, log_std = jnp.tanh(output[0]), output[1]
-        return (mean if greedy else networks.normal_sample(mean, log_std, key))[None], memory
+            logits = self._actor.apply(state.actor.params, memory)
+            if greedy:
+                action = jnp.argmax(logits)
+            else:
+                action = jax.random.categorical(key, logits)
+            action = action.astype(jnp.int32)
+        else:
+            output, log_std = self._actor.apply(state.actor.params, memory)
+            mean = jnp.tanh(output)
+            if greedy:
+                action = mean
+            else:
+                action = networks.normal_sample(mean, log_std, key)
+        return action[None], memory
+
+    def _log_prob(self, params: Any, batch: Transitions) -> Array:
+        """log pi(a|s) [B] of the recorded actions."""
+        if self._discrete:
+            logits = self._actor.apply(params, batch.obs)
+            return -optax.softmax_cross_entropy_with_integer_labels(logits, batch.action)
+        output, log_std = self._actor.apply(params, batch.obs)
+        mean = jnp.tanh(output)
+        return networks.normal_log_prob(mean, log_std, batch.action)
 
     def _q(self, params: Any, batch: Transitions) -> Array:
         """Q_i(s, a) [critics, B] of the recorded actions."""
-        if not self._discrete:
-            return self._critic.apply(params, batch.obs, batch.action).squeeze(-1)
-        q = self._critic.apply(params, batch.obs)
-        return jnp.take_along_axis(q, batch.action[None, :, None], -1).squeeze(-1)
+        if self._discrete:
+            values = self._critic.apply(params, batch.obs)
+            q = jnp.take_along_axis(values, batch.action[None, :, None], -1)
+        else:
+            q = self._critic.apply(params, batch.obs, batch.action)
+        return q.squeeze(-1)
 
     def _v(self, params: Any, obs: Array) -> Array:
+        """V(s) [B]."""
         return self._value.apply(params, obs).squeeze(-1)
 
     @property
@@ -160,21 +187,25 @@ class IQL(Reactive):
 
     @property
     def _actor(self) -> networks.MLP | networks.GaussianPolicy:
+        widths = self.config.widths
         if self._discrete:
-            return networks.MLP(self.config.widths, self.spec.action.n, out_bound=1e-3)
-        return networks.GaussianPolicy(self.config.widths, self.spec.action.shape[0], std_head=False)
+            return networks.MLP(widths, out=self.spec.action.n, out_bound=1e-3)
+        return networks.GaussianPolicy(widths, actions=self.spec.action.shape[0], std_head=False)
 
     @property
     def _critic(self) -> networks.Ensemble:
-        return networks.Ensemble(2, self.config.widths, self.spec.action.n if self._discrete else 1, out_bound=3e-3)
+        """An output for every action where actions are discrete; else one, and the action is an input."""
+        out = self.spec.action.n if self._discrete else 1
+        return networks.Ensemble(size=2, widths=self.config.widths, out=out, out_bound=3e-3)
 
     @property
     def _value(self) -> networks.MLP:
-        return networks.MLP(self.config.widths, 1, out_bound=3e-3)
+        return networks.MLP(self.config.widths, out=1, out_bound=3e-3)
 
     @property
     def _actor_optimiser(self) -> optax.GradientTransformation:
-        return optax.adam(optax.cosine_decay_schedule(self.config.actor_learning_rate, self.steps))
+        learning_rate = optax.cosine_decay_schedule(self.config.actor_learning_rate, decay_steps=self.steps)
+        return optax.adam(learning_rate)
 
     @property
     def _critic_optimiser(self) -> optax.GradientTransformation:
@@ -185,7 +216,7 @@ _REBRAC = (
     "expectile and beta: the best for this dataset in the tuning of ReBRAC (Tarasov et al. 2023, arXiv 2305.09836). "
     "The rest: CORL, configs/offline/iql, 1M updates, observations standardised, "
 )
-_PLAIN = _REBRAC + (
+_UNSCALED = _REBRAC + (
     "rewards as they are. ikostrikov/implicit_q_learning scales them to a range of returns of 1000 and leaves "
     "observations alone; CORL was taken, since beta is tied to the scale of rewards and the tuning ran in PyTorch, "
     "most likely on CORL"
@@ -207,20 +238,34 @@ _SEPSIS = (
     "for returns up to 1, the better of 30 and 100 on seed 100"
 )
 
-# (beta, expectile) for random, medium, expert, medium-expert, medium-replay, full-replay
-_KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
+# dataset -> (beta, expectile)
 _GYM_PAIRS = {
-    "halfcheetah": ((3.0, 0.95), (3.0, 0.95), (6.0, 0.9), (3.0, 0.7), (3.0, 0.95), (1.0, 0.7)),
-    "hopper": ((1.0, 0.95), (3.0, 0.7), (3.0, 0.5), (6.0, 0.7), (6.0, 0.7), (10.0, 0.9)),
-    "walker2d": ((0.5, 0.9), (6.0, 0.5), (6.0, 0.9), (1.0, 0.5), (0.5, 0.7), (1.0, 0.7)),
+    "halfcheetah/random": (3.0, 0.95),
+    "halfcheetah/medium": (3.0, 0.95),
+    "halfcheetah/expert": (6.0, 0.9),
+    "halfcheetah/medium-expert": (3.0, 0.7),
+    "halfcheetah/medium-replay": (3.0, 0.95),
+    "halfcheetah/full-replay": (1.0, 0.7),
+    "hopper/random": (1.0, 0.95),
+    "hopper/medium": (3.0, 0.7),
+    "hopper/expert": (3.0, 0.5),
+    "hopper/medium-expert": (6.0, 0.7),
+    "hopper/medium-replay": (6.0, 0.7),
+    "hopper/full-replay": (10.0, 0.9),
+    "walker2d/random": (0.5, 0.9),
+    "walker2d/medium": (6.0, 0.5),
+    "walker2d/expert": (6.0, 0.9),
+    "walker2d/medium-expert": (1.0, 0.5),
+    "walker2d/medium-replay": (0.5, 0.7),
+    "walker2d/full-replay": (1.0, 0.7),
 }
 _ANTMAZE_PAIRS = {
-    "umaze": (10.0, 0.7),
-    "umaze-diverse": (10.0, 0.95),
-    "medium-play": (6.0, 0.9),
-    "medium-diverse": (6.0, 0.9),
-    "large-play": (10.0, 0.9),
-    "large-diverse": (6.0, 0.9),
+    "antmaze/umaze": (10.0, 0.7),
+    "antmaze/umaze-diverse": (10.0, 0.95),
+    "antmaze/medium-play": (6.0, 0.9),
+    "antmaze/medium-diverse": (6.0, 0.9),
+    "antmaze/large-play": (10.0, 0.9),
+    "antmaze/large-diverse": (6.0, 0.9),
 }
 
 PRESETS = {
@@ -232,14 +277,15 @@ PRESETS = {
     "adroit": Preset(Config(expectile=0.8), 1_000_000, _ADROIT, {"normalise": "standard"}),
     "kitchen": Preset(Config(beta=0.5), 1_000_000, _KITCHEN),
 }
-for _world, _pairs in _GYM_PAIRS.items():
-    for _kind, (_beta, _expectile) in zip(_KINDS, _pairs, strict=True):
-        _name, _config, _data = f"{_world}/{_kind}", Config(expectile=_expectile, beta=_beta), {"normalise": "standard"}
-        PRESETS[_name] = Preset(_config, 1_000_000, _PLAIN, _data)
+for _name, (_beta, _expectile) in _GYM_PAIRS.items():
+    _config = Config(expectile=_expectile, beta=_beta)
+    _data = {"normalise": "standard"}
+    PRESETS[_name] = Preset(_config, 1_000_000, _UNSCALED, _data)
 for _name in ("hopper/medium", "hopper/medium-replay"):
-    _config, _data = dataclasses.replace(PRESETS[_name].config, tau=0.001), {"reward": "return-range"}
-    PRESETS[_name] = Preset(_config, 1_000_000, _SCALED, PRESETS[_name].data | _data)
-for _kind, (_beta, _expectile) in _ANTMAZE_PAIRS.items():
-    PRESETS[f"antmaze/{_kind}"] = Preset(
-        Config(expectile=_expectile, beta=_beta), 1_000_000, _ANTMAZE, {"normalise": "standard", "reward_shift": -1.0}
-    )
+    _config = dataclasses.replace(PRESETS[_name].config, tau=0.001)
+    _data = {"normalise": "standard", "reward": "return-range"}
+    PRESETS[_name] = Preset(_config, 1_000_000, _SCALED, _data)
+for _name, (_beta, _expectile) in _ANTMAZE_PAIRS.items():
+    _config = Config(expectile=_expectile, beta=_beta)
+    _data = {"normalise": "standard", "reward_shift": -1.0}
+    PRESETS[_name] = Preset(_config, 1_000_000, _ANTMAZE, _data)

@@ -56,42 +56,52 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         spec.require_bounded_action("rebrac")
         return (Stage("rebrac", ReBRAC(self, spec), steps),)
 
 
 @dataclass(frozen=True)
 class ReBRAC(TD3BC):
-    """The learner: TD3+BC's, with other losses and critics."""
+    """Learner of ReBRAC: TD3+BC's with other losses and critics."""
 
     config: Config
     needs: tuple[str, ...] = ("next_action", "has_next_action")
 
     @property
     def intrinsic_reward(self) -> float:
-        """The penalty of the largest distance: 2 in each dimension of the action."""
-        return 4 * self.config.critic_beta * self.spec.action.shape[0]
+        """The penalty of the largest distance, which is 2 in each dimension of the action."""
+        dimensions = self.spec.action.shape[0]
+        return 4 * self.config.critic_beta * dimensions
 
     def target_value(self, state: TD3State, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - critic_beta |a' - a'_data|^2], a' the noisy target policy's (paper,
         eq. 4)."""
         action = self._next_action(state, batch, key)
-        distance = batch.extra["has_next_action"] * ((action - batch.extra["next_action"]) ** 2).sum(-1)
-        value = self._next_value(state, batch, action) - self.config.critic_beta * distance
+        difference = action - batch.extra["next_action"]
+        distance = batch.extra["has_next_action"] * (difference**2).sum(-1)
+        q = self._next_value(state, batch, action)
+        value = q - self.config.critic_beta * distance
         return batch.reward + batch.discount * value
 
     def actor_loss(self, params: Any, critic: Any, batch: Transitions) -> tuple[Array, Metrics]:
         """mean [actor_beta |pi(s) - a|^2 - lambda min_i Q_i(s, pi(s))], lambda = 1 / mean |min_i Q_i| (eq. 3)."""
         action = jnp.tanh(self._actor.apply(params, batch.obs))
         q = self._critic.apply(critic, batch.obs, action).squeeze(-1).min(0)
+        q_size = jax.lax.stop_gradient(jnp.abs(q).mean())
         distance = ((action - batch.action) ** 2).sum(-1).mean()
-        loss = self.config.actor_beta * distance - q.mean() / jax.lax.stop_gradient(jnp.abs(q).mean())
-        return loss, {"actor/loss": loss, "actor/q": q.mean(), "actor/distance": distance}
+        loss = self.config.actor_beta * distance - q.mean() / q_size
+        metrics = {"actor/loss": loss, "actor/q": q.mean(), "actor/distance": distance}
+        return loss, metrics
 
     @property
     def _critic(self) -> networks.Ensemble:
-        return networks.Ensemble(2, self.config.widths, 1, out_bound=3e-3, layer_norm=self.config.critic_layer_norm)
+        return networks.Ensemble(
+            size=2,
+            widths=self.config.widths,
+            out=1,
+            out_bound=3e-3,
+            layer_norm=self.config.critic_layer_norm,
+        )
 
 
 _OFFICIAL = "DT6A/ReBRAC, configs/rebrac (Tarasov et al. 2023, arXiv 2305.09836): betas of each dataset, 1M updates, "
@@ -107,37 +117,69 @@ _ANTMAZE = _OFFICIAL + (
 _ADROIT = _OFFICIAL + "batch 256, learning rates 3e-4"
 _PENDULUM = "this project, for the embedded dataset: small networks and batches, few updates"
 
-# (actor, critic) for random, medium, expert, medium-expert, medium-replay, full-replay
-_KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
+# dataset -> (actor_beta, critic_beta)
 _GYM_BETAS = {
-    "halfcheetah": ((0.001, 0.1), (0.001, 0.01), (0.01, 0.01), (0.01, 0.1), (0.01, 0.001), (0.001, 0.1)),
-    "hopper": ((0.001, 0.01), (0.01, 0.01), (0.1, 0.1), (0.1, 0.01), (0.05, 0.5), (0.01, 0.01)),
-    "walker2d": ((0.01, 0.0), (0.05, 0.1), (0.01, 0.5), (0.01, 0.01), (0.05, 0.01), (0.01, 0.01)),
+    "halfcheetah/random": (0.001, 0.1),
+    "halfcheetah/medium": (0.001, 0.01),
+    "halfcheetah/expert": (0.01, 0.01),
+    "halfcheetah/medium-expert": (0.01, 0.1),
+    "halfcheetah/medium-replay": (0.01, 0.001),
+    "halfcheetah/full-replay": (0.001, 0.1),
+    "hopper/random": (0.001, 0.01),
+    "hopper/medium": (0.01, 0.01),
+    "hopper/expert": (0.1, 0.1),
+    "hopper/medium-expert": (0.1, 0.01),
+    "hopper/medium-replay": (0.05, 0.5),
+    "hopper/full-replay": (0.01, 0.01),
+    "walker2d/random": (0.01, 0.0),
+    "walker2d/medium": (0.05, 0.1),
+    "walker2d/expert": (0.01, 0.5),
+    "walker2d/medium-expert": (0.01, 0.01),
+    "walker2d/medium-replay": (0.05, 0.01),
+    "walker2d/full-replay": (0.01, 0.01),
 }
-# (actor, critic) for human, cloned, expert
 _ADROIT_BETAS = {
-    "pen": ((0.1, 0.5), (0.05, 0.5), (0.01, 0.01)),
-    "door": ((0.1, 0.1), (0.01, 0.1), (0.05, 0.01)),
-    "hammer": ((0.01, 0.5), (0.1, 0.5), (0.01, 0.01)),
-    "relocate": ((0.1, 0.01), (0.1, 0.01), (0.05, 0.01)),
+    "pen/human": (0.1, 0.5),
+    "pen/cloned": (0.05, 0.5),
+    "pen/expert": (0.01, 0.01),
+    "door/human": (0.1, 0.1),
+    "door/cloned": (0.01, 0.1),
+    "door/expert": (0.05, 0.01),
+    "hammer/human": (0.01, 0.5),
+    "hammer/cloned": (0.1, 0.5),
+    "hammer/expert": (0.01, 0.01),
+    "relocate/human": (0.1, 0.01),
+    "relocate/cloned": (0.1, 0.01),
+    "relocate/expert": (0.05, 0.01),
 }
 _ANTMAZE_BETAS = {
-    "umaze": (0.003, 0.002),
-    "umaze-diverse": (0.003, 0.001),
-    "medium-play": (0.001, 0.0005),
-    "medium-diverse": (0.001, 0.0),
-    "large-play": (0.002, 0.001),
-    "large-diverse": (0.002, 0.002),
+    "antmaze/umaze": (0.003, 0.002),
+    "antmaze/umaze-diverse": (0.003, 0.001),
+    "antmaze/medium-play": (0.001, 0.0005),
+    "antmaze/medium-diverse": (0.001, 0.0),
+    "antmaze/large-play": (0.002, 0.001),
+    "antmaze/large-diverse": (0.002, 0.002),
 }
-_SLOW = {"batch_size": 256, "actor_learning_rate": 3e-4, "critic_learning_rate": 3e-4}
-_SLOWER = _SLOW | {"gamma": 0.999, "critic_learning_rate": 5e-5}
+_SLOW = {
+    "batch_size": 256,
+    "actor_learning_rate": 3e-4,
+    "critic_learning_rate": 3e-4,
+}
+_SLOWER = {
+    "batch_size": 256,
+    "actor_learning_rate": 3e-4,
+    "critic_learning_rate": 5e-5,
+    "gamma": 0.999,
+}
 
 PRESETS = {"pendulum": Preset(Config(widths=(64, 64, 64), batch_size=256), 6_000, _PENDULUM)}
-for _world, _betas in _GYM_BETAS.items():
-    for _kind, _pair in zip(_KINDS, _betas, strict=True):
-        PRESETS[f"{_world}/{_kind}"] = Preset(Config(*_pair), 1_000_000, _GYM)
-for _world, _betas in _ADROIT_BETAS.items():
-    for _kind, _pair in zip(("human", "cloned", "expert"), _betas, strict=True):
-        PRESETS[f"{_world}/{_kind}"] = Preset(Config(*_pair, **_SLOW), 1_000_000, _ADROIT)
-for _kind, _pair in _ANTMAZE_BETAS.items():
-    PRESETS[f"antmaze/{_kind}"] = Preset(Config(*_pair, **_SLOWER), 1_000_000, _ANTMAZE, {"reward_scale": 100.0})
+for _name, (_actor_beta, _critic_beta) in _GYM_BETAS.items():
+    _config = Config(_actor_beta, _critic_beta)
+    PRESETS[_name] = Preset(_config, 1_000_000, _GYM)
+for _name, (_actor_beta, _critic_beta) in _ADROIT_BETAS.items():
+    _config = Config(_actor_beta, _critic_beta, **_SLOW)
+    PRESETS[_name] = Preset(_config, 1_000_000, _ADROIT)
+for _name, (_actor_beta, _critic_beta) in _ANTMAZE_BETAS.items():
+    _config = Config(_actor_beta, _critic_beta, **_SLOWER)
+    _data = {"reward_scale": 100.0}
+    PRESETS[_name] = Preset(_config, 1_000_000, _ANTMAZE, _data)

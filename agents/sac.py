@@ -1,7 +1,7 @@
 """SAC, the soft actor-critic, as an offline learner: the base of the methods that make it pessimistic.
 
 Haarnoja et al.: Soft Actor-Critic Algorithms and Applications, 2018, arXiv 1812.05905 (twin critics, learned
-temperature). Alone it follows its critics wherever they extrapolate; where data cover the world it is hard to beat.
+temperature). Alone it follows its critics wherever they extrapolate; where data cover everything it is hard to beat.
 
 Siblings replace single functions of the learner: the actor's loss, the critics' target, the critics' loss.
 
@@ -54,13 +54,12 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         spec.require_bounded_action("sac")
         return (Stage("sac", SAC(self, spec), steps),)
 
 
 class SACState(NamedTuple):
-    """Everything that acting and further training need."""
+    """Networks, optimisers, the target critics and the temperature: all that acting and training need."""
 
     actor: Net
     critic: Net
@@ -70,7 +69,7 @@ class SACState(NamedTuple):
 
 @dataclass(frozen=True)
 class SAC(Reactive):
-    """The learner. ``config`` is Config or a sibling's with the same fields; states of siblings may have more."""
+    """Learner of SAC. ``config`` is Config or a sibling's with the same fields; states of siblings may have more."""
 
     config: Any
     spec: Spec
@@ -78,103 +77,143 @@ class SAC(Reactive):
 
     @property
     def intrinsic_reward(self) -> float:
-        """|alpha log pi| of a step: a dimension's log-density is at most about the size of the least log standard
-        deviation."""
-        return self.config.initial_alpha * self.spec.action.shape[0] * abs(networks.LOG_STD_MIN)
+        """Size of |alpha log pi| at a step.
+
+        The log-density of one action dimension is at most about as large as the least log standard deviation."""
+        dimensions = self.spec.action.shape[0]
+        return self.config.initial_alpha * dimensions * abs(networks.LOG_STD_MIN)
 
     def init(self, key: Key, prev: None, stats: Stats) -> SACState:
         """Target critics start as copies of the critics."""
         actor_key, critic_key = jax.random.split(key)
-        obs, c = stats.obs_mean[None], self.config
-        critic = self._critic.init(critic_key, obs, stats.action_mean[None])
+        obs = stats.obs_mean[None]
+        action = stats.action_mean[None]
+        actor = self._actor.init(actor_key, obs)
+        critic = self._critic.init(critic_key, obs, action)
+        log_alpha = jnp.log(jnp.float32(self.config.initial_alpha))
         return SACState(
-            actor=optim.init(self._actor.init(actor_key, obs), optax.adam(c.actor_learning_rate)),
-            critic=optim.init(critic, optax.adam(c.critic_learning_rate)),
-            target=jax.tree.map(jnp.copy, critic),  # a copy, since the state is donated
-            log_alpha=optim.init(jnp.log(jnp.float32(c.initial_alpha)), optax.adam(c.alpha_learning_rate)),
+            actor=optim.init(actor, self._actor_optimiser),
+            critic=optim.init(critic, self._critic_optimiser),
+            target=jax.tree.map(jnp.copy, critic),  # a copy, because the loop donates the state
+            log_alpha=optim.init(log_alpha, self._alpha_optimiser),
         )
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
-        """Recorded steps."""
         return buffer.transitions(key, self.config.batch_size, self.config.gamma)
 
     def update(self, state: SACState, batch: Transitions, key: Key, step: Array) -> tuple[SACState, Metrics]:
-        """Policy improvement, then policy evaluation: the critics see the new actor and the old temperature."""
-        alpha, (actor_key, critic_key) = jnp.exp(state.log_alpha.params), jax.random.split(key)
-        state, improvement = self.improve(state, alpha, batch, actor_key)
-        state, evaluation = self.evaluate(state, alpha, batch, critic_key)
-        return state, improvement | evaluation
+        """Update the actor, then the critics, which see the new actor and the old temperature."""
+        alpha = jnp.exp(state.log_alpha.params)
+        actor_key, critic_key = jax.random.split(key)
+        state, actor_metrics = self.update_actor(state, alpha, batch, actor_key)
+        state, critic_metrics = self.update_critic(state, alpha, batch, critic_key)
+        return state, actor_metrics | critic_metrics
 
-    def improve(self, state: SACState, alpha: Array, batch: Transitions, key: Key) -> tuple[SACState, Metrics]:
-        """One step of the actor and of the temperature."""
-        c = self.config
-        actor, metrics = optim.descend(
-            lambda p: self.actor_loss(p, state, alpha, batch, key), state.actor, optax.adam(c.actor_learning_rate)
-        )
-        log_alpha, alpha_metrics = optim.descend(
-            lambda p: self.alpha_loss(p, metrics["actor/entropy"]), state.log_alpha, optax.adam(c.alpha_learning_rate)
-        )
-        return state._replace(actor=actor, log_alpha=log_alpha), metrics | alpha_metrics
+    def update_actor(self, state: SACState, alpha: Array, batch: Transitions, key: Key) -> tuple[SACState, Metrics]:
+        """One step of the actor and one of the temperature."""
 
-    def evaluate(self, state: SACState, alpha: Array, batch: Transitions, key: Key) -> tuple[SACState, Metrics]:
-        """One step of the critics towards ``target_value``, and of the targets towards the critics."""
-        c, target = self.config, self.target_value(state, alpha, batch, key)
-        critic, metrics = optim.descend(
-            lambda p: self.critic_loss(p, target, batch), state.critic, optax.adam(c.critic_learning_rate)
-        )
-        return state._replace(critic=critic, target=optim.polyak(state.target, critic.params, c.tau)), metrics
+        def actor_loss(params):
+            return self.actor_loss(params, state, alpha, batch, key)
+
+        def alpha_loss(log_alpha):
+            return self.alpha_loss(log_alpha, metrics["actor/entropy"])
+
+        actor, metrics = optim.descend(actor_loss, state.actor, self._actor_optimiser)
+        log_alpha, alpha_metrics = optim.descend(alpha_loss, state.log_alpha, self._alpha_optimiser)
+        state = state._replace(actor=actor, log_alpha=log_alpha)
+        return state, metrics | alpha_metrics
+
+    def update_critic(self, state: SACState, alpha: Array, batch: Transitions, key: Key) -> tuple[SACState, Metrics]:
+        """One step of the critics towards ``target_value``, then of the target critics towards the critics."""
+        target_value = self.target_value(state, alpha, batch, key)
+
+        def critic_loss(params):
+            return self.critic_loss(params, target_value, batch)
+
+        critic, metrics = optim.descend(critic_loss, state.critic, self._critic_optimiser)
+        target = optim.polyak(state.target, critic.params, self.config.tau)
+        state = state._replace(critic=critic, target=target)
+        return state, metrics
 
     def actor_loss(
         self, params: Any, state: SACState, alpha: Array, batch: Transitions, key: Key
     ) -> tuple[Array, Metrics]:
         """mean[alpha log pi(a|s) - min_i Q_i(s, a)], a ~ pi (eq. 7)."""
-        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
+        mean, log_std = self._actor.apply(params, batch.obs)
+        action, log_prob = networks.tanh_normal_sample(mean, log_std, key)
         q = self._q(state.critic.params, batch.obs, action).min(0)
         loss = (alpha * log_prob - q).mean()
-        return loss, {
+        metrics = {
             "actor/loss": loss,
             "actor/entropy": -log_prob.mean(),
             "actor/q": q.mean(),
             "actor/distance": ((action - batch.action) ** 2).mean(),
         }
+        return loss, metrics
 
     def alpha_loss(self, log_alpha: Array, entropy: Array) -> tuple[Array, Metrics]:
         """exp(log alpha) (entropy - target entropy) (eq. 18)."""
-        wanted = self.config.target_entropy
-        wanted = -float(self.spec.action.shape[0]) if wanted is None else wanted
+        target_entropy = self.config.target_entropy
+        if target_entropy is None:
+            target_entropy = -float(self.spec.action.shape[0])
         alpha = jnp.exp(log_alpha)
-        return alpha * (entropy - wanted), {"alpha/value": alpha}
+        loss = alpha * (entropy - target_entropy)
+        return loss, {"alpha/value": alpha}
 
     def target_value(self, state: SACState, alpha: Array, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s')], a' ~ pi (eqs. 2 and 3)."""
-        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
-        value = self._q(state.target, batch.next_obs, action).min(0) - alpha * log_prob
+        mean, log_std = self._actor.apply(state.actor.params, batch.next_obs)
+        action, log_prob = networks.tanh_normal_sample(mean, log_std, key)
+        q = self._q(state.target, batch.next_obs, action).min(0)
+        value = q - alpha * log_prob
         return batch.reward + batch.discount * value
 
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """sum_i mean (Q_i(s, a) - y)^2 (eq. 5, without its half)."""
         q = self._q(params, batch.obs, batch.action)
-        loss = ((q - target[None]) ** 2).mean(1).sum(0)
+        error = q - target[None]
+        loss = (error**2).mean(1).sum(0)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
 
     def act(self, state: SACState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
-        """One action: the squashed mean if ``greedy``, else a sample."""
+        """One action: tanh of the mean if ``greedy``, else a sample."""
         mean, log_std = self._actor.apply(state.actor.params, memory)
-        action = jnp.tanh(mean) if greedy else networks.tanh_normal_sample(mean, log_std, key)[0]
+        if greedy:
+            action = jnp.tanh(mean)
+        else:
+            action, _ = networks.tanh_normal_sample(mean, log_std, key)
         return action[None], memory
 
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
         """Every critic's value [N, ...] of ``obs`` and ``action``, whose leading axes are broadcast."""
-        return self._critic.apply(params, obs, action).squeeze(-1)
+        values = self._critic.apply(params, obs, action)
+        return values.squeeze(-1)
 
     @property
     def _actor(self) -> networks.GaussianPolicy:
-        return networks.GaussianPolicy(self.config.widths, self.spec.action.shape[0])
+        return networks.GaussianPolicy(self.config.widths, actions=self.spec.action.shape[0])
 
     @property
     def _critic(self) -> networks.Ensemble:
-        c = self.config
-        return networks.Ensemble(c.critics, c.widths, 1, out_bound=3e-3, layer_norm=c.critic_layer_norm)
+        return networks.Ensemble(
+            size=self.config.critics,
+            widths=self.config.widths,
+            out=1,
+            out_bound=3e-3,
+            layer_norm=self.config.critic_layer_norm,
+        )
+
+    @property
+    def _actor_optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.actor_learning_rate)
+
+    @property
+    def _critic_optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.critic_learning_rate)
+
+    @property
+    def _alpha_optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.alpha_learning_rate)
 
 
 PRESETS = {

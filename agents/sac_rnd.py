@@ -91,7 +91,8 @@ class Config:
         """RND pre-training, then SAC."""
         spec.require_bounded_action("sac-rnd")
         rnd = RND(self)
-        return (Stage("rnd", rnd, self.rnd_steps), Stage("sac", SACRND(self, spec, rnd=rnd), steps))
+        sac = SACRND(self, spec, rnd=rnd)
+        return (Stage("rnd", rnd, self.rnd_steps), Stage("sac", sac, steps))
 
 
 class RNDState(NamedTuple):
@@ -107,60 +108,81 @@ class RNDState(NamedTuple):
 
 @dataclass(frozen=True)
 class RND:
-    """Stage 1: distil the frozen prior into the predictor."""
+    """Learner of stage 1: distil the frozen prior into the predictor."""
 
     config: Config
     needs: tuple[str, ...] = ()
 
     def init(self, key: Key, prev: None, stats: Stats) -> RNDState:
-        """Two random networks of their own conditioning."""
+        """Two random networks, each with its own conditioning."""
         predictor_key, prior_key = jax.random.split(key)
-        inputs = self._inputs(stats, stats.obs_mean[None], stats.action_mean[None])
-        predictor = optim.init(self._network(self.config.predictor).init(predictor_key, *inputs), self._optimiser)
-        prior = self._network(self.config.prior).init(prior_key, *inputs)
-        return RNDState(predictor, prior, stats, jnp.zeros(()), jnp.zeros(()), jnp.full((), 1e-4))
+        feature, context = self._inputs(stats, stats.obs_mean[None], stats.action_mean[None])
+        predictor = self._predictor.init(predictor_key, feature, context)
+        return RNDState(
+            predictor=optim.init(predictor, self._optimiser),
+            prior=self._prior.init(prior_key, feature, context),
+            stats=stats,
+            mean=jnp.zeros(()),
+            var=jnp.zeros(()),
+            count=jnp.full((), 1e-4),
+        )
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
-        """Recorded steps."""
         return buffer.transitions(key, self.config.batch_size, self.config.gamma)
 
     def update(self, state: RNDState, batch: Transitions, key: Key, step: Array) -> tuple[RNDState, Metrics]:
         """One step of the predictor, and Welford's update of the error's moments (Chan et al. 1979)."""
 
-        def loss(params: Any) -> tuple[Array, Array]:
+        def loss(params):
             error = self.error(params, state.prior, state.stats, batch.obs, batch.action)
             return error.mean(), error
 
         predictor, error = optim.descend(loss, state.predictor, self._optimiser)
-        n, m, delta = self.config.batch_size, state.count, error.mean() - state.mean
+        n = self.config.batch_size
+        m = state.count
+        delta = error.mean() - state.mean
         mean = state.mean + delta * n / (m + n)
         var = (state.var * m + error.var() * n + delta**2 * m * n / (m + n)) / (m + n)
-        state = RNDState(predictor, state.prior, state.stats, mean, var, m + n)
-        return state, {"rnd/loss": error.mean(), "rnd/bonus": error.mean() / jnp.sqrt(var)}
+        state = state._replace(predictor=predictor, mean=mean, var=var, count=m + n)
+        metrics = {"rnd/loss": error.mean(), "rnd/bonus": error.mean() / jnp.sqrt(var)}
+        return state, metrics
 
     def bonus(self, state: RNDState, obs: Array, action: Array) -> Array:
         """b(s, a) [B]: the raw error over its running standard deviation; the mean is not subtracted."""
-        return self.error(state.predictor.params, state.prior, state.stats, obs, action) / jnp.sqrt(state.var)
+        error = self.error(state.predictor.params, state.prior, state.stats, obs, action)
+        return error / jnp.sqrt(state.var)
 
     def error(self, predictor: Any, prior: Any, stats: Stats, obs: Array, action: Array) -> Array:
         """e(s, a) [B]: squared distance of the embeddings, summed over their dimensions.
 
         Unless `prior_gradient`, its derivative in the action is not that of the number returned (official code, RND).
         """
-        inputs = self._inputs(stats, obs, action)
-        prediction = self._network(self.config.predictor).apply(predictor, *inputs)
-        target = self._network(self.config.prior).apply(prior, *inputs)
-        target = target if self.config.prior_gradient else jax.lax.stop_gradient(target)
+        feature, context = self._inputs(stats, obs, action)
+        prediction = self._predictor.apply(predictor, feature, context)
+        target = self._prior.apply(prior, feature, context)
+        if not self.config.prior_gradient:
+            target = jax.lax.stop_gradient(target)
         return ((prediction - target) ** 2).sum(-1)
 
     def _inputs(self, stats: Stats, obs: Array, action: Array) -> tuple[Array, Array]:
+        """Feature and context of the networks."""
         # without the z-score the bonus is blind to dimensions of small range
         obs = (obs - stats.obs_mean[None]) / (stats.obs_std[None] + 1e-8)
         action = (action - stats.action_mean[None]) / (stats.action_std[None] + 1e-8)
-        return (action, obs) if self.config.action_is_feature else (obs, action)
+        if self.config.action_is_feature:
+            return action, obs
+        return obs, action
+
+    @property
+    def _predictor(self) -> networks.ConditionedMLP:
+        return self._network(self.config.predictor)
+
+    @property
+    def _prior(self) -> networks.ConditionedMLP:
+        return self._network(self.config.prior)
 
     def _network(self, conditioning: str) -> networks.ConditionedMLP:
-        return networks.ConditionedMLP(conditioning, self.config.rnd_width, self.config.rnd_embedding)
+        return networks.ConditionedMLP(conditioning, self.config.rnd_width, out=self.config.rnd_embedding)
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:
@@ -179,7 +201,7 @@ class SACRNDState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SACRND(SAC):
-    """Stage 2: SAC with the frozen bonus."""
+    """Learner of stage 2: SAC with the frozen bonus."""
 
     rnd: RND
 
@@ -189,35 +211,42 @@ class SACRND(SAC):
         return super().intrinsic_reward + self._critic_beta
 
     def init(self, key: Key, prev: RNDState, stats: Stats) -> SACRNDState:
-        """SAC's, and the bonus as the stage before left it."""
-        return SACRNDState(*super().init(key, None, stats), rnd=prev)
+        """SAC's state, and the bonus that the stage before has learnt."""
+        sac_state = super().init(key, None, stats)
+        return SACRNDState(*sac_state, rnd=prev)
 
     def actor_loss(
         self, params: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key
     ) -> tuple[Array, Metrics]:
         """mean[alpha log pi(a|s) + beta b(s, a) - min_i Q_i(s, a)], a ~ pi (paper, eq. 7)."""
-        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(params, batch.obs), key)
+        mean, log_std = self._actor.apply(params, batch.obs)
+        action, log_prob = networks.tanh_normal_sample(mean, log_std, key)
         bonus = self.rnd.bonus(state.rnd, batch.obs, action)
         q = self._q(state.critic.params, batch.obs, action).min(0)
         loss = (alpha * log_prob + self.config.beta * bonus - q).mean()
-        return loss, {
+        metrics = {
             "actor/loss": loss,
             "actor/entropy": -log_prob.mean(),
             "actor/bonus": bonus.mean(),
             "actor/q": q.mean(),
             "actor/distance": ((action - batch.action) ** 2).mean(),
         }
+        return loss, metrics
 
     def target_value(self, state: SACRNDState, alpha: Array, batch: Transitions, key: Key) -> Array:
         """y = r + discount [min_i Q'_i(s', a') - alpha log pi(a'|s') - beta b(s', a')], a' ~ pi (paper, eq. 8)."""
-        action, log_prob = networks.tanh_normal_sample(*self._actor.apply(state.actor.params, batch.next_obs), key)
+        mean, log_std = self._actor.apply(state.actor.params, batch.next_obs)
+        action, log_prob = networks.tanh_normal_sample(mean, log_std, key)
         q = self._q(state.target, batch.next_obs, action).min(0)
-        value = q - alpha * log_prob - self._critic_beta * self.rnd.bonus(state.rnd, batch.next_obs, action)
+        bonus = self.rnd.bonus(state.rnd, batch.next_obs, action)
+        value = q - alpha * log_prob - self._critic_beta * bonus
         return batch.reward + batch.discount * value
 
     @property
     def _critic_beta(self) -> float:
-        return self.config.beta if self.config.critic_beta is None else self.config.critic_beta
+        if self.config.critic_beta is None:
+            return self.config.beta
+        return self.config.critic_beta
 
 
 _GYM = (
@@ -237,19 +266,41 @@ _PENDULUM = (
     "beta chosen from 0.3, 1, 3 and 10 on seeds that are not evaluated"
 )
 
-# data -> dataset kinds in the paper's order: random, medium, expert, medium-expert, medium-replay, full-replay
-_KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
+# dataset -> beta
 _GYM_BETAS = {
-    "halfcheetah": (0.1, 0.3, 6.0, 0.1, 0.1, 1.0),
-    "hopper": (5.0, 25.0, 20.0, 15.0, 8.0, 3.0),
-    "walker2d": (1.0, 8.0, 4.0, 25.0, 8.0, 3.0),
+    "halfcheetah/random": 0.1,
+    "halfcheetah/medium": 0.3,
+    "halfcheetah/expert": 6.0,
+    "halfcheetah/medium-expert": 0.1,
+    "halfcheetah/medium-replay": 0.1,
+    "halfcheetah/full-replay": 1.0,
+    "hopper/random": 5.0,
+    "hopper/medium": 25.0,
+    "hopper/expert": 20.0,
+    "hopper/medium-expert": 15.0,
+    "hopper/medium-replay": 8.0,
+    "hopper/full-replay": 3.0,
+    "walker2d/random": 1.0,
+    "walker2d/medium": 8.0,
+    "walker2d/expert": 4.0,
+    "walker2d/medium-expert": 25.0,
+    "walker2d/medium-replay": 8.0,
+    "walker2d/full-replay": 3.0,
 }
-# (actor, critic) for human, cloned, expert
+# dataset -> (beta, critic_beta)
 _ADROIT_BETAS = {
-    "pen": ((1.0, 10.0), (2.5, 0.01), (10.0, 5.0)),
-    "door": ((5.0, 0.01), (5.0, 1.0), (10.0, 10.0)),
-    "hammer": ((10.0, 0.01), (1.0, 1.0), (2.5, 10.0)),
-    "relocate": ((5.0, 0.01), (5.0, 1.0), (10.0, 10.0)),
+    "pen/human": (1.0, 10.0),
+    "pen/cloned": (2.5, 0.01),
+    "pen/expert": (10.0, 5.0),
+    "door/human": (5.0, 0.01),
+    "door/cloned": (5.0, 1.0),
+    "door/expert": (10.0, 10.0),
+    "hammer/human": (10.0, 0.01),
+    "hammer/cloned": (1.0, 1.0),
+    "hammer/expert": (2.5, 10.0),
+    "relocate/human": (5.0, 0.01),
+    "relocate/cloned": (5.0, 1.0),
+    "relocate/expert": (10.0, 10.0),
 }
 _SLOW = {"batch_size": 256, "actor_learning_rate": 3e-4, "critic_learning_rate": 3e-4, "alpha_learning_rate": 3e-4}
 
@@ -259,9 +310,8 @@ PRESETS = {
         Config(beta=1.0, critic_beta=0.01, gamma=0.999, **_SLOW), 4_000_000, _ANTMAZE, {"reward_scale": 100.0}
     ),
 }
-for _world, _betas in _GYM_BETAS.items():
-    for _kind, _beta in zip(_KINDS, _betas, strict=True):
-        PRESETS[f"{_world}/{_kind}"] = Preset(Config(beta=_beta), 3_000_000, _GYM)
-for _world, _pairs in _ADROIT_BETAS.items():
-    for _kind, (_actor, _critic) in zip(("human", "cloned", "expert"), _pairs, strict=True):
-        PRESETS[f"{_world}/{_kind}"] = Preset(Config(beta=_actor, critic_beta=_critic, **_SLOW), 1_000_000, _ADROIT)
+for _name, _beta in _GYM_BETAS.items():
+    PRESETS[_name] = Preset(Config(beta=_beta), 3_000_000, _GYM)
+for _name, (_beta, _critic_beta) in _ADROIT_BETAS.items():
+    _config = Config(beta=_beta, critic_beta=_critic_beta, **_SLOW)
+    PRESETS[_name] = Preset(_config, 1_000_000, _ADROIT)

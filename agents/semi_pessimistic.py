@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from agents import awac, cql, discrete_cql, edac, iql, rebrac, sac, td3_bc
 from rlkit import columns
-from rlkit.acting import Delegating
+from rlkit.acting import AgentWrapper
 from rlkit.buffer import Buffer, needs
 from rlkit.datasets.episodes import HAS_ACTION, LABELLED
 from rlkit.losses import masked_mean
@@ -113,53 +113,84 @@ class Config:
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """The reward model, that of the dynamics where rollouts are asked for, then the base's stages."""
         stages = self.base.stages(spec, steps)
-        wanted = [columns.stored(need) for stage in stages for need in stage.learner.needs]
-        from_rewards = [column.name for column in wanted if column is not None and column.uses_rewards]
-        if from_rewards:
-            raise InputError(
-                f"semi-pessimistic: the base needs {from_rewards[0]}, which is made of rewards that are not known yet "
-                "when data are loaded: choose another base, or its settings without"
-            )
-        only = self.imputation == "labelled-only"
-        model_steps = 1 if self.estimator == "gp" else self.model_steps
+        self._check_columns(stages)
         after = Relabel(self, spec)
         if self.rollout:
-            after, stages = Prepare(self, spec), self._model_based(spec, stages)
-        model = Stage("reward", RewardModel(self, spec), model_steps, after)
-        return model, *(dataclasses.replace(stage, learner=Relabelled(stage.learner, only)) for stage in stages)
+            after = RelabelForRollouts(self, spec)
+            stages = self._model_based(spec, stages)
+        model_steps = 1 if self.estimator == "gp" else self.model_steps
+        reward_stage = Stage("reward", RewardModel(self, spec), model_steps, after)
+        only_labelled = self.imputation == "labelled-only"
+        relabelled = []
+        for stage in stages:
+            learner = Relabelled(stage.learner, only_labelled)
+            relabelled.append(dataclasses.replace(stage, learner=learner))
+        return (reward_stage, *relabelled)
+
+    def _check_columns(self, stages: tuple[Stage, ...]) -> None:
+        """Raises InputError if the base needs a column that is made of rewards."""
+        for need in needs(stages):
+            column = columns.stored(need)
+            if column is not None and column.uses_rewards:
+                raise InputError(
+                    f"semi-pessimistic: the base needs {column.name}, which is made of rewards that are not known yet "
+                    "when data are loaded: choose another base, or its settings without"
+                )
 
     def _model_based(self, spec: Spec, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-        """The dynamics, and the base on rollouts of them."""
-        wanted = [need if isinstance(need, str) else need.name for need in needs(stages)]
-        for wrong, told in (
-            (wanted, f"rollouts have no {', '.join(wanted)}, which the base needs: choose another base"),
-            (len(stages) > 1, "rollouts are for a base of one stage: choose another base"),
-            (self.imputation == "labelled-only", "no step of a rollout is labelled: choose another imputation"),
-            (self.estimator == "gp", "a Gaussian process is too slow for rollouts: choose another estimator"),
-        ):
-            if wrong:
-                raise InputError(f"semi-pessimistic: {told}")
+        """The stage of the dynamics, and the base's on rollouts of them."""
+        self._check_rollouts(stages)
         model = dynamics.Ensemble(
-            self.dynamics_members, self.dynamics_widths, spec.observation.shape[0], self.dynamics_learning_rate
+            members=self.dynamics_members,
+            widths=self.dynamics_widths,
+            width=spec.observation.shape[0],
+            learning_rate=self.dynamics_learning_rate,
         )
-        learner = rollouts.DynamicsModel(model, spec, self.dynamics_batch_size)
-        base = rollouts.Rollouts(
-            stages[0].learner, model, Impute(self, spec), spec, self.rollout, self.real_share, self.base.gamma
+        dynamics_learner = rollouts.DynamicsModel(model, spec, self.dynamics_batch_size)
+        base_learner = rollouts.Rollouts(
+            base=stages[0].learner,
+            model=model,
+            reward=Impute(self, spec),
+            spec=spec,
+            length=self.rollout,
+            real_share=self.real_share,
+            gamma=self.base.gamma,
         )
-        return Stage("dynamics", learner, self.dynamics_steps), dataclasses.replace(stages[0], learner=base)
+        dynamics_stage = Stage("dynamics", dynamics_learner, self.dynamics_steps)
+        base_stage = dataclasses.replace(stages[0], learner=base_learner)
+        return dynamics_stage, base_stage
+
+    def _check_rollouts(self, stages: tuple[Stage, ...]) -> None:
+        """Raises InputError if the base or the settings do not go with rollouts."""
+        needed = [need if isinstance(need, str) else need.name for need in needs(stages)]
+        if needed:
+            reason = f"rollouts have no {', '.join(needed)}, which the base needs: choose another base"
+        elif len(stages) > 1:
+            reason = "rollouts are for a base of one stage: choose another base"
+        elif self.imputation == "labelled-only":
+            reason = "no step of a rollout is labelled: choose another imputation"
+        elif self.estimator == "gp":
+            reason = "a Gaussian process is too slow for rollouts: choose another estimator"
+        else:
+            return
+        raise InputError(f"semi-pessimistic: {reason}")
 
     @property
     def model(self) -> Estimator:
         """The reward model."""
         if self.estimator == "gp":
             return rewards.GaussianProcess(self.length, self.noise)
-        shape = {"widths": self.model_widths, "learning_rate": self.model_learning_rate}
-        shape["batch_size"] = self.model_batch_size
         if self.estimator == "quantile":
-            return rewards.Quantile(self.level, **shape)
+            return rewards.Quantile(self.level, self.model_widths, self.model_learning_rate, self.model_batch_size)
         gaussian = self.estimator == "gaussian"
         return rewards.Ensemble(
-            self.members, prior_scale=self.prior_scale, bootstrap=not gaussian, gaussian=gaussian, **shape
+            members=self.members,
+            widths=self.model_widths,
+            prior_scale=self.prior_scale,
+            bootstrap=not gaussian,
+            gaussian=gaussian,
+            learning_rate=self.model_learning_rate,
+            batch_size=self.model_batch_size,
         )
 
 
@@ -183,24 +214,30 @@ class ModelState(NamedTuple):
 
 @dataclass(frozen=True)
 class RewardModel:
-    """The learner of the first stage."""
+    """Learner of the first stage, which fits the reward model to the labels."""
 
     config: Config
     spec: Spec
     needs: tuple[str, ...] = ("labelled", "held_out", "hidden_reward", "row")
 
     def init(self, key: Key, prev: None, stats: Stats) -> ModelState:
-        """An untrained model."""
         mean, std = rewards.input_moments(self.spec, stats)
-        return ModelState(self.config.model.init(key, len(mean)), mean, std)
+        estimator = self.config.model.init(key, len(mean))
+        return ModelState(estimator, mean, std)
 
     def sample(self, buffer: Buffer, key: Key) -> Batch:
         """Labelled steps."""
-        number, there = self.config.model.draw(key, buffer.labels)
+        number, exists = self.config.model.draw(key, buffer.labels)
         row = buffer.index[number]
         mean, std = label_moments(buffer)
-        weight = (there & ~buffer.extra["held_out"][row]).astype(jnp.float32)
-        return Batch(buffer.obs[row], buffer.action[row], (buffer.reward[row] - mean) / std, weight, row)
+        counts = exists & ~buffer.extra["held_out"][row]
+        return Batch(
+            obs=buffer.obs[row],
+            action=buffer.action[row],
+            reward=(buffer.reward[row] - mean) / std,
+            weight=counts.astype(jnp.float32),
+            row=row,
+        )
 
     def update(self, state: ModelState, batch: Batch, key: Key, step: Array) -> tuple[ModelState, Metrics]:
         """One step of the estimator."""
@@ -211,15 +248,18 @@ class RewardModel:
 
 
 class Rewards(NamedTuple):
-    """What the first stage is made into: the reward of every row, and what is known of it."""
+    """Result of the first stage: the reward of every row, and metrics that say how good it is."""
 
     reward: Array  # [N]
     diagnostics: dict[str, Array]
 
 
 class Imputer(NamedTuple):
-    """What makes the reward of a step that has none: the model, the moments of the labels that it was fitted to, how
-    many spreads the bound is below its mean, and the least labelled reward."""
+    """What the reward of a step without one is made from.
+
+    model: of the reward. centre, scale: moments of the labels that it was fitted to. c: how many spreads the bound is
+    below the model's mean. least: the least labelled reward.
+    """
 
     model: ModelState
     centre: Array
@@ -238,7 +278,9 @@ class Impute:
     def __call__(self, imputer: Imputer, obs: Array, action: Array) -> Array:
         """[B], never below the least labelled reward."""
         x = rewards.inputs(self.spec, imputer.model.mean, imputer.model.std, obs, action)
-        return self.of(imputer, *self.predict(imputer.model, x, imputer.centre, imputer.scale))[1]
+        mean, spread = self.predict(imputer.model, x, imputer.centre, imputer.scale)
+        _, imputed = self.of(imputer, mean, spread)
+        return imputed
 
     def predict(self, model: ModelState, x: Array, centre: Array, scale: Array) -> tuple[Array, Array]:
         """Mean and spread [B] of the reward."""
@@ -246,13 +288,18 @@ class Impute:
         return mean * scale + centre, jnp.maximum(spread * scale, 1e-6)
 
     def of(self, imputer: Imputer, mean: Array, spread: Array) -> tuple[Array, Array]:
-        """The bound [B], and what is imputed."""
+        """The bound [B], and the imputed reward [B], for steps of that ``mean`` and ``spread``."""
         bound = jnp.maximum(mean - imputer.c * spread, imputer.least)
-        return bound, {
-            "lower-bound": bound,
-            "mean": jnp.maximum(mean, imputer.least),
-            "minimum": jnp.full_like(mean, imputer.least),
-        }.get(self.config.imputation, jnp.zeros_like(mean))
+        imputation = self.config.imputation
+        if imputation == "lower-bound":
+            imputed = bound
+        elif imputation == "mean":
+            imputed = jnp.maximum(mean, imputer.least)
+        elif imputation == "minimum":
+            imputed = jnp.full_like(mean, imputer.least)
+        else:
+            imputed = jnp.zeros_like(mean)
+        return bound, imputed
 
 
 @dataclass(frozen=True)
@@ -263,45 +310,56 @@ class Relabel:
     spec: Spec
 
     def __call__(self, state: ModelState, buffer: Buffer, key: Key) -> Rewards:
-        """The imputed reward where none is known."""
-        return self.both(state, buffer, key)[0]
+        """The rewards of all rows: the imputed one where none is known."""
+        relabelled, _ = self.relabel(state, buffer, key)
+        return relabelled
 
-    def both(self, state: ModelState, buffer: Buffer, key: Key) -> tuple[Rewards, Imputer]:
-        """The rewards, and what imputed them."""
-        config, labelled, held = self.config, (buffer.flags & LABELLED) > 0, buffer.extra["held_out"]
-        impute, (centre, scale) = Impute(config, self.spec), label_moments(buffer)
+    def relabel(self, state: ModelState, buffer: Buffer, key: Key) -> tuple[Rewards, Imputer]:
+        """The rewards of all rows, and what they were imputed from."""
+        config = self.config
+        impute = Impute(config, self.spec)
+        labelled = (buffer.flags & LABELLED) > 0
+        held_out = buffer.extra["held_out"]
+        # --- the model's prediction for every row ---
+        centre, scale = label_moments(buffer)
         x = rewards.inputs(self.spec, state.mean, state.std, buffer.obs, buffer.action)
         mean, spread = impute.predict(state, x, centre, scale)
-        held_out = rewards.HeldOut.of((mean - buffer.reward) / spread, held)
-        c = jnp.float32(config.c or 0)
+        # --- how many spreads below the mean the bound is ---
+        scores = rewards.HeldOut.of((mean - buffer.reward) / spread, held_out)
         if config.c is None:
-            c = jnp.maximum(held_out.conformal(config.delta), 0)
-        imputer = Imputer(state, centre, scale, c, jnp.where(labelled, buffer.reward, jnp.inf).min())
+            c = jnp.maximum(scores.conformal(config.delta), 0)
+        else:
+            c = jnp.float32(config.c)
+        # --- the reward of every row ---
+        least = jnp.where(labelled, buffer.reward, jnp.inf).min()
+        imputer = Imputer(state, centre, scale, c, least)
         bound, imputed = impute.of(imputer, mean, spread)
-        known = labelled & (not config.relabel_labelled)
-        step = (buffer.flags & HAS_ACTION) > 0
-        reward = jnp.where(known, buffer.reward, jnp.where(step, imputed, 0))
-        unlabelled = step & ~labelled
+        keeps_reward = labelled & (not config.relabel_labelled)
+        is_step = (buffer.flags & HAS_ACTION) > 0
+        reward = jnp.where(keeps_reward, buffer.reward, jnp.where(is_step, imputed, 0))
+        # --- how good it is ---
+        unlabelled = is_step & ~labelled
         diagnostics = {
             "label/c": c,
             "label/spread": masked_mean(spread, unlabelled),
-            # the bound is not asked: where c is the score of a held-out label, that label lies on the bound, and
-            # rounding would decide; nor need it be for rows that are clipped, since no label is below the least one
-            "label/coverage": held_out.share_up_to(c),
-            "label/far": rewards.far(x, labelled & ~held, held, unlabelled, key),
-            **_against_truth(mean, bound, unlabelled, buffer.extra["hidden_reward"]),
+            # Scores are compared, not rewards with the bound: where c is the score of a held-out label, that label lies
+            # on the bound, and rounding would decide. Rows that are clipped count too: no label is below the least one.
+            "label/coverage": scores.share_up_to(c),
+            "label/far": rewards.far(x, labelled & ~held_out, held_out, unlabelled, key),
         }
+        diagnostics |= _against_truth(mean, bound, unlabelled, buffer.extra["hidden_reward"])
         return Rewards(reward, diagnostics), imputer
 
 
 @dataclass(frozen=True)
-class Prepare(Relabel):
-    """Before rollouts: what imputes rewards is kept too, and the scale of the dynamics is found."""
+class RelabelForRollouts(Relabel):
+    """Relabel, before rollouts: what the rewards were imputed from and the scale of the dynamics are kept too."""
 
     def __call__(self, state: ModelState, buffer: Buffer, key: Key) -> RelabelledState:
-        """The state that the dynamics begin with."""
-        rewards, imputer = self.both(state, buffer, key)
-        return RelabelledState(rollouts.Known(imputer, dynamics.scale(buffer)), rewards)
+        """The state that the stage of the dynamics begins with."""
+        relabelled, imputer = self.relabel(state, buffer, key)
+        base = rollouts.RewardAndScale(imputer, dynamics.scale(buffer))
+        return RelabelledState(base, relabelled)
 
 
 class RelabelledState(NamedTuple):
@@ -312,39 +370,44 @@ class RelabelledState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Relabelled(Delegating):
-    """A learner of the base that sees the rewards of its state in place of the data's."""
+class Relabelled(AgentWrapper):
+    """Learner that trains the base on the rewards of its state, in place of the data's."""
 
     base: Agent
     only_labelled: bool
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The base's, and what leads from a batch to its rewards."""
+        """The base's columns, and those that lead from a batch to its rewards."""
         return (*self.base.needs, "labelled", "row")
 
     def init(self, key: Key, prev: Rewards | RelabelledState, stats: Stats) -> RelabelledState:
-        """The base's state; for its first stage there is none before."""
-        first = isinstance(prev, Rewards)
-        base = self.base.init(key, None if first else prev.base, stats)
-        return RelabelledState(base, prev if first else prev.rewards)
+        """The base's state. For the base's first stage there is no stage before."""
+        if isinstance(prev, Rewards):
+            base = self.base.init(key, None, stats)
+            return RelabelledState(base, prev)
+        base = self.base.init(key, prev.base, stats)
+        return RelabelledState(base, prev.rewards)
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
         """The base's batch."""
-        return self.base.sample(buffer.only_labelled() if self.only_labelled else buffer, key)
+        if self.only_labelled:
+            buffer = buffer.only_labelled()
+        return self.base.sample(buffer, key)
 
     def update(
         self, state: RelabelledState, batch: Transitions, key: Key, step: Array
     ) -> tuple[RelabelledState, Metrics]:
         """The base's update on the relabelled batch."""
-        batch = batch._replace(reward=state.rewards.reward[batch.extra["row"]])
-        base, metrics = self.base.update(state.base, batch, key, step)
+        reward = state.rewards.reward[batch.extra["row"]]
+        base, metrics = self.base.update(state.base, batch._replace(reward=reward), key, step)
         return state._replace(base=base), metrics | state.rewards.diagnostics
 
 
 def label_moments(buffer: Buffer) -> tuple[Array, Array]:
     """Mean and standard deviation of the labelled rewards that are not held out."""
-    mask = ((buffer.flags & LABELLED) > 0) & ~buffer.extra["held_out"]
+    labelled = (buffer.flags & LABELLED) > 0
+    mask = labelled & ~buffer.extra["held_out"]
     mean = masked_mean(buffer.reward, mask)
     std = jnp.sqrt(masked_mean((buffer.reward - mean) ** 2, mask))
     return mean, jnp.where(std > 1e-6, std, 1.0)
@@ -354,11 +417,14 @@ def _against_truth(mean: Array, bound: Array, unlabelled: Array, truth: Array) -
     """On the rows whose reward was hidden: their share, coverage of the bound and correlation of the mean, or 0."""
     known = unlabelled & ~jnp.isnan(truth)
     truth = jnp.where(known, truth, 0)
-    a, b = (jnp.where(known, x - masked_mean(x, known), 0) for x in (mean, truth))
+    mean_deviation = jnp.where(known, mean - masked_mean(mean, known), 0)
+    truth_deviation = jnp.where(known, truth - masked_mean(truth, known), 0)
+    covariance = (mean_deviation * truth_deviation).sum()
+    spread = jnp.sqrt((mean_deviation**2).sum() * (truth_deviation**2).sum())
     return {
         "label/hidden": masked_mean(known, unlabelled),
         "label/hidden_coverage": masked_mean(truth >= bound, known),
-        "label/hidden_correlation": (a * b).sum() / jnp.maximum(jnp.sqrt((a**2).sum() * (b**2).sum()), 1e-9),
+        "label/hidden_correlation": covariance / jnp.maximum(spread, 1e-9),
     }
 
 

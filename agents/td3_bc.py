@@ -54,13 +54,12 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        """One stage."""
         spec.require_bounded_action("td3-bc")
         return (Stage("td3-bc", TD3BC(self, spec), steps),)
 
 
 class TD3State(NamedTuple):
-    """Everything that acting and further training need."""
+    """Networks and their optimisers, and a target of each network: all that acting and training need."""
 
     actor: Net
     critic: Net
@@ -70,92 +69,121 @@ class TD3State(NamedTuple):
 
 @dataclass(frozen=True)
 class TD3BC(Reactive):
-    """The learner."""
+    """Learner of TD3+BC."""
 
     config: Config
     spec: Spec
     needs: tuple[str, ...] = ()
 
     def init(self, key: Key, prev: None, stats: Stats) -> TD3State:
-        """Targets start as copies."""
+        """Targets start as copies of their networks."""
         actor_key, critic_key = jax.random.split(key)
         actor = self._actor.init(actor_key, stats.obs_mean)
         critic = self._critic.init(critic_key, stats.obs_mean, stats.action_mean)
         return TD3State(
             actor=optim.init(actor, self._actor_optimiser),
             critic=optim.init(critic, self._critic_optimiser),
-            target_actor=jax.tree.map(jnp.copy, actor),  # copies, since the state is donated
+            target_actor=jax.tree.map(jnp.copy, actor),  # copies, because the loop donates the state
             target_critic=jax.tree.map(jnp.copy, critic),
         )
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
-        """Recorded steps."""
         return buffer.transitions(key, self.config.batch_size, self.config.gamma)
 
     def update(self, state: TD3State, batch: Transitions, key: Key, step: Array) -> tuple[TD3State, Metrics]:
-        """Critics; then, every ``policy_delay`` updates, the actor against the new critics, and the targets."""
-        target = self.target_value(state, batch, key)
-        critic, critic_metrics = optim.descend(
-            lambda p: self.critic_loss(p, target, batch), state.critic, self._critic_optimiser
-        )
+        """Update the critics; every ``policy_delay`` updates the actor, by the new critics, and all targets."""
+        target_value = self.target_value(state, batch, key)
+
+        def critic_loss(params):
+            return self.critic_loss(params, target_value, batch)
+
+        critic, critic_metrics = optim.descend(critic_loss, state.critic, self._critic_optimiser)
         moved = (state.actor, state.target_actor, state.target_critic)
-        metrics = jax.eval_shape(lambda: self.actor_loss(state.actor.params, critic.params, batch)[1])
         moved, actor_metrics = jax.lax.cond(
             step % self.config.policy_delay == 0,
-            lambda: self._move(*moved, critic.params, batch),
-            lambda: (moved, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)),
+            lambda: self.update_actor(*moved, critic.params, batch),
+            lambda: (moved, self._zero_metrics(state.actor.params, critic.params, batch)),
         )
         actor, target_actor, target_critic = moved
-        return TD3State(actor, critic, target_actor, target_critic), critic_metrics | actor_metrics
+        state = TD3State(actor, critic, target_actor, target_critic)
+        return state, critic_metrics | actor_metrics
+
+    def update_actor(
+        self, actor: Net, target_actor: Any, target_critic: Any, critic: Any, batch: Transitions
+    ) -> tuple[tuple[Net, Any, Any], Metrics]:
+        """One step of the actor and of both targets.
+
+        Metrics are multiplied by the delay: their mean over all updates is then their mean over the actor's updates.
+        """
+
+        def actor_loss(params):
+            return self.actor_loss(params, critic, batch)
+
+        actor, metrics = optim.descend(actor_loss, actor, self._actor_optimiser)
+        target_actor = optim.polyak(target_actor, actor.params, self.config.tau)
+        target_critic = optim.polyak(target_critic, critic, self.config.tau)
+        scaled = jax.tree.map(lambda metric: self.config.policy_delay * metric, metrics)
+        return (actor, target_actor, target_critic), scaled
 
     def target_value(self, state: TD3State, batch: Transitions, key: Key) -> Array:
         """y = r + discount min_i Q'_i(s', clip(pi'(s') + noise)), noise ~ clip(N(0, policy_noise)) (TD3, eq. 14)."""
-        return batch.reward + batch.discount * self._next_value(state, batch, self._next_action(state, batch, key))
+        action = self._next_action(state, batch, key)
+        value = self._next_value(state, batch, action)
+        return batch.reward + batch.discount * value
 
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
-        """sum_i mean (Q_i(s, a) - y)^2."""
+        """sum_i mean (Q_i(s, a) - y)^2 (TD3, algorithm 1)."""
         q = self._critic.apply(params, batch.obs, batch.action).squeeze(-1)
-        loss = ((q - target[None]) ** 2).mean(1).sum(0)
+        error = q - target[None]
+        loss = (error**2).mean(1).sum(0)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
 
     def actor_loss(self, params: Any, critic: Any, batch: Transitions) -> tuple[Array, Metrics]:
         """mean (pi(s) - a)^2 - lambda mean Q_1(s, pi(s)), lambda = alpha / mean |Q_1| (paper, eqs. 3 and 5)."""
         action = jnp.tanh(self._actor.apply(params, batch.obs))
-        first = jax.tree.map(lambda x: x[:1], critic)  # one critic counts, so only one is evaluated
-        q = self._critic.clone(size=1).apply(first, batch.obs, action).squeeze((0, -1))
+        q = self._first_q(critic, batch.obs, action)
+        q_size = jax.lax.stop_gradient(jnp.abs(q).mean())
         distance = ((action - batch.action) ** 2).mean()
-        loss = distance - self.config.alpha * q.mean() / jax.lax.stop_gradient(jnp.abs(q).mean())
-        return loss, {"actor/loss": loss, "actor/q": q.mean(), "actor/distance": distance}
+        loss = distance - self.config.alpha * q.mean() / q_size
+        metrics = {"actor/loss": loss, "actor/q": q.mean(), "actor/distance": distance}
+        return loss, metrics
 
     def act(self, state: TD3State, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action; the policy is deterministic."""
-        return jnp.tanh(self._actor.apply(state.actor.params, memory))[None], memory
+        action = jnp.tanh(self._actor.apply(state.actor.params, memory))
+        return action[None], memory
 
-    def _move(
-        self, actor: Net, target_actor: Any, target_critic: Any, critic: Any, batch: Transitions
-    ) -> tuple[tuple[Net, Any, Any], Metrics]:
-        """One step of the actor and of the targets. The metrics are multiplied by the delay, so that their means over
-        updates are those over the actor's."""
-        c = self.config
-        actor, metrics = optim.descend(lambda p: self.actor_loss(p, critic, batch), actor, self._actor_optimiser)
-        targets = optim.polyak(target_actor, actor.params, c.tau), optim.polyak(target_critic, critic, c.tau)
-        return (actor, *targets), jax.tree.map(lambda x: c.policy_delay * x, metrics)
+    def _zero_metrics(self, actor: Any, critic: Any, batch: Transitions) -> Metrics:
+        """Metrics of an update that leaves the actor as it is."""
+        _, shapes = jax.eval_shape(self.actor_loss, actor, critic, batch)
+        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
+    def _first_q(self, critic: Any, obs: Array, action: Array) -> Array:
+        """Q_1 [B]. The other critic does not count in the actor's loss, so it is not evaluated."""
+        first = jax.tree.map(lambda leaf: leaf[:1], critic)
+        network = self._critic.clone(size=1)
+        return network.apply(first, obs, action).squeeze((0, -1))
 
     def _next_action(self, state: TD3State, batch: Transitions, key: Key) -> Array:
+        """The target policy's action at s' with clipped noise, [B, A]."""
+        limit = self.config.noise_clip
         action = jnp.tanh(self._actor.apply(state.target_actor, batch.next_obs))
         noise = self.config.policy_noise * jax.random.normal(key, action.shape)
-        return jnp.clip(action + jnp.clip(noise, -self.config.noise_clip, self.config.noise_clip), -1, 1)
+        noise = jnp.clip(noise, -limit, limit)
+        return jnp.clip(action + noise, -1, 1)
 
     def _next_value(self, state: TD3State, batch: Transitions, action: Array) -> Array:
-        return self._critic.apply(state.target_critic, batch.next_obs, action).squeeze(-1).min(0)
+        """min_i Q'_i(s', action) [B]."""
+        values = self._critic.apply(state.target_critic, batch.next_obs, action)
+        return values.squeeze(-1).min(0)
 
     @property
     def _actor(self) -> networks.MLP:
-        return networks.MLP(self.config.widths, self.spec.action.shape[0], out_bound=1e-3)
+        return networks.MLP(self.config.widths, out=self.spec.action.shape[0], out_bound=1e-3)
 
     @property
     def _critic(self) -> networks.Ensemble:
-        return networks.Ensemble(2, self.config.widths, 1, out_bound=3e-3)
+        return networks.Ensemble(size=2, widths=self.config.widths, out=1, out_bound=3e-3)
 
     @property
     def _actor_optimiser(self) -> optax.GradientTransformation:
@@ -182,27 +210,42 @@ _PENDULUM = (
     "this project, for the embedded dataset: small networks; alpha 40 and not 10, on a seed that is not evaluated"
 )
 
-# coefficient of the imitation for random, medium, expert, medium-expert, medium-replay, full-replay
-_KINDS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
+# dataset -> coefficient of the imitation
 _GYM_COEFFICIENTS = {
-    "halfcheetah": (0.001, 0.01, 0.4, 0.1, 0.05, 0.01),
-    "hopper": (0.4, 0.05, 0.1, 0.4, 0.4, 0.01),
-    "walker2d": (0.001, 0.4, 0.05, 0.05, 0.1, 0.1),
+    "halfcheetah/random": 0.001,
+    "halfcheetah/medium": 0.01,
+    "halfcheetah/expert": 0.4,
+    "halfcheetah/medium-expert": 0.1,
+    "halfcheetah/medium-replay": 0.05,
+    "halfcheetah/full-replay": 0.01,
+    "hopper/random": 0.4,
+    "hopper/medium": 0.05,
+    "hopper/expert": 0.1,
+    "hopper/medium-expert": 0.4,
+    "hopper/medium-replay": 0.4,
+    "hopper/full-replay": 0.01,
+    "walker2d/random": 0.001,
+    "walker2d/medium": 0.4,
+    "walker2d/expert": 0.05,
+    "walker2d/medium-expert": 0.05,
+    "walker2d/medium-replay": 0.1,
+    "walker2d/full-replay": 0.1,
 }
 _ANTMAZE_COEFFICIENTS = {
-    "umaze": 0.4,
-    "umaze-diverse": 0.4,
-    "medium-play": 0.003,
-    "medium-diverse": 0.003,
-    "large-play": 0.003,
-    "large-diverse": 0.003,
+    "antmaze/umaze": 0.4,
+    "antmaze/umaze-diverse": 0.4,
+    "antmaze/medium-play": 0.003,
+    "antmaze/medium-diverse": 0.003,
+    "antmaze/large-play": 0.003,
+    "antmaze/large-diverse": 0.003,
 }
 _ACTIONS = {"halfcheetah": 6, "hopper": 3, "walker2d": 6, "antmaze": 8}  # dimensions of an action
 
 
-def _alpha(world: str, coefficient: float) -> float:
-    """The weight of Q against a mean over action dimensions, from the weight of a sum over them against Q."""
-    return 1 / (coefficient * _ACTIONS[world])
+def _alpha(dataset: str, coefficient: float) -> float:
+    """Weight of Q against a mean over the action dimensions, from the weight of a sum over them against Q."""
+    robot, _, _ = dataset.partition("/")
+    return 1 / (coefficient * _ACTIONS[robot])
 
 
 PRESETS = {
@@ -211,15 +254,12 @@ PRESETS = {
     ),
     "d4rl": Preset(Config(), 1_000_000, _OFFICIAL, {"normalise": "standard"}),
 }
-for _world, _coefficients in _GYM_COEFFICIENTS.items():
-    for _kind, _coefficient in zip(_KINDS, _coefficients, strict=True):
-        PRESETS[f"{_world}/{_kind}"] = Preset(Config(alpha=_alpha(_world, _coefficient)), 1_000_000, _TUNED)
+for _name, _coefficient in _GYM_COEFFICIENTS.items():
+    _config = Config(alpha=_alpha(_name, _coefficient))
+    PRESETS[_name] = Preset(_config, 1_000_000, _TUNED)
 for _name in ("hopper/medium-expert", "walker2d/medium-expert"):
     PRESETS[_name] = dataclasses.replace(PRESETS[_name], source=_TABLE)
-for _kind, _coefficient in _ANTMAZE_COEFFICIENTS.items():
-    PRESETS[f"antmaze/{_kind}"] = Preset(
-        Config(alpha=_alpha("antmaze", _coefficient), critic_learning_rate=5e-5),
-        1_000_000,
-        _ANTMAZE,
-        {"reward_scale": 100.0},
-    )
+for _name, _coefficient in _ANTMAZE_COEFFICIENTS.items():
+    _config = Config(alpha=_alpha(_name, _coefficient), critic_learning_rate=5e-5)
+    _data = {"reward_scale": 100.0}
+    PRESETS[_name] = Preset(_config, 1_000_000, _ANTMAZE, _data)

@@ -30,8 +30,8 @@ from rlkit.acting import first_goal
 from rlkit.datasets import DataOptions, Normaliser, load
 from rlkit.datasets.episodes import HAS_ACTION
 from rlkit.evaluation.statistics import estimate
-from rlkit.runs.policy import restore
-from rlkit.runs.run import Record
+from rlkit.runs.record import Record
+from rlkit.runs.restored import restore
 from rlkit.types import Agent, Array, InputError, Key, Percept, State
 
 DRAWS = 2000  # actions in each state: a probability is known to 0.01 at worst
@@ -105,8 +105,8 @@ def measure(folders: Sequence[Path], options: DataOptions) -> list[dict[str, str
     for least in LEAST:
         policy = counted(mdp, state[steps], np.asarray(data.action)[steps], state[steps + 1], least)
         found.append(_row(f"counts, tried {least} times or more", greedy=mdp.value(policy)))
-    for folder in folders:
-        record = Record.read(folder)
+    runs = [(Record.read(folder), folder) for folder in folders]
+    for record, folder in sorted(runs, key=lambda run: (run[0].agent, run[0].steps)):
         name = f"`{record.agent}`, {record.steps:,} updates"
         for seed, greedy, sampled in values(folder, mdp):
             found.append(_row(name, str(seed), greedy, sampled, table.configuration(record)))

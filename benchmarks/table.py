@@ -18,7 +18,8 @@ cell anew.
 A run that failed or diverged leaves a row that says so, and is not tried again without ``--retry``, which goes on from
 its last checkpoint. A run that was interrupted leaves none; the next ``run`` goes on with it. The commit is that at the
 start of the run, "-dirty" where the code that trains differs from it. Core-minutes are CPU-seconds of the process / 60,
-of all its parts if it was interrupted.
+evaluations included, of all its parts if it was interrupted. "Last fifth" is the mean of the evaluations after more
+than 80 % of the updates.
 
 Datasets that are files are named in the folder ``--files``, so that no path of a machine gets into the table:
 
@@ -56,7 +57,7 @@ from rlkit.types import InputError
 
 if TYPE_CHECKING:
     from rlkit.evaluation.statistics import Estimate
-    from rlkit.runs.run import Record
+    from rlkit.runs.record import Record
 
 ROOT = Path(__file__).parent.parent
 CODE = ("agents", "envs", "rlkit", "train.py")  # what a run executes
@@ -68,10 +69,7 @@ COLUMNS = (
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 INTERRUPTED = (75, 130, 143)  # exit codes of a run that is to go on (docs/reliability.md)
 HEADER = ("dataset", "method", "return, last checkpoint", "score, last checkpoint", "score, last fifth", "core-minutes")
-NOTE = (
-    "Mean [95 % interval over seeds and starts] (number of seeds); of the data, over episodes. Last fifth: the mean of "
-    "the evaluations after more than 80 % of the updates. Core-minutes: CPU time of one seed, evaluations included."
-)
+NOTE = "Mean [95 % interval over seeds and starts] (number of seeds); of the data, over episodes."
 ONE_SEED = "\\* The interval is over the episodes of the only seed."
 DIRECTORIES = re.compile(r"(?:/[^\s/:]+)+/")  # of absolute paths
 
@@ -165,10 +163,10 @@ def resolve(cell: Cell, files: Path | None) -> str:
     import train as composition_root
     from rlkit.commands import options, train
 
-    world = composition_root.world()
+    catalog = composition_root.catalog()
     try:
         with contextlib.chdir(files or Path.cwd()):
-            record = train.resolve(options.parse(cell.arguments(), world), world)
+            record = train.resolve(options.parse(cell.arguments(), catalog), catalog)
     except SystemExit:  # of the parser of the command line, which has told why
         raise InputError("the command is refused") from None
     return configuration(record)
@@ -262,7 +260,7 @@ def measure(cell: Cell, key: Key, outcome: Outcome, folder: Path) -> dict[str, o
 
 
 def _recorded(folder: Path) -> dict[str, object]:
-    from rlkit.runs.run import Record
+    from rlkit.runs.record import Record
 
     record = Record.read(folder)
     data = record.data.mean_return
@@ -455,7 +453,7 @@ def insert(text: str, name: str, markdown: str) -> str:
     _, ended, rest = after.partition("<!-- end -->")
     if not found or not ended:
         raise InputError(f"there is no line {mark} with an <!-- end --> after it")
-    return f"{before}{mark}\n{markdown}\n{ended}{rest}"
+    return f"{before}{mark}\n\n{markdown}\n\n{ended}{rest}"
 
 
 def insert_all(document: Path) -> str:

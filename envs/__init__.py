@@ -1,4 +1,4 @@
-"""Environments: how one is made from what a dataset says of it, reference scores, and the embedded data.
+"""Environments: how to make one from what a dataset says of it, reference scores, and the embedded data.
 
 Importing this package is cheap: gymnasium is imported when an environment is made.
 """
@@ -42,7 +42,7 @@ def make(spec: str) -> gymnasium.Env:
     _register(env_id)
     _check_package(env_id, spec)
     with warnings.catch_warnings():
-        # data are evaluated in the version that they were recorded in, though gymnasium would rather have the newest
+        # data are evaluated in the version that they were recorded in, even where gymnasium has a newer one
         warnings.filterwarnings("ignore", ".*is out of date.*")
         try:
             return gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, **kwargs)
@@ -51,35 +51,46 @@ def make(spec: str) -> gymnasium.Env:
 
 
 def episodes(env_id: str) -> int:
-    """Episodes that an evaluation takes by the literature's protocol (CORL): 100 in mazes, where each is won or lost,
-    10 elsewhere."""
+    """Episodes of an evaluation, as in the literature (CORL): 100 in mazes, where each is won or lost, 10 elsewhere."""
     return 100 if "Maze" in env_id else 10
 
 
 def _parse(spec: str) -> tuple[str, int | None, dict[str, Any]]:
     """(id, time limit or None for the registered one, keyword arguments)."""
-    if not spec.lstrip().startswith("{"):
-        return _plain_id(spec), None, {}
+    if not _is_json(spec):
+        return _checked_id(spec), None, {}
     try:
         form = json.loads(spec)
     except json.JSONDecodeError as error:
         raise InputError(f"environment spec is not JSON ({error}): name the environment with --env") from error
-    env_id = _plain_id(form.get("id"))
-    limit, kwargs = form.get("max_episode_steps"), form.get("kwargs") or {}
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+    env_id = _checked_id(form.get("id"))
+    limit = form.get("max_episode_steps")
+    kwargs = form.get("kwargs") or {}
+    wrappers = form.get("additional_wrappers")
+    if limit is not None and not _is_count(limit):
         raise InputError(f"environment {env_id}: max_episode_steps is {limit!r} in its spec, not a number of steps")
     if not isinstance(kwargs, dict):
         raise InputError(f"environment {env_id}: kwargs in its spec are no mapping")
-    if wrappers := form.get("additional_wrappers"):
+    if wrappers:
         names = [wrapper.get("name") if isinstance(wrapper, dict) else wrapper for wrapper in wrappers]
         raise InputError(
             f"environment {env_id}: its spec adds the wrappers {names}, which are not run from a dataset's file; "
             "name an environment without them with --env"
         )
-    return env_id, limit, {name: value for name, value in kwargs.items() if name != "render_mode"}
+    kwargs = {name: value for name, value in kwargs.items() if name != "render_mode"}
+    return env_id, limit, kwargs
 
 
-def _plain_id(env_id: Any) -> str:
+def _is_json(spec: str) -> bool:
+    return spec.lstrip().startswith("{")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _checked_id(env_id: Any) -> str:
+    """``env_id``. Raises InputError unless it is the name of a registered environment, and of no module."""
     if not isinstance(env_id, str) or not env_id:
         raise InputError(f"environment id {env_id!r} is not a name: name one with --env")
     if ":" in env_id or env_id.startswith(_BRIDGES):
@@ -91,7 +102,7 @@ def _plain_id(env_id: Any) -> str:
 
 
 def _register(env_id: str) -> None:
-    """Let our own worlds, or gymnasium-robotics, register its environments if ``env_id`` may be one of them."""
+    """Import our own environments, or gymnasium-robotics, if ``env_id`` may be one of them: importing registers it."""
     import gymnasium
 
     if env_id.startswith("BrainStimulation"):
@@ -111,24 +122,40 @@ def _register(env_id: str) -> None:
 
 
 def _check_package(env_id: str, spec: str) -> None:
-    """Refuse an environment of another package than the one that is registered under its id: nothing is imported
-    because a dataset's file names it, and evaluating in a namesake would be wrong without a word."""
+    """Raises InputError if ``spec`` names code of another package than the one that is registered under the id.
+
+    Nothing is imported because a dataset's file names it, and to evaluate in another environment of the same name would
+    be wrong without a word."""
     import gymnasium
 
-    told = json.loads(spec).get("entry_point") if spec.lstrip().startswith("{") else None
-    known = gymnasium.registry[env_id].entry_point if env_id in gymnasium.registry else None
-    if not told or known is None:
+    if not _is_json(spec) or env_id not in gymnasium.registry:
         return
-    place = known if isinstance(known, str) else f"{known.__module__}:{known.__qualname__}"
-    if not isinstance(told, str) or told.split(":")[0].split(".")[0] != place.split(":")[0].split(".")[0]:
+    named = json.loads(spec).get("entry_point")
+    registered = gymnasium.registry[env_id].entry_point
+    if not named or registered is None:
+        return
+    if not isinstance(registered, str):
+        registered = f"{registered.__module__}:{registered.__qualname__}"
+    if not isinstance(named, str) or _package(named) != _package(registered):
         raise InputError(
-            f"environment {env_id}: its spec names the code {told!r}, which is not run from a dataset's file; "
-            f"registered is {place}: --env {env_id} evaluates in that"
+            f"environment {env_id}: its spec names the code {named!r}, which is not run from a dataset's file; "
+            f"registered is {registered}: --env {env_id} evaluates in that"
         )
 
 
+def _package(entry_point: str) -> str:
+    """The package of an entry point: "package" of "package.module:Class"."""
+    module, _, _ = entry_point.partition(":")
+    package, _, _ = module.partition(".")
+    return package
+
+
 def _reason(error: Exception) -> str:
+    """What is wrong, for the user, where gymnasium raised ``error``."""
     text = one_line(error)
     if "mujoco_py" in text or "mujoco v2 and v3" in text:
         return "versions 2 and 3 need the abandoned mujoco_py: name the -v4 version with --env"
-    return _MUJOCO if "mujoco" in text.lower() and "install" in text.lower() else text
+    lower = text.lower()
+    if "mujoco" in lower and "install" in lower:
+        return _MUJOCO
+    return text

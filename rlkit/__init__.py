@@ -1,15 +1,29 @@
 """rlkit: offline reinforcement learning in JAX. ``rlkit.load(run).act(obs)`` is a trained policy."""
 
-from typing import Any
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlkit import datasets
+    from rlkit.runs.policy import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "datasets", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`load` on first use, so that a command line can be answered before jax is imported."""
+    """Import what is named at its first use, so that a command line can be answered before jax is imported."""
     if name == "load":
         from rlkit.runs.policy import load
 
         return load
+    if name == "datasets":
+        return importlib.import_module("rlkit.datasets")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What a user is meant to see; completion shows it too."""
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""How an agent acts that has no memory of its own, and one that another agent acts for."""
+"""Acting for agents that need no code of their own for it: without memory, or as another agent does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlkit.types import Agent, Array, Key, Percept, Spec, State
 
 
 def first_goal(agent: Agent) -> Any:
-    """What ``agent`` is asked for where the caller names nothing."""
+    """The goal of ``agent`` where the caller names none."""
     return next(iter(agent.goals.values()))
 
 
@@ -23,7 +23,7 @@ def push(window: Array, value: Array, t: Array) -> Array:
 
 
 class Reactive:
-    """`begin` and `observe` of an agent that acts on the latest observation alone: that is its memory, [O]."""
+    """`begin` and `observe` of an agent that acts on the latest observation alone, which is its memory, [O]."""
 
     spec: Spec
 
@@ -38,9 +38,10 @@ class Reactive:
         return percept.obs
 
 
-class Delegating:
-    """`begin`, `observe` and `act` of an agent that learns in its own way and acts as ``base`` does; its state has the
-    base's as ``base``."""
+class AgentWrapper:
+    """`begin`, `observe` and `act` of an agent that learns in its own way and acts as ``base`` does.
+
+    Its state holds the base's state in the field ``base``."""
 
     base: Agent
 

@@ -50,40 +50,48 @@ class Buffer(NamedTuple):
 
     @classmethod
     def from_episodes(cls, episodes: Episodes, normaliser: Normaliser, needs: Sequence[str | Column] = ()) -> Buffer:
-        """Pass the rows through the data's door and put them on the default device.
+        """Normalise the rows and put them on the default device.
 
-        Raises InputError if no row can be drawn, a column in ``needs`` is unknown, or rewards are not known that nobody
-        expects to be unknown.
+        Args:
+            episodes: the data, from rlkit.datasets.load. normaliser: Normaliser.fit(episodes, options). needs: columns
+            that the learners need, see `needs`.
+
+        Returns:
+            The Buffer, with those columns.
+
+        Raises:
+            InputError: no row can be drawn, a column is unknown, or some rewards are not known and no learner needs
+            the column ``labelled``.
+
+        Example:
+            buffer = Buffer.from_episodes(episodes, normaliser, needs(stages))
         """
-        flags = np.asarray(episodes.flags)
-        drawable = episodes.drawable()
         for need in needs:
             columns.stored(need)  # refuses an unknown name before anything is made
+        flags = np.asarray(episodes.flags)
         labelled = (flags & LABELLED) > 0
-        known, rest = np.flatnonzero(drawable & labelled), np.flatnonzero(drawable & ~labelled)
-        if rest.size and "labelled" not in needs:
-            raise InputError(
-                f"{episodes.name}: {rest.size:,} of {drawable.sum():,} steps have no reward label, and this agent "
-                "needs one at every step: choose one that learns from unlabelled steps too"
-            )
-        if not known.size:
-            raise InputError(f"{episodes.name}: no step that can be drawn has a reward label; label some")
-        hidden = np.full(len(flags), np.nan, np.float32)
-        if episodes.hidden is not None:
-            hidden = blocks.through(normaliser.reward, episodes.hidden)
+        allow_unlabelled = "labelled" in needs
+        known, unknown = _drawable_rows(episodes, labelled, allow_unlabelled)
+        # --- rewards ---
         reward = blocks.through(normaliser.reward, episodes.reward)
         reward[~labelled] = 0
+        if episodes.hidden is None:
+            hidden_reward = np.full(len(flags), np.nan, np.float32)
+        else:
+            hidden_reward = blocks.through(normaliser.reward, episodes.hidden)
+        # --- all columns ---
         rows = cls(
-            obs=_through(normaliser.obs, episodes.obs),
+            obs=_on_device(normaliser.obs, episodes.obs),
             action=blocks.through(normaliser.action, episodes.action),
             reward=reward,
             t=episodes.t,
             flags=flags,
-            index=np.concatenate([known, rest], dtype=np.int32),
-            extra={"hidden_reward": hidden},
-            labels=np.int32(known.size) if "labelled" in needs else None,
+            index=np.concatenate([known, unknown], dtype=np.int32),
+            extra={"hidden_reward": hidden_reward},
+            labels=np.int32(known.size) if allow_unlabelled else None,
         )
-        return jax.device_put(rows._replace(extra=columns.make(needs, rows)))
+        extra = columns.make(needs, rows)
+        return jax.device_put(rows._replace(extra=extra))
 
     def only_labelled(self) -> Buffer:
         """The same rows, of which only those whose reward is known are drawn."""
@@ -95,24 +103,34 @@ class Buffer(NamedTuple):
         """``number`` rows [number] that may be drawn, with replacement.
 
         weight: [M] not negative, of the rows in ``index``: a row is drawn in proportion to it, and never where it is 0.
-        None: uniformly. A weighted draw adds all weights up anew: about 1 ms for a million rows.
+        None: uniformly. A weighted draw adds up all weights each time: about 1 ms for a million rows.
         """
         if weight is None:
-            count = self.index.shape[0] if self.drawn is None else self.drawn
-            return self.index[jax.random.randint(key, (number,), 0, count)]
+            if self.drawn is None:
+                count = self.index.shape[0]
+            else:
+                count = self.drawn
+            number_in_index = jax.random.randint(key, (number,), 0, count)
+            return self.index[number_in_index]
         if self.drawn is not None:
-            weight = jnp.where(jnp.arange(weight.shape[0]) < self.drawn, weight, 0.0)
-        # rounding must not give a row of weight 0 a share of its own: it takes over the sum before it
-        reached = jax.lax.cummax(jnp.where(weight > 0, jnp.cumsum(weight), 0.0))
-        total = reached[-1]
+            is_drawn = jnp.arange(weight.shape[0]) < self.drawn
+            weight = jnp.where(is_drawn, weight, 0.0)
+        # rounding must not give a row of weight 0 a share of its own: it keeps the sum of the row before it
+        sums = jnp.cumsum(weight)
+        sums = jnp.where(weight > 0, sums, 0.0)
+        sums = jax.lax.cummax(sums)
+        total = sums[-1]
         below_total = jnp.nextafter(total, jnp.zeros_like(total))
-        point = jnp.minimum(jax.random.uniform(key, (number,)) * total, below_total)
-        return self.index[jnp.searchsorted(reached, point, side="right")]
+        point = jax.random.uniform(key, (number,)) * total
+        point = jnp.minimum(point, below_total)
+        number_in_index = jnp.searchsorted(sums, point, side="right")
+        return self.index[number_in_index]
 
     def left(self, rows: Array, most: int) -> Array:
         """[n] int32: how many steps follow each of ``rows`` in its episode, ``most`` at the most; by halving."""
         least = jnp.zeros_like(rows)  # steps that are known to follow
-        span = 1 << max(most.bit_length() - 1, 0)
+        exponent = max(most.bit_length() - 1, 0)
+        span = 1 << exponent
         while span:
             further = least + span
             follows = (further <= most) & self._is_step(rows, further)
@@ -120,7 +138,7 @@ class Buffer(NamedTuple):
             span //= 2
         return least
 
-    # --- what stands there ---
+    # --- what the rows hold ---
 
     def gather(self, column: Array, rows: Array) -> Array:
         """``column`` at ``rows``, both of any shape. Rows beyond the last one read the last."""
@@ -128,7 +146,8 @@ class Buffer(NamedTuple):
 
     def take(self, rows: Array, gamma: float) -> Transitions:
         """The steps in ``rows`` [n] as a batch."""
-        terminal = (self.gather(self.flags, rows) & TERMINAL) > 0
+        flags = self.gather(self.flags, rows)
+        terminal = (flags & TERMINAL) > 0
         return Transitions(
             obs=self.gather(self.obs, rows),
             action=self.gather(self.action, rows),
@@ -148,11 +167,14 @@ class Buffer(NamedTuple):
         rows = rows[:, None]
         is_step = self._is_step(rows, offset)
         # a final observation that was not recorded is a copy of the one before: its step lacks HAS_NEXT
-        before_it = self.gather(self.flags, jnp.maximum(rows + offset - 1, 0))
-        is_seen = is_step | (self._is_same_episode(rows, offset) & ((before_it & HAS_NEXT) > 0))
+        row_before = jnp.maximum(rows + offset - 1, 0)
+        flags_before = self.gather(self.flags, row_before)
+        follows_step = (flags_before & HAS_NEXT) > 0
+        is_seen = is_step | (self._is_same_episode(rows, offset) & follows_step)
         step_rows = rows + _clipped(offset, is_step)
         seen_rows = rows + _clipped(offset, is_seen)
-        terminal = (self.gather(self.flags, step_rows) & TERMINAL) > 0
+        flags = self.gather(self.flags, step_rows)
+        terminal = (flags & TERMINAL) > 0
         return Windows(
             obs=self.gather(self.obs, seen_rows),
             action=self.gather(self.action, step_rows),
@@ -170,15 +192,16 @@ class Buffer(NamedTuple):
         """``batch_size`` steps drawn uniformly from ``index`` with replacement.
 
         Args:
-            key: of jax.random. batch_size: B. gamma: discount per step.
+            key: of jax.random. batch_size: B. gamma: discount per step, in [0, 1].
 
         Returns:
-            Transitions of B steps.
+            Transitions of B steps, with the columns that the buffer was made with in ``extra``.
 
         Example:
             batch = buffer.transitions(jax.random.key(0), 256, gamma=0.99)
         """
-        return self.take(self.draw(key, batch_size), gamma)
+        rows = self.draw(key, batch_size)
+        return self.take(rows, gamma)
 
     def windows(self, key: Key, batch_size: int, before: int, after: int, gamma: float) -> Windows:
         """``batch_size`` windows around steps that are drawn uniformly from ``index`` with replacement.
@@ -193,61 +216,100 @@ class Buffer(NamedTuple):
         Example:
             batch = buffer.windows(jax.random.key(0), 64, before=0, after=19, gamma=1.0)  # a decision transformer's
         """
-        return self.around(self.draw(key, batch_size), before, after, gamma)
+        rows = self.draw(key, batch_size)
+        return self.around(rows, before, after, gamma)
 
     def _is_same_episode(self, rows: Array, offset: Array) -> Array:
         """Whether row + offset, which are broadcast, lies in the episode of row."""
         other = rows + offset
         t = self.gather(self.t, rows) + offset
-        inside = (other >= 0) & (other < self.t.shape[0]) & (t >= 0)
-        return inside & (self.gather(self.t, jnp.maximum(other, 0)) == t)
+        rows_in_all = self.t.shape[0]
+        inside = (other >= 0) & (other < rows_in_all) & (t >= 0)
+        other = jnp.maximum(other, 0)
+        other_t = self.gather(self.t, other)
+        return inside & (other_t == t)
 
     def _is_step(self, rows: Array, offset: Array) -> Array:
         """Whether row + offset, which are broadcast, is a step of the episode of row."""
-        flags = self.gather(self.flags, jnp.maximum(rows + offset, 0))
-        return self._is_same_episode(rows, offset) & ((flags & HAS_ACTION) > 0)
+        other = jnp.maximum(rows + offset, 0)
+        flags = self.gather(self.flags, other)
+        has_action = (flags & HAS_ACTION) > 0
+        return self._is_same_episode(rows, offset) & has_action
 
     def _extra(self, rows: Array) -> dict[str, Array]:
         """The extra columns at ``rows``."""
-        return {
-            name: columns.DERIVED[name](self, rows) if column is None else self.gather(column, rows)
-            for name, column in self.extra.items()
-        }
+        extra = {}
+        for name, column in self.extra.items():
+            if column is None:
+                derive = columns.DERIVED[name]
+                # The barrier keeps it apart from what the learner makes of it: XLA then compiles the learner's own
+                # operations as it does for a stored column, and they give the same bits.
+                extra[name] = jax.lax.optimization_barrier(derive(self, rows))
+            else:
+                extra[name] = self.gather(column, rows)
+        return extra
+
+
+def _drawable_rows(episodes: Episodes, labelled: np.ndarray, allow_unlabelled: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that may be drawn, those whose reward is known and the others. Raises InputError if there are none of the
+    first, or some of the others without ``allow_unlabelled``."""
+    drawable = episodes.drawable()
+    known = np.flatnonzero(drawable & labelled)
+    unknown = np.flatnonzero(drawable & ~labelled)
+    if unknown.size and not allow_unlabelled:
+        raise InputError(
+            f"{episodes.name}: {unknown.size:,} of {drawable.sum():,} steps have no reward label, and this agent "
+            "needs one at every step: choose one that learns from unlabelled steps too"
+        )
+    if not known.size:
+        raise InputError(f"{episodes.name}: no step that can be drawn has a reward label; label some")
+    return known, unknown
 
 
 def _clipped(offset: Array, valid: Array) -> Array:
-    """``offset`` [1, T], moved to the nearest that is ``valid`` [n, T]; valid ones stand together. 0 where none is."""
-    far = offset.shape[1] + jnp.abs(offset).max()
-    first = jnp.where(valid, offset, far).min(1, keepdims=True)
-    last = jnp.where(valid, offset, -far).max(1, keepdims=True)
-    return jnp.where(valid.any(1, keepdims=True), jnp.clip(offset, first, last), 0)
+    """``offset`` [1, T], moved to the nearest that is ``valid`` [n, T]. Valid ones are neighbours. 0 where none is."""
+    largest = jnp.abs(offset).max()
+    far = offset.shape[1] + largest
+    first = jnp.where(valid, offset, far)
+    first = first.min(1, keepdims=True)
+    last = jnp.where(valid, offset, -far)
+    last = last.max(1, keepdims=True)
+    has_valid = valid.any(1, keepdims=True)
+    clipped = jnp.clip(offset, first, last)
+    return jnp.where(has_valid, clipped, 0)
 
 
 def stats(buffer: Buffer) -> Stats:
     """Moments over the drawable rows, summed in float64 on the host."""
     mask = np.zeros(len(buffer.flags), bool)
-    mask[np.asarray(buffer.index)] = True
+    drawable = np.asarray(buffer.index)
+    mask[drawable] = True
 
-    def moments(column: Array) -> tuple[np.ndarray, np.ndarray]:
+    def moments(column):
         if column.ndim == 1:  # a discrete action has no moments
-            return np.zeros(0, np.float32), np.zeros(0, np.float32)
+            empty = np.zeros(0, np.float32)
+            return empty, empty
         mean, std = blocks.moments(np.asarray(column), mask)
         return mean.astype(np.float32), std.astype(np.float32)
 
+    obs_mean, obs_std = moments(buffer.obs)
+    action_mean, action_std = moments(buffer.action)
     starts = np.flatnonzero(np.asarray(buffer.t) == 0)
     returns = np.add.reduceat(np.asarray(buffer.reward, np.float64), starts)
     extremes = np.array([returns.min(), returns.mean(), returns.max()], np.float32)
-    return Stats(*moments(buffer.obs), *moments(buffer.action), extremes)
+    return Stats(obs_mean, obs_std, action_mean, action_std, extremes)
 
 
-def _through(door: Callable[[np.ndarray], np.ndarray], column: np.ndarray) -> Array:
-    """``door`` of every row of ``column`` [N, W] as float32 on the default device, filled in a block at a time."""
+def _on_device(transform: Callable[[np.ndarray], np.ndarray], column: np.ndarray) -> Array:
+    """``transform`` of every row of ``column`` [N, W], as float32 on the default device, filled block by block."""
     rows, width = column.shape
-    size = min(max(blocks.NUMBERS // width, 1), rows)
+    size = max(blocks.NUMBERS // width, 1)
+    size = min(size, rows)
     filled = jnp.zeros((rows, width), jnp.float32)
     for start in range(0, rows, size):
-        start = min(start, rows - size)  # the last block begins earlier, so that all are of one size
-        filled = _fill(filled, door(column[start : start + size]), np.int32(start))
+        start = min(start, rows - size)  # the last block begins earlier, so that all have one size
+        block = transform(column[start : start + size])
+        filled = _fill(filled, block, np.int32(start))
         blocks.forget(column)
     return filled
 
@@ -259,21 +321,42 @@ def _fill(filled: Array, block: Array, start: Array) -> Array:
 
 def needs(stages: Sequence[Stage]) -> list[str | Column]:
     """The columns that the learners of ``stages`` need."""
-    wanted = {need for stage in stages for need in stage.learner.needs}
-    return sorted(wanted, key=lambda need: need.name if isinstance(need, Column) else need)
+
+    def name(need: str | Column) -> str:
+        return need.name if isinstance(need, Column) else need
+
+    needed = set()
+    for stage in stages:
+        needed.update(stage.learner.needs)
+    return sorted(needed, key=name)
 
 
 def abstract(spec: Spec, rows: int, drawable: int, needs: Sequence[str | Column]) -> Buffer:
     """Shapes and dtypes of the Buffer of ``rows`` rows, of which ``drawable`` may be drawn."""
-    continuous = isinstance(spec.action, Box)
-    action = np.zeros((2, *spec.action.shape), np.float32) if continuous else np.zeros(2, np.int32)
-    values, steps = np.zeros(2, np.float32), np.arange(2, dtype=np.int32)
-    flags = np.array([HAS_ACTION | HAS_NEXT | LABELLED, 0], np.uint8)
-    tiny = Buffer(np.zeros((2, *spec.observation.shape), np.float32), action, values, steps, flags, steps[:1], {})
-    tiny = tiny._replace(extra={"hidden_reward": values})
-    tiny = tiny._replace(extra=columns.make(needs, tiny))
-    shapes = jax.tree.map(lambda column: jax.ShapeDtypeStruct((rows, *column.shape[1:]), column.dtype), tiny)
-    return shapes._replace(
-        index=jax.ShapeDtypeStruct((drawable,), np.int32),
-        labels=jax.ShapeDtypeStruct((), np.int32) if "labelled" in needs else None,
+    # --- a buffer of two rows, with all columns ---
+    if isinstance(spec.action, Box):
+        action = np.zeros((2, *spec.action.shape), np.float32)
+    else:
+        action = np.zeros(2, np.int32)
+    reward = np.zeros(2, np.float32)
+    tiny = Buffer(
+        obs=np.zeros((2, *spec.observation.shape), np.float32),
+        action=action,
+        reward=reward,
+        t=np.arange(2, dtype=np.int32),
+        flags=np.array([HAS_ACTION | HAS_NEXT | LABELLED, 0], np.uint8),
+        index=np.zeros(1, np.int32),
+        extra={"hidden_reward": reward},
     )
+    tiny = tiny._replace(extra=columns.make(needs, tiny))
+
+    # --- its shapes, with the wanted number of rows ---
+    def shape(column):
+        return jax.ShapeDtypeStruct((rows, *column.shape[1:]), column.dtype)
+
+    shapes = jax.tree.map(shape, tiny)
+    index = jax.ShapeDtypeStruct((drawable,), np.int32)
+    labels = None
+    if "labelled" in needs:
+        labels = jax.ShapeDtypeStruct((), np.int32)
+    return shapes._replace(index=index, labels=labels)

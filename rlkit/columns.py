@@ -7,6 +7,7 @@ Column of its own: percent-BC, for one, marks the rows of the best episodes and 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,8 +40,10 @@ class Column:
 
 def has_next_action(buffer: Buffer, rows: Array) -> Array:
     """1 where the next row holds a step of the same episode, else 0: at the end of an episode, terminal or not."""
-    is_step = (buffer.gather(buffer.flags, rows) & HAS_ACTION) > 0
-    next_is_step = (buffer.gather(buffer.flags, rows + 1) & HAS_ACTION) > 0
+    flags = buffer.gather(buffer.flags, rows)
+    next_flags = buffer.gather(buffer.flags, rows + 1)
+    is_step = (flags & HAS_ACTION) > 0
+    next_is_step = (next_flags & HAS_ACTION) > 0
     return (is_step & next_is_step).astype(jnp.float32)
 
 
@@ -48,13 +51,16 @@ def next_action(buffer: Buffer, rows: Array) -> Array:
     """[..., A] (or [...]) the action of the step after; 0 where there is none, see `has_next_action`."""
     following = buffer.gather(buffer.action, rows + 1)
     exists = has_next_action(buffer, rows) > 0
-    exists = exists.reshape(exists.shape + (1,) * (following.ndim - exists.ndim))
+    missing_axes = (1,) * (following.ndim - exists.ndim)
+    exists = exists.reshape(exists.shape + missing_axes)
     return jnp.where(exists, following, jnp.zeros_like(following))
 
 
 def labelled(buffer: Buffer, rows: Array) -> Array:
-    """bool: the row's reward is known. Who needs this column is given data in which some are not."""
-    return (buffer.gather(buffer.flags, rows) & LABELLED) > 0
+    """[...] bool, whether the row's reward is known. Only learners that need this column are given data in which some
+    rewards are not known."""
+    flags = buffer.gather(buffer.flags, rows)
+    return (flags & LABELLED) > 0
 
 
 DERIVED: Mapping[str, Callable[[Buffer, Array], Array]] = {
@@ -70,10 +76,10 @@ DERIVED: Mapping[str, Callable[[Buffer, Array], Array]] = {
 def _return_to_go(buffer: Buffer, gamma: float) -> np.ndarray:
     """[N] discounted sum of the rewards from each row to the end of its episode.
 
-    It stops at a time limit as at a terminal: what would have come after is not guessed. So it is below the value of a
-    truncated step where rewards are positive and above it where they are negative.
+    The sum stops at a time limit as at a terminal: rewards after it are not guessed. So it is below the value of a
+    truncated step where rewards are positive, and above it where they are negative.
     """
-    starts = np.flatnonzero(np.asarray(buffer.t) == 0)
+    starts = _starts(buffer)
     result = np.zeros(len(buffer.reward))
     # from the last row of every episode towards its first, all episodes at once
     row = np.append(starts[1:], len(result)) - 1
@@ -82,45 +88,61 @@ def _return_to_go(buffer: Buffer, gamma: float) -> np.ndarray:
         tail = buffer.reward[row] + gamma * tail
         result[row] = tail
         goes_on = row > starts
-        row, starts, tail = row[goes_on] - 1, starts[goes_on], tail[goes_on]
+        row = row[goes_on] - 1
+        starts = starts[goes_on]
+        tail = tail[goes_on]
     return result.astype(np.float32)
 
 
 def _episode_return(buffer: Buffer) -> np.ndarray:
     """[N] undiscounted return of the episode that the row belongs to."""
-    starts = np.flatnonzero(np.asarray(buffer.t) == 0)
-    returns = np.add.reduceat(np.asarray(buffer.reward, np.float64), starts)
-    return np.repeat(returns, _rows_of_each(buffer, starts)).astype(np.float32)
+    starts = _starts(buffer)
+    reward = np.asarray(buffer.reward, np.float64)
+    returns = np.add.reduceat(reward, starts)
+    of_each_row = np.repeat(returns, _rows_of_each(buffer, starts))
+    return of_each_row.astype(np.float32)
 
 
 def _episode_length(buffer: Buffer) -> np.ndarray:
     """[N] int32, steps of the episode that the row belongs to."""
-    starts = np.flatnonzero(np.asarray(buffer.t) == 0)
+    starts = _starts(buffer)
     rows = _rows_of_each(buffer, starts)
-    return np.repeat(rows - 1, rows).astype(np.int32)  # one row is that of the final observation
+    steps = rows - 1  # one row holds the final observation
+    return np.repeat(steps, rows).astype(np.int32)
+
+
+def _starts(buffer: Buffer) -> np.ndarray:
+    """The first row of every episode."""
+    return np.flatnonzero(np.asarray(buffer.t) == 0)
 
 
 def _rows_of_each(buffer: Buffer, starts: np.ndarray) -> np.ndarray:
+    """How many rows each episode has."""
     return np.diff(starts, append=len(buffer.flags))
 
 
 def _held_out(buffer: Buffer) -> np.ndarray:
-    """[N] bool: the row's label is held out, with its episode's: every fifth of the episodes that have labels, or the
-    last of fewer; none of a single one."""
-    starts = np.flatnonzero(np.asarray(buffer.t) == 0)
+    """[N] bool: the row's label is held out.
+
+    Labels are held out by episode: those of every fifth episode that has labels. Of fewer than five such episodes the
+    last is held out, and none of a single one."""
+    starts = _starts(buffer)
     known = (buffer.flags & LABELLED) > 0
     has_labels = np.logical_or.reduceat(known, starts)
     number = np.cumsum(has_labels) - 1
     count = int(has_labels.sum())
     if count >= 5:
-        held = has_labels & (number % 5 == 4)
+        held_out = has_labels & (number % 5 == 4)
+    elif count > 1:
+        held_out = has_labels & (number == count - 1)
     else:
-        held = has_labels & (number == count - 1) & (count > 1)
-    return np.repeat(held, _rows_of_each(buffer, starts)) & known
+        held_out = np.zeros(len(starts), bool)
+    of_each_row = np.repeat(held_out, _rows_of_each(buffer, starts))
+    return of_each_row & known
 
 
 def _hidden_reward(buffer: Buffer) -> np.ndarray:
-    """[N] the reward that --label-share hid, as agents would see it, for diagnostics alone; NaN where it hid none."""
+    """[N] the reward that --label-share hid, as agents would see it; NaN where it hid none. For diagnostics alone."""
     return buffer.extra["hidden_reward"]
 
 
@@ -152,8 +174,8 @@ def stored(need: str | Column) -> Column | None:
         return STORED[need]
     name, _, gamma = need.partition("@")
     if name in DISCOUNTED:
-        discount = float(gamma or 1)
-        return Column(need, lambda buffer: DISCOUNTED[name](buffer, discount), uses_rewards=True)
+        make_column = functools.partial(DISCOUNTED[name], gamma=float(gamma or 1))
+        return Column(need, make_column, uses_rewards=True)
     known = sorted([*DERIVED, *STORED, *DISCOUNTED])
     raise InputError(f"unknown column {need!r}; known: {', '.join(known)}")
 

@@ -28,8 +28,22 @@ def init(params: Any, optimiser: optax.GradientTransformation) -> Net:
 def descend(
     loss: Callable[[Any], tuple[Array, Metrics]], net: Net, optimiser: optax.GradientTransformation
 ) -> tuple[Net, Metrics]:
-    """One step down the gradient of ``loss(params) -> (scalar, metrics)``."""
-    return _step(*jax.grad(loss, has_aux=True)(net.params), net, optimiser)
+    """One step down the gradient of ``loss``.
+
+    Args:
+        loss: params -> (scalar, metrics or anything else that is made on the way). net: what moves. optimiser: the one
+        that the net was made with.
+
+    Returns:
+        The net after the step, and the loss's metrics before it.
+
+    Example:
+        net = init(jnp.zeros(3), optax.sgd(0.1))
+        net, metrics = descend(lambda params: ((params**2).sum(), {}), net, optax.sgd(0.1))
+    """
+    gradient = jax.grad(loss, has_aux=True)
+    grads, metrics = gradient(net.params)
+    return _step(grads, net, optimiser), metrics
 
 
 def descend_in_chunks(
@@ -39,28 +53,46 @@ def descend_in_chunks(
     net: Net,
     optimiser: optax.GradientTransformation,
 ) -> tuple[Net, Metrics]:
-    """The same step for ``loss(params, rows)``, a mean over ``rows`` [B, ...] like its metrics, of which ``size``, a
-    divisor of B, are looked at at once: less memory, and on a CPU less traffic to it."""
+    """The same step for ``loss(params, rows)``, which sees ``size`` of the rows at once.
 
-    def chunks(x: Array) -> Array:  # [B / size, size, ...]; of each of the devices that share the rows, as many
-        return jnp.moveaxis(x.reshape(size, -1, *x.shape[1:]), 1, 0)
+    That needs less memory, and on a CPU less traffic to it. The loss and its metrics are means over ``rows`` [B, ...],
+    and ``size`` divides B."""
+    gradient = jax.grad(loss, has_aux=True)
 
-    def add(total: Any, chunk: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient(net.params, chunk)), None
+    def to_chunks(leaf):
+        """[B / size, size, ...]. Each of the devices that share the rows has as many rows of a chunk."""
+        chunks = leaf.reshape(size, -1, *leaf.shape[1:])
+        return jnp.moveaxis(chunks, 1, 0)
 
-    gradient, rows = jax.grad(loss, has_aux=True), jax.tree.map(chunks, rows)
-    number = jax.tree.leaves(rows)[0].shape[0]
-    shapes = jax.eval_shape(gradient, net.params, jax.tree.map(lambda x: x[0], rows))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add, zeros, rows)
-    return _step(*jax.tree.map(lambda x: x / number, total), net, optimiser)
+    def add_chunk(total, chunk):
+        grads_and_metrics = gradient(net.params, chunk)
+        return jax.tree.map(jnp.add, total, grads_and_metrics), None
+
+    chunks = jax.tree.map(to_chunks, rows)
+    first_leaf = jax.tree.leaves(chunks)[0]
+    number = first_leaf.shape[0]
+    first_chunk = jax.tree.map(lambda leaf: leaf[0], chunks)
+    shapes = jax.eval_shape(gradient, net.params, first_chunk)
+    zeros = jax.tree.map(_zeros, shapes)
+    total, _ = jax.lax.scan(add_chunk, zeros, chunks)
+    grads, metrics = jax.tree.map(lambda leaf: leaf / number, total)
+    return _step(grads, net, optimiser), metrics
 
 
-def _step(grads: Any, metrics: Metrics, net: Net, optimiser: optax.GradientTransformation) -> tuple[Net, Metrics]:
+def _step(grads: Any, net: Net, optimiser: optax.GradientTransformation) -> Net:
     updates, opt = optimiser.update(grads, net.opt, net.params)
-    return Net(optax.apply_updates(net.params, updates), opt), metrics
+    params = optax.apply_updates(net.params, updates)
+    return Net(params, opt)
+
+
+def _zeros(shape: jax.ShapeDtypeStruct) -> Array:
+    return jnp.zeros(shape.shape, shape.dtype)
 
 
 def polyak(target: Any, online: Any, tau: float) -> Any:
     """(1 - tau) target + tau online, leaf by leaf."""
-    return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
+
+    def move(target, online):
+        return target + tau * (online - target)
+
+    return jax.tree.map(move, target, online)

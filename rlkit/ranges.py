@@ -1,4 +1,4 @@
-"""Which numbers a setting may have: declared where its field is declared, checked here alone.
+"""Ranges of numbers that a setting may have: declared at its field, and checked here alone.
 
 A field of a settings dataclass is annotated with a Range, or with one of the names below that stand for the common
 ones: ``gamma: Discount = 0.99``, ``noise: Annotated[float, Range("(0, 2]")] = 0.2``. That holds for the Config of an
@@ -15,7 +15,7 @@ import math
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from rlkit.types import InputError
 
@@ -35,21 +35,33 @@ class Range:
         low, high = self.notation[1:-1].split(",")
         return float(low), float(high)
 
+    @property
+    def has_low(self) -> bool:
+        """Whether the lower bound is in the range."""
+        return self.notation[0] == "["
+
+    @property
+    def has_high(self) -> bool:
+        """Whether the upper bound is in the range."""
+        return self.notation[-1] == "]"
+
     def __contains__(self, value: float) -> bool:
         low, high = self.bounds
-        above = value >= low if self.notation[0] == "[" else value > low
-        below = value <= high if self.notation[-1] == "]" else value < high
+        above = value >= low if self.has_low else value > low
+        below = value <= high if self.has_high else value < high
         return above and below
 
     def __str__(self) -> str:
-        """In words, after "must be": "at least 0 and below 1"."""
+        """Words that follow "must be": "at least 0 and below 1"."""
         low, high = self.bounds
         words = []
         if low > -math.inf:
-            words.append(f"at least {low:.10g}" if self.notation[0] == "[" else f"above {low:.10g}")
+            comparison = "at least" if self.has_low else "above"
+            words.append(f"{comparison} {low:.10g}")
         if high < math.inf:
-            words.append(f"at most {high:.10g}" if self.notation[-1] == "]" else f"below {high:.10g}")
-        elif self.notation[-1] == ")":
+            comparison = "at most" if self.has_high else "below"
+            words.append(f"{comparison} {high:.10g}")
+        elif not self.has_high:
             words.append("finite")
         return " and ".join(words)
 
@@ -68,16 +80,18 @@ Finite = Annotated[float, Range("(-inf, inf)")]
 
 
 def check(settings: Any, where: str) -> None:
-    """Raises InputError, one line, for the first number in the dataclass ``settings``, or in one inside it, that is out
-    of its range. ``where`` names the settings in the message."""
+    """Raises InputError, one line, for the first number that is out of its range in the dataclass ``settings`` or in a
+    dataclass inside it. ``where`` names the settings in the message."""
     for path, value, allowed in _outside(settings):
-        raise InputError(f"{where}: {'.'.join(path)} {value}: must be {allowed}")
+        name = ".".join(path)
+        raise InputError(f"{where}: {name} {value}: must be {allowed}")
 
 
 def check_options(options: Any) -> None:
     """As `check`, with the number's name on the command line: "--config.batch-size 0: must be at least 1"."""
     for path, value, allowed in _outside(options):
-        raise InputError(f"--{'.'.join(path).replace('_', '-')} {value}: must be {allowed}")
+        name = ".".join(path).replace("_", "-")
+        raise InputError(f"--{name} {value}: must be {allowed}")
 
 
 def find(annotation: Any) -> Range | None:
@@ -85,33 +99,46 @@ def find(annotation: Any) -> Range | None:
     for part in getattr(annotation, "__metadata__", ()):
         if isinstance(part, Range):
             return part
-    found = (find(part) for part in typing.get_args(annotation))
-    return next((allowed for allowed in found if allowed is not None), None)
+    for part in typing.get_args(annotation):
+        allowed = find(part)
+        if allowed is not None:
+            return allowed
+    return None
+
+
+class _Declared(NamedTuple):
+    """What the declaration of a field says."""
+
+    allowed: Range | None
+    in_name: bool  # whether the field's name is a part of its options' names (not with tyro's `arg(name="")`)
 
 
 def _outside(settings: Any) -> Iterator[tuple[tuple[str, ...], float, Range]]:
     """(path of field names, value, range) of every number that is out of its range."""
-    for name, (allowed, shown) in _declared(type(settings)).items():
+    for name, declared in _declared(type(settings)).items():
         value = getattr(settings, name)
         if is_dataclass(value):
-            for path, number, inner in _outside(value):
-                yield ((name, *path) if shown else path), number, inner
-        elif allowed is not None:
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and number not in allowed:
-                    yield (name,), number, allowed
+            prefix = (name,) if declared.in_name else ()
+            for path, number, allowed in _outside(value):
+                yield (*prefix, *path), number, allowed
+        elif declared.allowed is not None:
+            numbers = value if isinstance(value, tuple) else (value,)
+            for number in numbers:
+                if number is not None and number not in declared.allowed:
+                    yield (name,), number, declared.allowed
 
 
 @functools.cache
-def _declared(kind: type) -> dict[str, tuple[Range | None, bool]]:
-    """Field -> its Range, and whether its name is a part of its options' names (not with tyro's `arg(name="")`)."""
+def _declared(kind: type) -> dict[str, _Declared]:
+    """Name -> declaration of every field of the dataclass ``kind``."""
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
     except NameError:  # a learner whose annotations are for type checkers alone; a Config's can be read, or tyro fails
         hints = {}
-    found = {}
+    declared = {}
     for field in fields(kind):
         hint = hints.get(field.name)
-        names = [getattr(part, "name", None) for part in getattr(hint, "__metadata__", ())]
-        found[field.name] = (find(hint), "" not in names)
-    return found
+        metadata = getattr(hint, "__metadata__", ())
+        option_names = [getattr(part, "name", None) for part in metadata]
+        declared[field.name] = _Declared(find(hint), in_name="" not in option_names)
+    return declared

@@ -24,14 +24,15 @@ Metrics = dict[str, Array]  # "net/quantity" -> scalar
 
 
 class InputError(ValueError):
-    """Something that a user handed us is wrong. The message is one line: what, where, and what to do about it.
+    """Something that a user gave is wrong. The message is one line: what, where, and what to do about it.
 
     The command line prints the message without a traceback and exits with code 2. Names that come from a file may hold
-    anything: what would break the line, or speak to the terminal, is escaped.
+    any character, so characters that break the line or control the terminal are escaped.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+        escaped = [c if c.isprintable() else ascii(c)[1:-1] for c in message]
+        super().__init__("".join(escaped))
 
 
 class RunError(RuntimeError):
@@ -42,8 +43,9 @@ class RunError(RuntimeError):
 
 
 def one_line(error: BaseException) -> str:
-    """A library's message, which may span lines, as a part of ours: cut short, and its type where it says nothing."""
-    message = " ".join(str(error).split())
+    """A library's message as a part of ours: on one line, at most 300 characters, the error's type if it is empty."""
+    words = str(error).split()
+    message = " ".join(words)
     return message[:300] or type(error).__name__
 
 
@@ -65,10 +67,10 @@ class Discrete:
 
 @dataclass(frozen=True)
 class Spec:
-    """What an agent is built for, as seen through the dataset's and the environment's doors (see Normaliser).
+    """Spaces that an agent is built for, after normalisation (see rlkit.datasets.Normaliser).
 
     observation: always a flat Box [O]. action: a Box [A] within [-1, 1], or Discrete.
-    horizon: steps of the longest episode of the data and the environment. An environment's reward reaches the agent as
+    horizon: steps of the longest episode in the data or the environment. An environment's reward reaches the agent as
     reward * reward_scale + reward_shift.
     """
 
@@ -81,7 +83,8 @@ class Spec:
     def require_bounded_action(self, agent: str) -> None:
         """Raises InputError unless the action is a Box of which every element is bounded."""
         box = self.action
-        if not isinstance(box, Box) or set(box.low) != {-1.0} or set(box.high) != {1.0}:
+        bounded = isinstance(box, Box) and set(box.low) == {-1.0} and set(box.high) == {1.0}
+        if not bounded:
             raise InputError(f"{agent} needs continuous, bounded actions; this dataset's are not: choose another agent")
 
 
@@ -100,7 +103,7 @@ class Transitions(NamedTuple):
 class Windows(NamedTuple):
     """A batch of B pieces of episodes of T steps each, see rlkit.buffer.Buffer.windows.
 
-    Beyond an episode's ends stands its nearest row, which is not in the masks: nothing is to be learnt from it.
+    Places beyond an episode's ends repeat its nearest row. The masks leave them out: do not learn from them.
     """
 
     obs: Array  # [B, T, O]
@@ -114,8 +117,8 @@ class Windows(NamedTuple):
 
 
 class Percept(NamedTuple):
-    """What one environment shows the agent at each step: the observation, the reward just received (0 at reset) and
-    the number of steps since reset."""
+    """One environment's output at a step: the observation, the reward just received (0 at reset) and the number of
+    steps since reset."""
 
     obs: Array  # [O]
     reward: Array  # []
@@ -138,15 +141,15 @@ class Learner(Protocol):
 
     It holds no array, is hashable (equal learners share one compilation) and mentions no device, no seed axis and no
     jit: the loop adds those. ``needs`` names extra columns (see rlkit.columns), or brings its own, that `sample` reads.
-    A learner whose Q has more in it than rewards, an entropy or a penalty, says in a further property
-    ``intrinsic_reward`` how large that can be at a step: Q may be as much larger (see rlkit.training.divergence).
+    Where a learner adds something to the rewards inside Q, an entropy or a penalty, a further property
+    ``intrinsic_reward`` says how large that can be at a step (see rlkit.training.divergence).
     """
 
     @property
     def needs(self) -> tuple[str | Column, ...]: ...
 
     def init(self, key: Key, prev: State | None, stats: Stats) -> State:
-        """The state at step 0. ``prev`` is the final state of the stage before, or what its ``after`` made of it;
+        """The state at step 0. ``prev`` is the final state of the stage before, or the result of its ``after``. It is
         None in the first stage."""
 
     def sample(self, buffer: Any, key: Key) -> Any:
@@ -162,27 +165,32 @@ class Agent(Learner, Protocol):
 
     @property
     def goals(self) -> Mapping[str, Any]:
-        """What the agent is asked for when it is evaluated, by the label under which its returns are reported.
+        """The goals that an evaluation asks for, by the label under which it reports their returns.
 
-        A goal is a return in the environment's units, a condition, or None for an agent that is asked for nothing. All
-        have the same shape. The returns for the first one are the score."""
+        A goal is a return in the environment's units, a condition, or None for an agent without goals. All have the
+        same shape. The returns for the first one are the score."""
 
     def begin(self, state: State, goal: Any) -> Memory:
         """Memory at the start of an episode in which the agent is asked for ``goal``, which has the form of `goals`."""
 
     def observe(self, state: State, memory: Memory, percept: Percept) -> Memory:
-        """Take in one percept; called at reset and after every environment step."""
+        """Memory after one percept. Called at reset and after every environment step."""
 
     def act(self, state: State, memory: Memory, key: Key, *, greedy: bool) -> tuple[Array, Memory]:
-        """The next H actions, [H, A] (or [H] int32 for Discrete); called again when they are used up."""
+        """The next H actions, [H, A] (or [H] int32 for Discrete). Called again when all H are used."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """``steps`` updates of one learner. An agent is a tuple of stages; the last one's learner is the Agent.
 
-    ``after(state, buffer, key)`` runs once when the stage ends, a pure function of one seed like the learner's own; the
-    stage after this one is initialised with its result. It is hashable, and equal where it does the same.
+    Args:
+        name: for log lines and messages. learner: what is trained. steps: updates. after: ``after(state, buffer, key)``
+        runs once when the stage ends, for each seed apart, and its result initialises the next stage. It is a pure
+        function and hashable, and two that do the same are equal. None: the next stage gets the final state.
+
+    Example:
+        Stage("bc", BC(config, spec), steps=100_000)
     """
 
     name: str

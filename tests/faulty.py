@@ -185,10 +185,10 @@ WRAPPERS = {
 }
 
 
-def world(wrapper: str = "none") -> commands.World:
+def catalog(wrapper: str = "none") -> commands.Catalog:
     """The project's, with the faulty agent, and environments in a wrapper."""
     agents = {"faulty": SimpleNamespace(module="faulty", summary="breaks")}
-    return commands.World(
+    return commands.Catalog(
         agents, lambda spec: WRAPPERS[wrapper](envs.make(spec)), envs.REFERENCES, envs.DATASETS, envs.episodes
     )
 
@@ -246,4 +246,4 @@ def assert_same_run(run: Path, straight: Path) -> None:
 if __name__ == "__main__":
     words = sys.argv[1:]
     wrapper = words.pop(1) if words[0] == "--fault-env" else "none"
-    sys.exit(commands.main(words[words[0] == "--fault-env" :], world(wrapper)))
+    sys.exit(commands.main(words[words[0] == "--fault-env" :], catalog(wrapper)))

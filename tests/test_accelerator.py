@@ -22,7 +22,8 @@ from benchmarks.accelerator.__main__ import main
 from benchmarks.accelerator.files import CARRIED, FILE, FILES, MIB, SLACK, Carried, Results, obstacle
 from rlkit.buffer import Buffer
 from rlkit.datasets import DataOptions, Normaliser
-from rlkit.runs.run import Record, evaluations
+from rlkit.runs.record import Record
+from rlkit.runs.run import evaluations
 from rlkit.types import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -132,7 +133,7 @@ def test_every_part_reports_on_a_machine_with_jax_flax_and_optax_alone(returned)
 def test_the_carried_rows_make_the_buffer_that_the_dataset_makes(place):
     carried = Carried(place / "carry")
     cell = carried.cells[0]
-    episodes = home.load(DataOptions("pendulum/mixed-v0"), roots=[home.composition_root.world().datasets])
+    episodes = home.load(DataOptions("pendulum/mixed-v0"), roots=[home.composition_root.catalog().datasets])
     normaliser = Normaliser.from_json(cell.record.normaliser)
     wanted = Buffer.from_episodes(episodes, normaliser, ("next_action",))
     found = Buffer.from_episodes(carried.episodes(cell), normaliser, ("next_action",))

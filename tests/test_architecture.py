@@ -80,6 +80,13 @@ def test_no_room_knows_one_above_it():
                 assert FLOOR[target[1]] <= FLOOR[parts[1]], f"{name} imports {imported}"
 
 
+def test_only_the_composition_root_and_the_commands_import_the_commands():
+    for name, path in MODULES.items():
+        if name == "train" or name.startswith("rlkit.commands"):
+            continue
+        assert not [imported for imported in imports(path) if imported.startswith("rlkit.commands")], name
+
+
 def test_no_imports_go_round_in_a_circle():
     known = {name: {i for i in imports(path, for_types=False) if i in MODULES} for name, path in MODULES.items()}
     # a package whose __init__ imports its own files is named by each of them without being needed

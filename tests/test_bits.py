@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents import td3_bc
-from rlkit.testing import build, final, same_bits
+from rlkit.testing import bits, build, final
 
 
 @pytest.mark.learning
@@ -21,6 +21,6 @@ def test_neither_chunks_nor_an_interruption_change_a_bit(mesh):
     assert straight.step == max(saved)
     middle = saved[7]  # of a log interval
     for other in (saved[straight.step], final(agent.fit(mesh, resume=middle))):
-        assert same_bits(jax.device_get(straight.state), jax.device_get(other.state))
+        assert bits(straight.state) == bits(other.state)
         for name, value in straight.metrics.items():
             np.testing.assert_array_equal(value, other.metrics[name], err_msg=name)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import fill
+from conftest import bits, fill
 
 from agents.bc import Config
 from rlkit.buffer import Buffer, stats
@@ -42,21 +42,17 @@ def _train(world, resume=None):
     return fit(stages, buffer, moments, SEEDS, log_every=10, mesh=mesh, resume=resume)
 
 
-def _bits(tree):
-    return [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
-
-
 def test_restores_the_bits_that_were_saved_though_the_state_was_donated_since(tmp_path, world):
     stages, buffer, moments, mesh = world
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for progress in _train(world):
             if progress.step == 20:
                 checkpoints.save(20, progress)
-                saved = _bits(progress.state)
-        assert _bits(progress.state) != saved
+                saved = bits(progress.state)
+        assert bits(progress.state) != saved
         last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
     assert (last.stage, last.step) == (0, 20)
-    assert _bits(last.state) == saved
+    assert bits(last.state) == saved
     assert jax.tree.structure(last.state) == jax.tree.structure(progress.state)
 
 
@@ -66,11 +62,11 @@ def test_training_from_a_checkpoint_ends_at_the_same_bits(tmp_path, world):
         for progress in _train(world):
             if progress.step == 10:
                 checkpoints.save(10, progress)
-    straight = _bits(progress.state)
+    straight = bits(progress.state)
     with Checkpoints(tmp_path) as checkpoints:
         resumed = list(_train(world, checkpoints.last(stages, buffer, moments, SEEDS, mesh)))
     assert [progress.step for progress in resumed] == [20, 30, 40]
-    assert _bits(resumed[-1].state) == straight
+    assert bits(resumed[-1].state) == straight
 
 
 def test_keeps_the_last_ones_and_clears_the_debris_of_a_killed_save(tmp_path, world):
@@ -119,8 +115,8 @@ def _save_twice(folder, world, identity=None):
             if progress.step in (10, 20):
                 checkpoints.save(progress.step, progress)
             if progress.step == 10:
-                bits = _bits(progress.state)
-    return bits
+                kept = bits(progress.state)
+    return kept
 
 
 def _flip(path):
@@ -138,7 +134,7 @@ def saved(tmp_path_factory, world):
 
 def test_a_flipped_bit_in_any_file_is_named_and_the_checkpoint_before_is_used(tmp_path, world, saved, capsys):
     stages, buffer, moments, mesh = world
-    source, bits = saved
+    source, kept = saved
     files = [path.relative_to(source) for path in sorted((source / "20").rglob("*")) if path.is_file()]
     assert len(files) > 3
     for number, name in enumerate(files):
@@ -149,7 +145,7 @@ def test_a_flipped_bit_in_any_file_is_named_and_the_checkpoint_before_is_used(tm
             _flip(folder / name)
         with Checkpoints(folder) as checkpoints:
             last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
-        assert (last.step, _bits(last.state)) == (10, bits), name
+        assert (last.step, bits(last.state)) == (10, kept), name
         told = capsys.readouterr().err
         assert str(folder / name) in told and told.count("\n") == 1
         assert integrity.MANIFEST in {path.name for path in (folder / "20").iterdir()}, "a reader changes nothing"
@@ -210,7 +206,7 @@ def test_the_sums_of_an_interval_survive_to_the_bit(tmp_path, world):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(7, progress._replace(sums=sums))
         last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
-    assert {name: value.tobytes() for name, value in last.sums.items()} == {n: v.tobytes() for n, v in sums.items()}
+    assert bits(last.sums) == bits(sums)
     assert all(value.dtype == np.float32 for value in last.sums.values())
 
 
@@ -222,7 +218,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_tells_the_bytes_needed(t
         for progress in _train(world):
             if progress.step == 10:
                 checkpoints.save(10, progress)
-                bits = _bits(progress.state)
+                kept = bits(progress.state)
                 fill(filler, leave=16 * 1024)
             if progress.step == 20:
                 with pytest.raises(
@@ -231,7 +227,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_tells_the_bytes_needed(t
                     checkpoints.save(20, progress)
                 assert [path.name for path in checkpoints.folder.iterdir()] == ["10"]
                 last = checkpoints.last(stages, buffer, moments, SEEDS, mesh)
-                assert (last.step, _bits(last.state)) == (10, bits)
+                assert (last.step, bits(last.state)) == (10, kept)
                 filler.unlink()
                 checkpoints.save(20, progress)
         assert checkpoints.last(stages, buffer, moments, SEEDS, mesh).step == 20

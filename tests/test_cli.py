@@ -15,7 +15,8 @@ from conftest import PACE, SMALL, final_bits
 import envs
 import rlkit
 from rlkit.evaluation.statistics import estimate
-from rlkit.runs.run import Record, evaluations
+from rlkit.runs.record import Record
+from rlkit.runs.run import evaluations
 from rlkit.types import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +45,21 @@ def test_general_help_is_quick_and_does_not_import_jax(words):
         assert done.returncode == 0, done.stderr
         assert "sac-rnd" in done.stdout if words[0] == "train" else "evaluate" in done.stdout
     assert min(times) < 0.5
+
+
+def test_the_package_shows_what_a_user_calls_and_imports_neither_jax_nor_numpy():
+    code = """
+import rlcompleter, sys
+import rlkit
+assert {"load", "datasets"} <= set(dir(rlkit))
+rlkit.datasets.DataOptions("pendulum/mixed-v0")
+completer = rlcompleter.Completer({"rlkit": rlkit})
+assert completer.complete("rlkit.dat", 0) == "rlkit.datasets"
+slow = {"jax", "numpy", "scipy", "gymnasium"} & set(sys.modules)
+assert not slow, slow
+"""
+    done = _python(code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_agents_help_lists_its_hyper_parameters_and_imports_only_what_it_needs():

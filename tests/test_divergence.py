@@ -14,8 +14,9 @@ from agents import cql, edac, iql, rebrac, sac, sac_rnd, semi_pessimistic, td3_b
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes
 from rlkit.datasets import spec as spec_of
-from rlkit.runs.policy import _sound_members, restore
-from rlkit.runs.run import Record, evaluations
+from rlkit.runs.record import Record
+from rlkit.runs.restored import _sound_members, restore
+from rlkit.runs.run import evaluations
 from rlkit.training import divergence
 from rlkit.training.loop import fit
 from rlkit.types import Box, InputError, RunError, Spec
@@ -145,7 +146,7 @@ def test_the_only_seed_stops_the_run_with_the_last_good_checkpoint(
 ):
     """Seed 1 is one of those that break, at update 12: seen at 15, after the checkpoint at 10."""
     argv = ["train", "faulty", *ARGV, "--seed", "1", "--config.fault", fault, "--out", tmp_path]
-    code, _, err = rlkit_command(*argv, world=faulty.world())
+    code, _, err = rlkit_command(*argv, catalog=faulty.catalog())
     assert code == 1 and err.count("\n") == 1
     assert not caplog.records  # TensorBoard is told of no NaN, which it would warn of
     for text in ("seed 1 diverged by step 15 of faulty", told, "last good checkpoint is 10", "try smaller"):
@@ -154,7 +155,7 @@ def test_the_only_seed_stops_the_run_with_the_last_good_checkpoint(
     assert [line["step"] for line in _lines(tmp_path)] == [0, 5, 10, 10, 15]
     assert evaluations(tmp_path)[-1].position.step == 10  # of a policy that was sound, and yet the run has no score
     for command in ("evaluate", "report"):
-        code, out, err = rlkit_command(command, tmp_path, world=faulty.world())
+        code, out, err = rlkit_command(command, tmp_path, catalog=faulty.catalog())
         assert code != 0 and out == ""
         assert err.count("\n") == 1 and "every seed" in err and "diverged" in err
     with pytest.raises(RunError, match="every seed of this run diverged in training"):
@@ -164,9 +165,9 @@ def test_the_only_seed_stops_the_run_with_the_last_good_checkpoint(
 @pytest.mark.slow
 def test_of_several_seeds_the_others_go_on(rlkit_command, tmp_path, restorable):
     argv = ["train", "faulty", *ARGV, "--seeds", "3"]
-    assert rlkit_command(*argv, "--out", tmp_path / "sound", world=faulty.world())[0] == 0
+    assert rlkit_command(*argv, "--out", tmp_path / "sound", catalog=faulty.catalog())[0] == 0
     broken = ["--config.fault", "nan", "--out", tmp_path / "run"]
-    code, out, err = rlkit_command(*argv, *broken, world=faulty.world())
+    code, out, err = rlkit_command(*argv, *broken, catalog=faulty.catalog())
     assert code == 1
     lost = [int(line.split()[2]) for line in err.splitlines() if "the other seeds go on" in line]
     assert 0 < len(lost) < 3 and f"left out of the scores: {', '.join(map(str, lost))}" in err
@@ -184,7 +185,7 @@ def test_of_several_seeds_the_others_go_on(rlkit_command, tmp_path, restorable):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["run"]["returns"]["value"] == pytest.approx(last.returns[kept].mean())
     assert f"{len(lost)} of 3 seeds diverged" in out
-    code, again, _ = rlkit_command("evaluate", tmp_path / "run", world=faulty.world())
+    code, again, _ = rlkit_command("evaluate", tmp_path / "run", catalog=faulty.catalog())
     assert code == 0
     assert _row(out, "faulty")[:2] == _row(again, "faulty")[:2]
     assert f"{len(lost)} of 3 seeds diverged" in _row(again, "faulty")[0]
@@ -236,4 +237,4 @@ def test_a_state_that_is_not_finite_is_left_out_before_a_line_of_metrics_says_so
 @pytest.mark.slow
 def test_a_larger_limit_lets_it_go_on(rlkit_command, tmp_path):
     argv = ["train", "faulty", *ARGV, "--seed", "1", "--config.fault", "q", "--q-limit", "inf"]
-    assert rlkit_command(*argv, "--out", tmp_path, world=faulty.world())[0] == 0
+    assert rlkit_command(*argv, "--out", tmp_path, catalog=faulty.catalog())[0] == 0

@@ -10,7 +10,7 @@ from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.datasets.episodes import HAS_NEXT, TERMINAL
 from rlkit.models import rewards
 from rlkit.models.dynamics import LOG_VARIANCE, Ensemble, Moves, rollout, scale
-from rlkit.models.rollouts import DynamicsModel, Known
+from rlkit.models.rollouts import DynamicsModel, RewardAndScale
 
 A, B = np.array([[-0.2, 0.1], [0.0, -0.3]]), np.array([0.3, 0.1])
 NOISE = np.array([0.05, 0.2])
@@ -86,7 +86,7 @@ def test_a_linear_gaussian_world_is_found_again():
 
         return jax.lax.fori_loop(0, 2000, body, state)
 
-    state = train(learner.init(jax.random.key(0), Known(None, scale(buffer)), stats(buffer)))
+    state = train(learner.init(jax.random.key(0), RewardAndScale(None, scale(buffer)), stats(buffer)))
     net, known = jax.device_get((state.net, state.known.scale))
     rng = np.random.default_rng(1)
     obs, action = rng.uniform(-0.8, 0.8, (2000, 2)).astype(np.float32), rng.uniform(-1, 1, (2000, 1)).astype(np.float32)

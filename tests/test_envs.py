@@ -14,6 +14,7 @@ import pytest
 from gymnasium.spaces import Discrete
 
 import envs
+from envs.recording import rollout
 from envs.toys import brain_stimulation, icu_sepsis, pendulum
 from rlkit.commands.options import EVAL_SEED
 from rlkit.types import InputError
@@ -178,7 +179,7 @@ def test_the_command_writes_a_minari_dataset(tmp_path):
 
 def test_brain_stimulation_follows_its_equations_and_is_made_by_its_id():
     env = envs.make(brain_stimulation.ENV)
-    day = brain_stimulation.rollout(env, lambda obs: 3, seed=5)
+    day = rollout(env, lambda obs: 3, seed=5)
     obs, level = day["observations"].astype(float), day["actions"]
     assert obs.shape == (101, 4) and day["truncations"].tolist() == [False] * 99 + [True]
     assert not day["terminations"].any()
@@ -187,7 +188,7 @@ def test_brain_stimulation_follows_its_equations_and_is_made_by_its_id():
     reward = day["rewards"] + obs[:-1, 0] ** 2 + 0.1 * level
     for noise, size in ((beta, 0.25), (reward, 0.2)):
         assert abs(noise.mean()) < 0.08 and abs(noise.std() - size) < 0.06
-    again = brain_stimulation.rollout(env, lambda obs: 3, seed=5)
+    again = rollout(env, lambda obs: 3, seed=5)
     assert all(np.array_equal(day[name], again[name]) for name in day)
 
 
@@ -196,8 +197,7 @@ def test_brain_stimulation_rewards_adapting_to_the_patient(tmp_path):
     assert low == pytest.approx(envs.REFERENCES[brain_stimulation.ENV].random, abs=10)
     env = envs.make(brain_stimulation.ENV)
     fixed = [
-        np.mean([brain_stimulation.rollout(env, lambda obs, n=n: n, s)["rewards"].sum() for s in range(10_000, 10_010)])
-        for n in range(5)
+        np.mean([rollout(env, lambda obs, n=n: n, s)["rewards"].sum() for s in range(10_000, 10_010)]) for n in range(5)
     ]
     assert high > max(fixed) + 15 > low + 15
     brain_stimulation.write(tmp_path, days=5)

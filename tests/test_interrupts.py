@@ -95,7 +95,7 @@ def test_what_sleeps_longer_than_the_watchdog_allows_is_woken():
 @pytest.fixture
 def train(rlkit_command):
     """Train the faulty agent in this process, where its gate is open: (code, stdout, stderr)."""
-    return lambda out, *argv: rlkit_command(*faulty.command(out, *argv), world=faulty.world())
+    return lambda out, *argv: rlkit_command(*faulty.command(out, *argv), catalog=faulty.catalog())
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def straight(tmp_path_factory, cache):
     out = tmp_path_factory.mktemp("runs") / "straight"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLKIT_CACHE_DIR", str(cache))
-        assert commands.main(faulty.command(out, *GATED), faulty.world()) == 0
+        assert commands.main(faulty.command(out, *GATED), faulty.catalog()) == 0
     return out
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from conftest import bits
 
 from agents.bc import BC, Config
 from rlkit.buffer import Buffer, abstract, stats
@@ -35,13 +36,13 @@ def _fit(world, devices=1, **kwargs):
 
 
 def _outcome(parts):
-    """[steps yielded, metrics by step, final state], the latter two as bytes."""
+    """[steps yielded, metrics by step, final state], the latter two as bits."""
     steps, logged = [], {}
     for progress in parts:
         steps.append(progress.step)
         if progress.metrics:
-            logged[progress.step] = {name: value.tobytes() for name, value in progress.metrics.items()}
-    return [steps, logged, [np.array(leaf).tobytes() for leaf in jax.tree.leaves(progress.state)]]
+            logged[progress.step] = bits(progress.metrics)
+    return [steps, logged, bits(progress.state)]
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -91,7 +92,7 @@ def test_a_seed_alone_has_the_bits_that_it_has_in_a_set(world):
     for number, seed in enumerate(SEEDS):
         *_, alone = fit(*world, (seed,), log_every=15, mesh=mesh)
         row = jax.tree.map(lambda leaf: leaf[number : number + 1], together.state)  # noqa: B023
-        assert _bits(alone.state) == _bits(row)
+        assert bits(alone.state) == bits(row)
 
 
 def test_a_seed_that_is_not_finite_is_told_from_the_others(world):
@@ -136,18 +137,14 @@ def test_what_a_stage_is_made_into_is_handed_on_and_a_resumed_run_has_the_same_b
     noise = (np.asarray(reward) - np.asarray(buffer.reward)) / 0.5
     assert reward.shape == (len(SEEDS), len(buffer.reward)) and abs(noise.std() - 1) < 0.15
     assert not np.array_equal(noise[0], noise[1]), "a key for each seed"
-    assert _bits(kept) == _bits(before)
+    assert bits(kept) == bits(before)
     expected = loop.abstract_state(stages, 1, buffer, moments, SEEDS)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), expected) == jax.tree.map(
         lambda x: (x.shape, x.dtype), ends[1].state
     )
     for stop in ((0, 0), (0, 10), (1, 0), (1, 5)):
         *_, last = [saved[stop], *_fit(two, devices, resume=saved[stop])]
-        assert _bits(last.state) == _bits(ends[1].state)
-
-
-def _bits(tree):
-    return [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+        assert bits(last.state) == bits(ends[1].state)
 
 
 @pytest.mark.parametrize("devices", [1, 2])

@@ -56,7 +56,7 @@ def test_moments_are_those_of_the_plain_formula_to_rounding(monkeypatch):
     assert ones[0].tolist() == [1, 1] and ones[1].tolist() == [0, 0]
 
 
-def test_a_column_goes_through_a_door_with_the_same_bits(monkeypatch, data):
+def test_a_column_is_normalised_in_blocks_with_the_same_bits(monkeypatch, data):
     whole = {kind: Normaliser.fit(data, DataOptions("x", normalise=kind)) for kind in ("none", "standard")}
     for normaliser in whole.values():
         buffer = Buffer.from_episodes(data, normaliser)
@@ -118,7 +118,7 @@ def test_rows_that_do_not_fit_are_refused_before_they_are_read(tmp_path, monkeyp
     path = tmp_path / f"frames{suffix}"
     memory.write(memory.Dataset("frames", 400, (64, 64, 3), "uint8", suffix), 400, path)
     for reader in ("hdf5", "ogbench"):  # nothing may be read
-        module = importlib.import_module(f"rlkit.datasets.{reader}")
+        module = importlib.import_module(f"rlkit.datasets.formats.{reader}")
         monkeypatch.setattr(module, "Recording", None)
     monkeypatch.setattr(importlib.import_module("rlkit.datasets.untrusted.h5"), "read", None)
     monkeypatch.setattr(importlib.import_module("rlkit.datasets.formats.ogbench"), "_array", None)

@@ -183,9 +183,9 @@ def test_a_disk_that_fills_up_stops_the_run_which_goes_on_once_there_is_room(
     assert "cannot be written" in err.splitlines()[-1] and "make room" in err.splitlines()[-1]
     assert "Traceback" not in err
     (small_disk / "filler").unlink()
-    code, out, _ = rlkit_command(*faulty.command(run, *faulty.LATE), world=faulty.world())
+    code, out, _ = rlkit_command(*faulty.command(run, *faulty.LATE), catalog=faulty.catalog())
     assert code == 0 and "going on after 40 updates" in out
-    assert rlkit_command(*faulty.command(tmp_path / "straight", *faulty.LATE), world=faulty.world())[0] == 0
+    assert rlkit_command(*faulty.command(tmp_path / "straight", *faulty.LATE), catalog=faulty.catalog())[0] == 0
     faulty.assert_same_run(run, tmp_path / "straight")
 
 

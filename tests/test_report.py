@@ -8,8 +8,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from rlkit.evaluation.figures import Curve, _draw, learning_curve
 from rlkit.evaluation.statistics import Estimate, estimate
-from rlkit.evaluation.tables import Curve, Row, _draw, learning_curve, row, show, table
+from rlkit.evaluation.tables import Row, row, show, table
 
 ROWS = [
     row("data", [[1.0, 3.0]]),

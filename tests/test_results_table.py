@@ -17,7 +17,8 @@ from benchmarks import icu_sepsis, table
 from benchmarks.table import COLUMNS, Cell, configuration
 from rlkit.evaluation import statistics
 from rlkit.evaluation.statistics import Estimate
-from rlkit.runs.run import Record, evaluations
+from rlkit.runs.record import Record
+from rlkit.runs.run import evaluations
 from rlkit.training.divergence import ADVICE
 from rlkit.types import InputError
 
@@ -330,7 +331,7 @@ def test_a_table_is_written_between_its_marks(home, estimates):
     document = home / "page.md"
     document.write_text("a\n<!-- table toy.toml -->\nold\n<!-- end -->\nb\n<!-- end -->\n")
     text = table.insert_all(document)
-    assert text == f"a\n<!-- table toy.toml -->\n{table.render(path)}\n<!-- end -->\nb\n<!-- end -->\n"
+    assert text == f"a\n<!-- table toy.toml -->\n\n{table.render(path)}\n\n<!-- end -->\nb\n<!-- end -->\n"
     with pytest.raises(InputError, match="<!-- table other.toml -->"):
         table.insert(text, "other.toml", "")
 
@@ -356,3 +357,15 @@ def test_exact_values_have_intervals_over_seeds_alone(monkeypatch):
     assert asked == [[[0.75], [0.85]], [[0.5], [0.5]]]
     with pytest.raises(InputError, match="different configurations"):
         icu_sepsis.render([*rows, icu_sepsis._row("`bc`", "2", 0.8, 0.8, "d")])
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/discrete.md"])
+def test_documents_show_what_the_tracked_rows_say(name):
+    document = table.ROOT / name
+    text = document.read_text()
+    assert "<!-- table benchmarks/tables/" in text
+    assert table.insert_all(document) == text, f"python -m benchmarks.table insert {name}"
+    if name == "docs/discrete.md":
+        values = "benchmarks/tables/icu_sepsis_values.csv"
+        rows = table.rows(table.ROOT / values, icu_sepsis.COLUMNS)
+        assert rows and table.insert(text, values, icu_sepsis.render(rows)) == text

@@ -9,7 +9,7 @@ import pytest
 
 from rlkit.acting import Reactive
 from rlkit.models.dynamics import Scale
-from rlkit.models.rollouts import Known, Rollouts, RolloutState, World
+from rlkit.models.rollouts import FrozenModel, RewardAndScale, Rollouts, RolloutState
 from rlkit.types import Box, Spec, Transitions
 
 SPEC = Spec(Box((1,), (-np.inf,), (np.inf,)), Box((1,), (-1.0,), (1.0,)), 10)
@@ -48,7 +48,7 @@ def learner(length, real_share):
     return Rollouts(Pusher(), Adding(), reward, SPEC, length, real_share, gamma=0.9)
 
 
-STATE = RolloutState(1.0, World(Known(5.0, SCALE), None, jnp.array([1.0, 0.0]), jnp.array([2.0, 0.5])))
+STATE = RolloutState(1.0, FrozenModel(RewardAndScale(5.0, SCALE), None, jnp.array([1.0, 0.0]), jnp.array([2.0, 0.5])))
 BATCH = Transitions(
     obs=jnp.array([-7, -8, 0, 2.5, 1, 7, 8, 9], jnp.float32)[:, None],
     action=jnp.arange(8.0)[:, None] / 10,
@@ -83,7 +83,7 @@ def test_whatever_the_length_the_batch_keeps_its_size(length, share, real):
 
 def test_where_no_recorded_step_ends_none_of_a_rollout_does():
     """The rollout from 2.5 goes on at the edge of the data, where it is clipped to."""
-    known = Known(5.0, SCALE._replace(ends=jnp.array(False)))
+    known = RewardAndScale(5.0, SCALE._replace(ends=jnp.array(False)))
     state = STATE._replace(world=STATE.world._replace(known=known))
     batch, _ = learner(2, 0.25).mix(state, BATCH, jax.random.key(0))
     np.testing.assert_allclose(batch.obs[2:, 0], [0, 2.5, 1, 1, 3.25, 2])

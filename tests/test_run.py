@@ -11,19 +11,8 @@ import pytest
 
 from rlkit.evaluation.statistics import Estimate
 from rlkit.runs import serialization
-from rlkit.runs.run import (
-    DataRecord,
-    EvaluationRecord,
-    Position,
-    Record,
-    Reference,
-    Run,
-    claim,
-    diverged,
-    evaluations,
-    evaluations_by_goal,
-    lines,
-)
+from rlkit.runs.record import DataRecord, EvaluationRecord, Record, Reference
+from rlkit.runs.run import Position, Run, claim, diverged, evaluations, evaluations_by_goal, lines
 from rlkit.types import Box, Discrete, InputError, Spec
 
 
@@ -54,6 +43,24 @@ class Outer:
 def test_plain_data_survive_the_way_through_strict_json(value):
     text = serialization.dumps(value)
     assert serialization.decode(Outer, json.loads(text, parse_constant=pytest.fail), "x") == value
+
+
+@dataclass(frozen=True)
+class Wide:
+    low: float
+    names: tuple[str, ...] = ()
+    high: float = 1.0
+
+
+@pytest.mark.parametrize("value", [Inner(0.5, ("a",)), Wide(0.5), Wide(0.5, high=2.0)])
+@pytest.mark.parametrize("kinds", [Inner | Wide, Wide | Inner, None | Wide | Inner])
+def test_of_two_records_that_fit_the_one_that_needs_no_default_is_read(kinds, value):
+    assert serialization.decode(kinds, serialization.encode(value), "x") == value
+
+
+def test_a_field_that_no_record_of_a_union_has_is_named():
+    with pytest.raises(InputError, match="unknown keys \\['mass'\\]"):
+        serialization.decode(None | Inner | Wide, {"low": 0.5, "mass": 1.0}, "x")
 
 
 def test_float32_survives_exactly():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import bits
 
 from agents import cql, edac, sac, sac_rnd
 from rlkit.networks import tanh_normal_sample
@@ -86,9 +87,7 @@ def updated(config, steps=2, prev=None, batch=BATCH):
 def assert_same(a, b, names=sac.SACState._fields):
     """Equal bits of those fields of two states."""
     for name in names:
-        left, right = jax.tree.leaves(getattr(a, name)), jax.tree.leaves(getattr(b, name))
-        for x, y in zip(left, right, strict=True):
-            np.testing.assert_array_equal(x, y, err_msg=name)
+        assert bits(getattr(a, name)) == bits(getattr(b, name)), name
 
 
 @pytest.fixture(scope="module")

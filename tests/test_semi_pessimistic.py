@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import bits
 
 import agents
 import envs
@@ -67,10 +68,6 @@ def relabelled(trained, **options) -> Rewards:
     return jax.device_get(jax.jit(relabel)(state, buffer, jax.random.key(0)))
 
 
-def bits(tree):
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, ROLLOUTS], ids=["data", "rollouts"])
 def test_hidden_rewards_change_no_bit_of_what_is_learnt(mesh, more):
@@ -91,7 +88,8 @@ def test_the_reward_model_sees_no_label_that_is_held_out(estimator):
     """Else the bound, which is chosen on them, would cover them better than it covers other steps."""
     config = dataclasses.replace(SMALL, estimator=estimator)
     (stage, *_), buffer, moments = world(config, smooth())
-    held, seen = buffer.extra["held_out"], buffer.extra["labelled"] & ~buffer.extra["held_out"]
+    held = buffer.extra["held_out"]
+    seen = ((buffer.flags & 8) > 0) & ~held
     start = stage.learner.init(jax.random.key(0), None, moments)
 
     @jax.jit
@@ -146,7 +144,7 @@ def test_the_imputations_without_a_model(trained):
 def test_a_step_of_a_rollout_gets_the_reward_that_the_same_step_of_the_data_would_get(trained, imputation):
     state, ((model, *_), buffer, _) = trained
     config = dataclasses.replace(model.learner.config, imputation=imputation)
-    rewards, imputer = jax.jit(Relabel(config, model.learner.spec).both)(state, buffer, jax.random.key(0))
+    rewards, imputer = jax.jit(Relabel(config, model.learner.spec).relabel)(state, buffer, jax.random.key(0))
     found = Impute(config, model.learner.spec)(imputer, buffer.obs, buffer.action)
     unlabelled = (np.asarray(buffer.flags) & 1 > 0) & ~(np.asarray(buffer.flags) & 8 > 0)
     np.testing.assert_allclose(found[unlabelled], rewards.reward[unlabelled], atol=1e-5)
@@ -236,7 +234,7 @@ def test_a_record_tells_which_base_it_had():
 @pytest.mark.slow
 def test_the_command_takes_a_base_with_its_settings_resumes_and_loads(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RLKIT_CACHE_DIR", str(tmp_path / "cache"))
-    known = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+    known = commands.Catalog(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
     line = ["train", "semi-pessimistic", "--out", str(tmp_path / "run"), "--steps", "4", "--eval-every", "2"]
     line += ["--label-share", "0.3", "--eval-episodes", "0", "--resume", "auto", "--config.members", "2"]
     line += ["--config.model-widths", "8", "--config.model-steps", "4", "--config.model-batch-size", "8"]
@@ -245,7 +243,7 @@ def test_the_command_takes_a_base_with_its_settings_resumes_and_loads(tmp_path, 
     told = capsys.readouterr().out
     assert "stage reward: 4 updates" in told and "stage sac: 4 updates" in told and '"label_share": 0.3' in told
     assert commands.main(line, known) == 0
-    record = rlkit.runs.run.Record.read(tmp_path / "run")
+    record = rlkit.runs.record.Record.read(tmp_path / "run")
     assert serialization.decode(Config, record.config, "x").base == sac.Config(widths=(8,), batch_size=8)
     assert rlkit.load(tmp_path / "run").act(np.zeros(3, np.float32)).shape == (1,)
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -25,7 +25,7 @@ import numpy as np
 
 from rlkit.datasets.episodes import Episodes
 from rlkit.runs import serialization
-from rlkit.runs.run import Record
+from rlkit.runs.record import Record
 from rlkit.types import InputError, State
 
 MIB = 2**20

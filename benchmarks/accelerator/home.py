@@ -21,12 +21,13 @@ from benchmarks.accelerator.files import CARRIED, MIB, ROWS, Carried, Cell, dige
 from benchmarks.accelerator.training import bytes_kept, shapes_of
 from rlkit.commands import options
 from rlkit.commands import train as training
-from rlkit.commands.evaluate import play
-from rlkit.commands.report import conclude
 from rlkit.datasets import Episodes, load
 from rlkit.runs import serialization
 from rlkit.runs.checkpoint import Checkpoints
-from rlkit.runs.run import Position, Record, evaluations
+from rlkit.runs.record import Record
+from rlkit.runs.restored import play
+from rlkit.runs.run import Position, evaluations
+from rlkit.runs.scores import conclude
 from rlkit.training.loop import Progress
 from rlkit.types import InputError
 
@@ -39,15 +40,15 @@ def pack(path: Path, home: Path) -> int:
     What an earlier call left there stays. Raises InputError for a cell that cannot be made, and where tree and data
     alone are more than can be carried.
     """
-    folder, world = home / "carry", composition_root.world()
+    folder, catalog = home / "carry", composition_root.catalog()
     folder.mkdir(parents=True, exist_ok=True)
     cells, packed = [], set()
     for cell in table.cells(path):
-        asked = options.parse(cell.arguments(), world)
-        record = training.resolve(asked, world)
+        asked = options.parse(cell.arguments(), catalog)
+        record = training.resolve(asked, catalog)
         name = f"{'-'.join(Path(cell.dataset).parts)}.npz"
         if name not in packed:
-            _pack_rows(folder / name, load(asked.data, roots=[world.datasets]))
+            _pack_rows(folder / name, load(asked.data, roots=[catalog.datasets]))
             packed.add(name)
         key = serialization.dumps([cell.command, table.configuration(record)])
         identity = hashlib.sha256(key.encode()).hexdigest()[:12]
@@ -184,7 +185,7 @@ def _rows(cell: table.Cell, key: table.Key, meta: dict[str, Any], folder: Path) 
 def _returns(folder: Path, record: Record) -> dict[int, np.ndarray]:
     """[episodes] of each seed that did not diverge, by its number; the evaluation is noted in the run's log."""
     if not evaluations(folder):
-        played = play(folder, record, composition_root.world())
+        played = play(folder, record, composition_root.catalog().make_env)
         last = len(record.stages) - 1
         position = Position(last, record.stages[last][1], sum(steps for _, steps in record.stages))
         for goal in played.returns:

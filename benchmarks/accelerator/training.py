@@ -16,7 +16,7 @@ from benchmarks.accelerator.files import Carried, Cell, Results, memory, size, v
 from rlkit.acting import first_goal
 from rlkit.buffer import Buffer, abstract, needs
 from rlkit.datasets.normaliser import Normaliser
-from rlkit.runs.run import Record, rebuild
+from rlkit.runs.record import Record, rebuild
 from rlkit.training import divergence
 from rlkit.training.loop import Progress, abstract_state, fit
 from rlkit.training.sharding import make_mesh

@@ -1,1 +1,1 @@
-"""Small worlds, which are teaching material as well."""
+"""Small environments, which are teaching material as well."""

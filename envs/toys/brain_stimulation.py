@@ -17,7 +17,6 @@ which are dear: --label-share 0.1 hides those of nine days in ten. Day i follows
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.recording import Policy, rollout, store
+from envs.recording import Policy, main, mean_return, rollouts, store
 
 ENV = "BrainStimulation-v0"
 DATASET = "brain-stimulation/mixed-v0"
@@ -37,7 +36,7 @@ KINDS = ("weak", "strong", "random", "late", "any")
 
 
 class BrainStimulation(gymnasium.Env):
-    """The patient."""
+    """One day of the patient."""
 
     observation_space = Box(-np.inf, np.inf, (4,), np.float32)
     action_space = Discrete(LEVELS)
@@ -45,34 +44,43 @@ class BrainStimulation(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """A morning: beta near its level without stimulation."""
         super().reset(seed=seed)
-        beta, gamma = 2 + 0.5 * self.np_random.normal(size=2), 0.2 * self.np_random.normal(size=2)
+        beta = 2 + 0.5 * self.np_random.normal(size=2)
+        gamma = 0.2 * self.np_random.normal(size=2)
         self._state = np.concatenate([beta, gamma])
         return self._state.astype(np.float32), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         """The reward is that of the power now; the level acts on the next."""
         beta, beta_before, gamma, gamma_before = self._state
-        noise = self.np_random.normal(size=3)
-        reward = -(beta**2) - 0.1 * action + 0.2 * noise[2]
-        next_beta = _free(beta, beta_before) - 0.15 * action + 0.25 * noise[0]
-        next_gamma = 0.3 * gamma + 0.3 * gamma_before + 0.1 * action + 0.1 * noise[1]
+        beta_noise, gamma_noise, reward_noise = self.np_random.normal(size=3)
+        reward = -(beta**2) - 0.1 * action + 0.2 * reward_noise
+        next_beta = _unstimulated(beta, beta_before) - 0.15 * action + 0.25 * beta_noise
+        next_gamma = 0.3 * gamma + 0.3 * gamma_before + 0.1 * action + 0.1 * gamma_noise
         self._state = np.array([next_beta, beta, next_gamma, gamma])
         return self._state.astype(np.float32), float(reward), False, False, {}
 
 
 def controller(obs: np.ndarray) -> int:
     """The level that brings the next beta nearest to 0: what a clinic that knew the equations would do."""
-    return int(np.clip(round(_free(obs[0], obs[1]) / 0.15), 0, LEVELS - 1))
+    beta, beta_before = obs[0], obs[1]
+    level = round(_unstimulated(beta, beta_before) / 0.15)
+    return int(np.clip(level, 0, LEVELS - 1))
 
 
 def behaviour(kind: str, rng: np.random.Generator) -> Policy:
     """The recorded policy of one day."""
-    level = {"weak": rng.integers(0, 2), "strong": rng.integers(3, LEVELS)}.get(kind, rng.integers(0, LEVELS))
+    weak = rng.integers(0, 2)
+    strong = rng.integers(3, LEVELS)
+    any_level = rng.integers(0, LEVELS)
+    day_level = {"weak": weak, "strong": strong}.get(kind, any_level)
 
     def policy(obs: np.ndarray) -> int:
         if kind == "random" or rng.random() < 0.1:
             return int(rng.integers(0, LEVELS))
-        return (4 if obs[1] > 1 else 0) if kind == "late" else int(level)
+        if kind == "late":
+            beta_before = obs[1]
+            return 4 if beta_before > 1 else 0
+        return int(day_level)
 
     return policy
 
@@ -80,17 +88,25 @@ def behaviour(kind: str, rng: np.random.Generator) -> Policy:
 def record(days: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """The first ``days`` days of the dataset; the kinds take turns."""
     env = gymnasium.make(ENV)
-    policies = [behaviour(KINDS[i % len(KINDS)], np.random.default_rng([seed, i])) for i in range(days)]
-    return [rollout(env, policy, seed + i) for i, policy in enumerate(policies)]
+    policies = []
+    for day in range(days):
+        rng = np.random.default_rng([seed, day])
+        policy = behaviour(KINDS[day % len(KINDS)], rng)
+        policies.append(policy)
+    return rollouts(env, policies, seed)
 
 
 def references(days: int = 100) -> tuple[float, float]:
     """Mean returns of uniform levels and of the controller, over the same seeded days."""
-    env, rng = gymnasium.make(ENV), np.random.default_rng(SEED)
-    seeds = range(10_000, 10_000 + days)
-    policies: tuple[Policy, ...] = (lambda obs: int(rng.integers(0, LEVELS)), controller)
-    low, high = (np.mean([rollout(env, policy, seed)["rewards"].sum() for seed in seeds]) for policy in policies)
-    return float(low), float(high)
+    env = gymnasium.make(ENV)
+    rng = np.random.default_rng(SEED)
+
+    def uniform(obs: np.ndarray) -> int:
+        return int(rng.integers(0, LEVELS))
+
+    low = mean_return(env, uniform, days)
+    high = mean_return(env, controller, days)
+    return low, high
 
 
 def write(out: Path, days: int = DAYS) -> None:
@@ -107,15 +123,13 @@ def write(out: Path, days: int = DAYS) -> None:
     )
 
 
-def _free(beta: float, before: float) -> float:
+def _unstimulated(beta: float, beta_before: float) -> float:
     """The next beta without stimulation and noise."""
-    return 0.4 + 1.2 * beta - 0.4 * before
+    return 0.4 + 1.2 * beta - 0.4 * beta_before
 
 
 if ENV not in gymnasium.registry:  # as when this module is the command
     gymnasium.register(ENV, "envs.toys.brain_stimulation:BrainStimulation", max_episode_steps=STEPS)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Record the brain-stimulation dataset.")
-    parser.add_argument("--out", type=Path, required=True, help="root folder of Minari datasets to write into")
-    write(parser.parse_args().out)
+    main("Record the brain-stimulation dataset.", write)

@@ -20,7 +20,6 @@ The recorded episodes are the clinicians': episode i follows from (seed, i) alon
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.util
 import zipfile
@@ -31,7 +30,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.recording import rollout, store
+from envs.recording import main, rollouts, store
 from rlkit.types import InputError, one_line
 
 ENV = "ICUSepsis-v0"
@@ -44,7 +43,7 @@ MISSING = "the package icu-sepsis is not installed: pip install --no-deps icu-se
 
 
 class MDP(NamedTuple):
-    """A world of S states and A actions whose episodes end; returns are not discounted."""
+    """A problem of S states and A actions whose episodes end; returns are not discounted."""
 
     transition: np.ndarray  # [S, A, S] probabilities of the next state
     reward: np.ndarray  # [S] on arrival at a state
@@ -57,34 +56,50 @@ class MDP(NamedTuple):
 
         Raises InputError if a row outside the terminal states is no distribution, or if the policy need not end.
         """
-        policy, going = np.asarray(policy, np.float64), ~self.terminal
-        if policy.shape != self.transition.shape[:2]:
-            raise InputError(f"a policy has shape {list(self.transition.shape[:2])} here, not {list(policy.shape)}")
-        wrong = going & ((policy < 0).any(1) | ~np.isclose(policy.sum(1), 1, atol=1e-6))
+        policy = np.asarray(policy, np.float64)
+        self._check(policy)
+        going = ~self.terminal
+        count = going.sum()
+        # --- of the states that are not terminal: values and expected steps to the end, both by one solution ---
+        move = np.einsum("sa,sat->st", policy[going], self.transition[going])
+        reward = move @ self.reward
+        one_step = np.ones(count)
+        equations = np.eye(count) - move[:, going]
+        try:
+            values, steps = np.linalg.solve(equations, np.stack([reward, one_step], 1)).T
+        except np.linalg.LinAlgError:
+            values = steps = np.full(count, np.nan)
+        all_end = (steps >= 1 - 1e-6) & (steps < 1e9)  # rounding may hide a singular system
+        if not all_end.all():
+            raise InputError("the policy has no value: from some state its episodes need not end")
+        # --- from the start ---
+        terminal_value = self.start[self.terminal] @ self.reward[self.terminal]
+        return float(self.start[going] @ values + terminal_value)
+
+    def _check(self, policy: np.ndarray) -> None:
+        """Raises InputError unless ``policy`` has a distribution over the actions in every state that does not end."""
+        shape = self.transition.shape[:2]
+        if policy.shape != shape:
+            raise InputError(f"a policy has shape {list(shape)} here, not {list(policy.shape)}")
+        negative = (policy < 0).any(1)
+        adds_up = np.isclose(policy.sum(1), 1, atol=1e-6)
+        wrong = ~self.terminal & (negative | ~adds_up)
         if wrong.any():
             raise InputError(f"policy in state {int(np.argmax(wrong))}: not a distribution over the actions")
-        move = np.einsum("sa,sat->st", policy[going], self.transition[going])
-        try:
-            both = np.linalg.solve(
-                np.eye(going.sum()) - move[:, going], np.stack([move @ self.reward, np.ones(going.sum())], 1)
-            )
-        except np.linalg.LinAlgError:
-            both = np.full((going.sum(), 2), np.nan)
-        values, steps = both.T
-        if not ((steps >= 1 - 1e-6) & (steps < 1e9)).all():  # of an episode; rounding may hide a singular system
-            raise InputError("the policy has no value: from some state its episodes need not end")
-        return float(self.start[going] @ values + self.start[self.terminal] @ self.reward[self.terminal])
 
     def optimal(self, tolerance: float = 1e-10) -> np.ndarray:
         """An optimal policy [S, A], one-hot, by value iteration until no value moves by more than ``tolerance``.
 
-        Without a discount this needs rewards that are not negative, and a world in which every policy ends.
+        Without a discount this needs rewards that are not negative, and an MDP in which every policy ends.
         """
-        reward, values, change = self.transition @ self.reward, np.zeros(len(self.start)), np.inf
+        reward = self.transition @ self.reward
+        values = np.zeros(len(self.start))
+        change = np.inf
         while change > tolerance:
             returns = reward + self.transition @ values
-            new = np.where(self.terminal, 0, returns.max(1))
-            values, change = new, np.abs(new - values).max()
+            new_values = np.where(self.terminal, 0, returns.max(1))
+            change = np.abs(new_values - values).max()
+            values = new_values
         return deterministic(returns.argmax(1), returns.shape[1])
 
     def uniform(self) -> np.ndarray:
@@ -99,7 +114,8 @@ class Tabular(gymnasium.Env):
     def __init__(self, mdp: MDP):
         self._mdp = mdp
         states, actions = mdp.transition.shape[:2]
-        self.observation_space, self.action_space = Discrete(states), Discrete(actions)
+        self.observation_space = Discrete(states)
+        self.action_space = Discrete(actions)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict]:
         """A patient is admitted."""
@@ -110,37 +126,54 @@ class Tabular(gymnasium.Env):
     def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
         """Terminated at death and at survival."""
         self._state = self._draw(self._mdp.transition[self._state, action])
-        return self._state, float(self._mdp.reward[self._state]), bool(self._mdp.terminal[self._state]), False, {}
+        reward = float(self._mdp.reward[self._state])
+        terminated = bool(self._mdp.terminal[self._state])
+        return self._state, reward, terminated, False, {}
 
     def _draw(self, probabilities: np.ndarray) -> int:
-        return int(self.np_random.choice(len(probabilities), p=probabilities))
+        number = self.np_random.choice(len(probabilities), p=probabilities)
+        return int(number)
 
 
 @functools.lru_cache(maxsize=1)
 def load() -> MDP:
     """ICU-Sepsis, from the installed package's file. Raises InputError if it is missing or not what is expected."""
-    found = importlib.util.find_spec("icu_sepsis")  # finds the folder and imports nothing
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("icu_sepsis")  # finds the folder and imports nothing
+    if package is None or not package.submodule_search_locations:
         raise InputError(MISSING)
-    return read(Path(found.submodule_search_locations[0]) / "envs" / "assets" / "dynamics.npz")
+    folder = Path(package.submodule_search_locations[0])
+    return read(folder / "envs" / "assets" / "dynamics.npz")
 
 
 def read(path: Path) -> MDP:
     """The MDP in the file ``path`` (.npz of plain arrays). Raises InputError if it is not as version 2 has it."""
-    states, actions = AFTER + 1, 25
-    shapes = {"d_0": (states,), "expert_policy": (states, actions), "tx_mat": (states, actions, states)}
+    states = AFTER + 1
+    actions = 25
     try:
         with np.load(path, allow_pickle=False) as file:
-            start, clinician, transition = (file[name] for name in shapes)
+            start = file["d_0"]
+            clinician = file["expert_policy"]
+            transition = file["tx_mat"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = one_line(error)
         raise InputError(f"{path}: cannot be read as ICU-Sepsis ({reason}): install icu-sepsis 2 again") from error
-    for (name, shape), array in zip(shapes.items(), (start, clinician, transition), strict=True):
-        if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} is not {list(shape)} finite numbers: install icu-sepsis 2 again")
+    _check_array(path, "d_0", start, (states,))
+    _check_array(path, "expert_policy", clinician, (states, actions))
+    _check_array(path, "tx_mat", transition, (states, actions, states))
     number = np.arange(states)
-    reward = (number == SURVIVAL).astype(np.float64)
-    return MDP(transition, reward, start, np.isin(number, (DEATH, SURVIVAL, AFTER)), clinician)
+    return MDP(
+        transition=transition,
+        reward=(number == SURVIVAL).astype(np.float64),
+        start=start,
+        terminal=np.isin(number, (DEATH, SURVIVAL, AFTER)),
+        clinician=clinician,
+    )
+
+
+def _check_array(path: Path, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises InputError unless ``array`` holds finite numbers in float64 and has that shape."""
+    if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+        raise InputError(f"{path}: {name} is not {list(shape)} finite numbers: install icu-sepsis 2 again")
 
 
 def icu_sepsis() -> gymnasium.Env:
@@ -156,17 +189,24 @@ def deterministic(action: np.ndarray, actions: int) -> np.ndarray:
 def record(mdp: MDP, episodes: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """``episodes`` episodes of the clinicians' policy in ``mdp``."""
     env = gymnasium.wrappers.TimeLimit(Tabular(mdp), STEPS)
+    actions = mdp.clinician.shape[1]
+    policies = []
+    for i in range(episodes):
+        rng = np.random.default_rng([seed, i])
+        policies.append(functools.partial(_clinician, mdp, actions, rng))
+    return rollouts(env, policies, seed)
 
-    def clinician(rng: np.random.Generator, state: int) -> int:
-        return int(rng.choice(mdp.clinician.shape[1], p=mdp.clinician[state]))
 
-    policies = (functools.partial(clinician, np.random.default_rng([seed, i])) for i in range(episodes))
-    return [rollout(env, policy, seed + i) for i, policy in enumerate(policies)]
+def _clinician(mdp: MDP, actions: int, rng: np.random.Generator, state: int) -> int:
+    """An action of the clinicians' policy."""
+    return int(rng.choice(actions, p=mdp.clinician[state]))
 
 
 def references(mdp: MDP) -> tuple[float, float]:
     """Values of uniform actions and of an optimal policy, which count as 0 and 100."""
-    return mdp.value(mdp.uniform()), mdp.value(mdp.optimal())
+    low = mdp.value(mdp.uniform())
+    high = mdp.value(mdp.optimal())
+    return low, high
 
 
 def write(out: Path, episodes: int = EPISODES) -> None:
@@ -188,6 +228,4 @@ if ENV not in gymnasium.registry:  # as when this module is the command
     gymnasium.register(ENV, "envs.toys.icu_sepsis:icu_sepsis", max_episode_steps=STEPS)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Record the clinicians' episodes of ICU-Sepsis.")
-    parser.add_argument("--out", type=Path, required=True, help="root folder of Minari datasets to write into")
-    write(parser.parse_args().out)
+    main("Record the clinicians' episodes of ICU-Sepsis.", write)

@@ -1,17 +1,16 @@
-"""The default world: gymnasium's Pendulum-v1 and the command that records its embedded dataset.
+"""The default environment: gymnasium's Pendulum-v1 and the command that records its embedded dataset.
 
     python -m envs.toys.pendulum --out DIR
 
 Three kinds of episodes take turns: a weak swing-up controller (a third of the motor's torque, so that most of the 200
 steps go into swinging), a brake that takes the swing out again, and slow random torques. Cloning averages the first two
 and hangs still; a critic can tell them apart, and find that more torque beats them all. The random third tries so many
-torques that a critic without any pessimism succeeds too: this world shows the way from data to a score, not what
+torques that a critic without any pessimism succeeds too: this dataset shows the way from data to a score, not what
 pessimism is worth. Episode i follows from (seed, i) alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from envs.recording import rollout, store
+from envs.recording import main, mean_return, rollouts, store
 
 Policy = Callable[[np.ndarray], float]  # observation [3] -> torque
 
@@ -39,11 +38,14 @@ def swing_up(obs: np.ndarray, strength: float = TORQUE) -> float:
     With mass 1, length 1 and gravity 10 the energy is speed^2 / 6 + 5 cos(angle), 5 at upright rest, and it grows
     with speed * torque.
     """
-    angle, speed = math.atan2(obs[1], obs[0]), float(obs[2])
+    cosine, sine, speed = obs[0], obs[1], float(obs[2])
+    angle = math.atan2(sine, cosine)
     if abs(angle) < 0.5 and abs(speed) < 3:
         return _clip(-10 * angle - 2 * speed, strength)
-    missing = 5 - (speed**2 / 6 + 5 * math.cos(angle))
-    return _clip(2 * missing * (1 if speed >= 0 else -1), strength)
+    energy = speed**2 / 6 + 5 * math.cos(angle)
+    missing = 5 - energy
+    direction = 1 if speed >= 0 else -1
+    return _clip(2 * missing * direction, strength)
 
 
 def behaviour(kind: str, rng: np.random.Generator) -> Policy:
@@ -53,37 +55,54 @@ def behaviour(kind: str, rng: np.random.Generator) -> Policy:
     def policy(obs: np.ndarray) -> float:
         nonlocal drift
         drift = 0.9 * drift + 0.44 * rng.normal()  # of variance 1
-        torque = {"swing-up": swing_up(obs, WEAK), "brake": -float(obs[2]), "random": 1.2 * drift}[kind]
-        return _clip(_clip(torque, TORQUE) + NOISE * rng.normal(), TORQUE)
+        if kind == "swing-up":
+            torque = swing_up(obs, WEAK)
+        elif kind == "brake":
+            torque = -float(obs[2])
+        else:
+            torque = 1.2 * drift
+        torque = _clip(torque, TORQUE)
+        noise = NOISE * rng.normal()
+        return _clip(torque + noise, TORQUE)
 
     return policy
 
 
 def pushing(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
     """The policy with its torque as an action [1]."""
-    return lambda obs: np.array([policy(obs)], np.float32)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        return np.array([policy(obs)], np.float32)
+
+    return act
 
 
 def record(episodes: int, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """The first ``episodes`` episodes of the dataset; the kinds take turns."""
     env = gymnasium.make(ENV)
-    policies = [behaviour(KINDS[i % 3], np.random.default_rng([seed, i])) for i in range(episodes)]
-    return [rollout(env, pushing(policy), seed + i) for i, policy in enumerate(policies)]
+    policies = []
+    for i in range(episodes):
+        rng = np.random.default_rng([seed, i])
+        policy = behaviour(KINDS[i % len(KINDS)], rng)
+        policies.append(pushing(policy))
+    return rollouts(env, policies, seed)
 
 
 def references(episodes: int = 100) -> tuple[float, float]:
     """Mean returns of uniform actions and of the swing-up controller, over the same seeded episodes."""
-    env, rng = gymnasium.make(ENV), np.random.default_rng(SEED)
-    seeds = range(10_000, 10_000 + episodes)
-    policies: tuple[Policy, ...] = (lambda obs: rng.uniform(-TORQUE, TORQUE), swing_up)
-    low, high = (
-        np.mean([rollout(env, pushing(policy), seed)["rewards"].sum() for seed in seeds]) for policy in policies
-    )
-    return float(low), float(high)
+    env = gymnasium.make(ENV)
+    rng = np.random.default_rng(SEED)
+
+    def uniform(obs: np.ndarray) -> float:
+        return rng.uniform(-TORQUE, TORQUE)
+
+    low = mean_return(env, pushing(uniform), episodes)
+    high = mean_return(env, pushing(swing_up), episodes)
+    return low, high
 
 
 def write(out: Path, episodes: int = EPISODES) -> None:
-    """Record the dataset and store it under the Minari root ``out``. Minari refuses to overwrite one that is there."""
+    """Record the dataset and store it under the Minari root ``out``. Minari refuses to overwrite."""
     store(
         out,
         DATASET,
@@ -101,6 +120,4 @@ def _clip(torque: float, limit: float) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Record the embedded pendulum dataset.")
-    parser.add_argument("--out", type=Path, required=True, help="root folder of Minari datasets to write into")
-    write(parser.parse_args().out)
+    main("Record the embedded pendulum dataset.", write)

@@ -1,4 +1,4 @@
-"""The command line: what is asked for is found out first, cheaply; then the command's module is imported and run."""
+"""The command line: it is read first, which is quick; then the command's module is imported and run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rlkit.runs.stopping import Stop
 from rlkit.types import InputError, RunError
 
 
-class World(NamedTuple):
-    """What the composition root hands to the commands."""
+class Catalog(NamedTuple):
+    """Agents, environments and datasets that can be named on the command line."""
 
     agents: Mapping[str, Any]  # name -> entry with `module` and `summary`
     make_env: Callable[[str], Any]  # EnvSpec as JSON, or an id -> gymnasium.Env
@@ -23,22 +23,26 @@ class World(NamedTuple):
     episodes: Callable[[str], int]  # environment id -> episodes that an evaluation takes
 
 
-def main(argv: Sequence[str], world: World) -> int:
-    """Run one command line and return its exit code: 0, 1 (a check or a run failed) or 2 (a mistake), each told in one
-    line; 130, 143 or 75 for a run that was interrupted (see docs/reliability.md)."""
+def main(argv: Sequence[str], catalog: Catalog) -> int:
+    """Run one command line and return its exit code.
+
+    That is 0, 1 if a check or a run failed, or 2 for a mistake, each with one line that says why; 130, 143 or 75 for a
+    run that was interrupted (see docs/reliability.md).
+    """
     try:
-        asked = options.parse(argv, world)
+        asked = options.parse(argv, catalog)
         if isinstance(asked, str):
             print(asked)
             return 0
-        return importlib.import_module(f"rlkit.commands.{asked.command}").run(asked, world)
+        command = importlib.import_module(f"rlkit.commands.{asked.command}")
+        return command.run(asked, catalog)
     except InputError as error:
         print(f"rlkit: {error}", file=sys.stderr)
         return 2
     except RunError as error:
         print(f"rlkit: {error}", file=sys.stderr)
         return 1
-    except Stop as stop:  # train has told why
+    except Stop as stop:  # train has said why
         return stop.code
     except KeyboardInterrupt:
         print("rlkit: interrupted", file=sys.stderr)

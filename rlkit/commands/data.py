@@ -6,21 +6,23 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rlkit.commands import World
+from rlkit.commands import Catalog
 from rlkit.commands.options import DataCheck, DataList, DataShow
 from rlkit.datasets import DataOptions, Episodes, available, load, summary
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # per cent
 BINS = 10
+LONGEST_BAR = 40  # characters
 
 
-def run(options: DataList | DataShow | DataCheck, world: World) -> int:
+def run(options: DataList | DataShow | DataCheck, catalog: Catalog) -> int:
     """Print what is asked for. Raises InputError if the dataset cannot be read or is not sound."""
     console = Console(highlight=False, soft_wrap=True)
     if isinstance(options, DataList):
-        console.print(_listing(options, world))
+        console.print(_listing(options, catalog))
         return 0
-    episodes = load(options, roots=[world.datasets], use_cache=not isinstance(options, DataCheck))
+    use_cache = not isinstance(options, DataCheck)
+    episodes = load(options, roots=[catalog.datasets], use_cache=use_cache)
     console.print(f"{episodes.name} ({episodes.fingerprint[:12]})")
     if isinstance(options, DataShow):
         console.print(_spaces(episodes))
@@ -30,19 +32,29 @@ def run(options: DataList | DataShow | DataCheck, world: World) -> int:
     return 0
 
 
-def _listing(options: DataList, world: World) -> Table:
+def _listing(options: DataList, catalog: Catalog) -> Table:
     table = Table("dataset", "episodes", "steps", "folder")
-    for name, episodes, steps, folder in available(DataOptions("", data_root=options.data_root), [world.datasets]):
-        table.add_row(name, f"{episodes:,}", f"{steps:,}", str(folder))
+    searched = DataOptions("", data_root=options.data_root)
+    for name, episodes, steps, folder in available(searched, [catalog.datasets]):
+        table.add_row(
+            name,
+            f"{episodes:,}",
+            f"{steps:,}",
+            str(folder),
+        )
     return table
 
 
 def _spaces(episodes: Episodes) -> Table:
     table = Table.grid(padding=(0, 2))
+    environment = episodes.env_spec or "not named; --env names one"
+    reference = "not named"
+    if episodes.reference is not None:
+        low, high = episodes.reference
+        reference = f"random {low:g}, expert {high:g}"
     table.add_row("observation", str(episodes.observation_space))
     table.add_row("action", str(episodes.action_space))
-    table.add_row("environment", episodes.env_spec or "not named; --env names one")
-    reference = "not named" if episodes.reference is None else "random {:g}, expert {:g}".format(*episodes.reference)
+    table.add_row("environment", environment)
     table.add_row("reference returns", reference)
     return table
 
@@ -59,9 +71,18 @@ def _returns(episodes: Episodes) -> Table:
     returns = episodes.returns()
     table = Table("return", "", title="returns of the episodes", title_justify="left")
     table.add_row("mean", f"{returns.mean():.2f}")
-    for percent, value in zip(QUANTILES, np.percentile(returns, QUANTILES), strict=True):
+
+    # --- quantiles ---
+    values = np.percentile(returns, QUANTILES)
+    for percent, value in zip(QUANTILES, values, strict=True):
         table.add_row(f"{percent} %", f"{value:.2f}")
+
+    # --- histogram ---
     counts, edges = np.histogram(returns, BINS)
-    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        table.add_row(f"{low:.1f} to {high:.1f}", f"{'#' * round(40 * count / counts.max())} {count}")
+    most = counts.max()
+    for number, count in enumerate(counts):
+        low = edges[number]
+        high = edges[number + 1]
+        bar = "#" * round(LONGEST_BAR * count / most)
+        table.add_row(f"{low:.1f} to {high:.1f}", f"{bar} {count}")
     return table

@@ -25,35 +25,73 @@ if TYPE_CHECKING:
 def describe(job: Job) -> str:
     """The configuration, and for each stage its batch, its networks and its memory."""
     record = job.record
-    settings = {name: getattr(record, name) for name in ("agent", "preset", "config", "steps", "seeds")}
-    settings |= {name: getattr(record, name) for name in ("log_every", "eval_every", "evaluation", "reference")}
-    settings |= {"data": {"steps": record.data.steps, **record.data.options}, "device": record.device}
-    lines = [serialization.pretty(settings)]
-    held = []
+    lines = [serialization.pretty(_settings(job))]
+
+    # --- stages: with one seed, and with as many as are trained ---
+    largest = 0
     for number, stage in enumerate(job.stages):
         state = abstract_state(job.stages, number, job.buffer, job.stats, record.seeds[:1])
-        held.append(size(state))
-        lines += ["", f"stage {stage.name}: {stage.steps} updates", *_batch(stage, job), *_networks(state)]
-    rows, states = size(job.buffer), max(held) * len(record.seeds)
-    seeds = f"{len(record.seeds)} x {_mib(max(held))}"
-    lines += ["", f"memory: data {_mib(rows)} + states {seeds} = {_mib(rows + states)}, and the batch's activations"]
+        largest = max(largest, size(state))
+        lines.append("")
+        lines.append(f"stage {stage.name}: {stage.steps} updates")
+        lines += _batch(stage, job)
+        lines += _networks(state)
+
+    # --- memory ---
+    seeds = len(record.seeds)
+    data = size(job.buffer)
+    states = largest * seeds
+    lines.append("")
+    lines.append(
+        f"memory: data {_mib(data)} + states {seeds} x {_mib(largest)} = {_mib(data + states)}, "
+        "and the batch's activations"
+    )
     return "\n".join(lines)
 
 
+def _settings(job: Job) -> dict[str, Any]:
+    record = job.record
+    data = {"steps": record.data.steps}
+    data |= record.data.options
+    return {
+        "agent": record.agent,
+        "preset": record.preset,
+        "config": record.config,
+        "steps": record.steps,
+        "seeds": record.seeds,
+        "log_every": record.log_every,
+        "eval_every": record.eval_every,
+        "evaluation": record.evaluation,
+        "reference": record.reference,
+        "data": data,
+        "device": record.device,
+    }
+
+
 def _batch(stage: Stage, job: Job) -> list[str]:
+    """Name, dtype and shape of each array of a batch."""
     batch = jax.eval_shape(stage.learner.sample, job.buffer, jax.random.key(0))
-    leaves = jax.tree_util.tree_flatten_with_path(batch)[0]
-    return [f"  batch {_name(path):16} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
+    lines = []
+    leaves, _ = jax.tree_util.tree_flatten_with_path(batch)
+    for path, leaf in leaves:
+        name = _name(path)
+        lines.append(f"  batch {name:16} {leaf.dtype}{list(leaf.shape)}")
+    return lines
 
 
 def _networks(state: Any) -> list[str]:
     """Parameters of each part of a state; the optimisers' moments are not counted."""
     networks = jax.tree.map(_parameters, state, is_leaf=_is_net)
     counts: Counter[str] = Counter()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(networks)[0]:
-        counts[_name(path[:1])] += int(np.prod(leaf.shape))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(networks)
+    for path, leaf in leaves:
+        part = _name(path[:1])
+        counts[part] += int(np.prod(leaf.shape))
     width = max(map(len, counts))
-    return [f"  parameters {name:{width}} {count:>12,}" for name, count in counts.items()]
+    lines = []
+    for name, count in counts.items():
+        lines.append(f"  parameters {name:{width}} {count:>12,}")
+    return lines
 
 
 def _is_net(part: Any) -> bool:
@@ -69,4 +107,5 @@ def _name(path: Any) -> str:
 
 
 def _mib(size: float) -> str:
-    return f"{size / 2**20:.1f} MiB"
+    mebibytes = size / 2**20
+    return f"{mebibytes:.1f} MiB"

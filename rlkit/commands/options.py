@@ -24,7 +24,7 @@ from rlkit.runs import registry
 from rlkit.types import InputError, Preset
 
 if TYPE_CHECKING:
-    from rlkit.commands import World
+    from rlkit.commands import Catalog
 
 import tyro
 from tyro.conf import Positional
@@ -63,8 +63,8 @@ class TrainOptions(Generic[C]):
     preset: str | None = None
     """Start from the settings published for a dataset; other options win over it."""
     resume: Literal["auto", "never", "must"] = "never"
-    """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start
-    anew."""
+    """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start a
+    new one."""
     eval_every: Count | None = None
     """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
     eval_episodes: Whole | None = None
@@ -145,7 +145,7 @@ class DataShow(DataOptions):
 
 @dataclass(frozen=True)
 class DataCheck(DataOptions):
-    """Read a dataset anew, check it, and print how its rows are used. Exit code 2 if it is refused."""
+    """Read a dataset past the cache, check it, and print how its rows are used. Exit code 2 if it is refused."""
 
     command: ClassVar[str] = "data"
     dataset: Positional[str]
@@ -155,59 +155,73 @@ class DataCheck(DataOptions):
 Asked = TrainOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataList | DataShow | DataCheck
 
 
-def parse(argv: Sequence[str], world: World) -> Asked | str:
+def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     """The options that ``argv`` gives, or the text to print for a general --help.
 
     Raises InputError for an unknown command, agent or preset, or a number that is out of its range; tyro exits with
     code 2 for an option that it cannot read.
     """
-    asked = _parse(argv, world)
+    asked = _parse(argv, catalog)
     if not isinstance(asked, str):
         ranges.check_options(asked)
     return asked
 
 
-def _parse(argv: Sequence[str], world: World) -> Asked | str:
+def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     if not argv or argv[0] in HELP:
         return _listing("rlkit COMMAND ...", COMMANDS, "rlkit COMMAND --help tells more.")
     if argv[0] == "--version":
         return f"rlkit {__version__}"
-    command, rest = _known("command", argv[0], COMMANDS), argv[1:]
+    command = _known("command", argv[0], COMMANDS)
+    rest = argv[1:]
     if command == "train":
-        return _parse_train(rest, world)
+        return _parse_train(rest, catalog)
     if command == "data":
-        named = {"list": DataList, "show": DataShow, "check": DataCheck}
-        return tyro.extras.subcommand_cli_from_dict(named, args=rest, prog="rlkit data", description=COMMANDS["data"])
+        subcommands = {"list": DataList, "show": DataShow, "check": DataCheck}
+        return tyro.extras.subcommand_cli_from_dict(
+            subcommands, args=rest, prog="rlkit data", description=COMMANDS["data"]
+        )
     if command == "evaluate":
         return _parse_evaluate(rest)
     kinds = {kind.command: kind for kind in (ReportOptions, VerifyOptions)}
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
 
 
-def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
-    entries = registry.installed() | dict(world.agents)
+def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
+    # --- which agent ---
+    entries = registry.installed() | dict(catalog.agents)
     if not argv or argv[0] in HELP:
         summaries = {name: entry.summary for name, entry in entries.items()}
         hint = (
             "rlkit train AGENT --help lists an agent's options. An agent in a file of yours is named as module:Config."
         )
         return _listing("rlkit train AGENT [OPTIONS]", summaries, hint)
-    name, rest = argv[0], argv[1:]
+    name = argv[0]
+    rest = argv[1:]
     if set(HELP) & set(rest):
         for slow in ("optax", "rlkit.networks"):
             sys.modules.setdefault(slow, _Deferred(slow))
     if registry.is_typed(name):
-        method, summary = registry.typed(name), f"The agent {name}"
+        method = registry.typed(name)
+        summary = f"The agent {name}"
     else:
         entry = entries[_known("agent", name, entries)]
-        method, summary = registry.named(entry.module), entry.summary
-    default = TrainOptions(
-        config=method.config(), data=DataOptions(_default_dataset(world)), agent=name, module=method.module
-    )
-    if chosen := _value_of("--preset", rest):
+        method = registry.named(entry.module)
+        summary = entry.summary
+
+    # --- its settings, or those of a preset, are the defaults ---
+    data = DataOptions(_default_dataset(catalog))
+    default = TrainOptions(config=method.config(), data=data, agent=name, module=method.module)
+    chosen = _value_of("--preset", rest)
+    if chosen:
         preset = method.presets[_known("preset", chosen, method.presets)]
-        data = dataclasses.replace(default.data, **preset.data)
-        default = dataclasses.replace(default, config=preset.config, steps=preset.steps, data=data, preset=chosen)
+        default = dataclasses.replace(
+            default,
+            config=preset.config,
+            steps=preset.steps,
+            data=dataclasses.replace(data, **preset.data),
+            preset=chosen,
+        )
     return tyro.cli(
         TrainOptions[method.config],
         args=rest,
@@ -219,25 +233,32 @@ def _parse_train(argv: Sequence[str], world: World) -> TrainOptions | str:
 
 
 def _parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
-    """The run is read first: its agent's Config, with the values that it was trained with, says what can be given."""
-    folder = next((word for word in argv if (Path(word) / "run.json").is_file()), None)
+    """Options of an evaluation. The run is read first: the Config that it was trained with says what can be given."""
+    folder = None
     config = None
+    for word in argv:
+        if (Path(word) / "run.json").is_file():
+            folder = Path(word)
+            break
     if folder is not None:
-        from rlkit.runs.run import Record, recorded_config
+        from rlkit.runs.record import Record, recorded_config
 
-        config = recorded_config(Record.read(Path(folder)), _value_of("--agent", argv))
+        record = Record.read(folder)
+        config = recorded_config(record, _value_of("--agent", argv))
     return tyro.cli(
         EvaluateOptions[type(config)],
         args=argv,
-        default=EvaluateOptions(run=Path(folder) if folder else tyro.MISSING, config=config),
+        default=EvaluateOptions(run=folder or tyro.MISSING, config=config),
         prog="rlkit evaluate",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
 
 
 class _Deferred(ModuleType):
-    """Stands for a module until something of it is used. A list of options uses nothing of optimisers and networks,
-    which take as long to import as half of jax."""
+    """Stands for a module until something of it is used.
+
+    A list of options uses nothing of optimisers and networks, which take as long to import as half of jax.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:
@@ -245,17 +266,21 @@ class _Deferred(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def _default_dataset(world: World) -> str:
+def _default_dataset(catalog: Catalog) -> str:
     # the first embedded dataset; where there is none, --dataset must be given
-    found = sorted(world.datasets.glob("**/data/metadata.json"))
-    return found[0].parent.parent.relative_to(world.datasets).as_posix() if found else tyro.MISSING
+    metadata = sorted(catalog.datasets.glob("**/data/metadata.json"))
+    if not metadata:
+        return tyro.MISSING
+    folder = metadata[0].parent.parent
+    return folder.relative_to(catalog.datasets).as_posix()
 
 
 def _value_of(option: str, argv: Sequence[str]) -> str | None:
-    """What ``option`` is given, before the rest is read: it says what else there is to be read."""
+    """Value of ``option``, which is read before the rest: it decides what else can be given."""
     parser = argparse.ArgumentParser(prog="rlkit", add_help=False, allow_abbrev=False)
     parser.add_argument(option, dest="value")
-    return parser.parse_known_args(argv)[0].value
+    options, _ = parser.parse_known_args(argv)
+    return options.value
 
 
 def _presets(presets: Mapping[str, Preset]) -> str:
@@ -264,9 +289,11 @@ def _presets(presets: Mapping[str, Preset]) -> str:
     by_source: dict[str, list[str]] = {}
     for name, preset in presets.items():
         by_source.setdefault(preset.source, []).append(name)
-    paragraphs = [f"- {', '.join(names)}: {source}" for source, names in by_source.items()]
-    lines = [textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False) for text in paragraphs]
-    return "\n".join(["Presets (--preset NAME), with their sources:", *lines])
+    lines = ["Presets (--preset NAME), with their sources:"]
+    for source, names in by_source.items():
+        paragraph = f"- {', '.join(names)}: {source}"
+        lines.append(textwrap.fill(paragraph, 100, subsequent_indent="  ", break_on_hyphens=False))
+    return "\n".join(lines)
 
 
 def _listing(usage: str, summaries: Mapping[str, str], hint: str) -> str:
@@ -281,4 +308,5 @@ def _known(kind: str, name: str, names: Iterable[str]) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-    raise InputError(f"unknown {kind} {name!r}; " + (f"did you mean {', '.join(near)}?" if near else "there is none"))
+    hint = f"did you mean {', '.join(near)}?" if near else "there is none"
+    raise InputError(f"unknown {kind} {name!r}; {hint}")

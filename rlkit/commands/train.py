@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import platform
 import sys
 import time
@@ -15,9 +16,8 @@ import numpy as np
 
 from rlkit import buffer, ranges
 from rlkit.buffer import Buffer
-from rlkit.commands import World, dry_run
+from rlkit.commands import Catalog, dry_run
 from rlkit.commands.options import TrainOptions
-from rlkit.commands.report import conclude
 from rlkit.datasets import Episodes, Normaliser, check_env, labels, load, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics
@@ -25,7 +25,9 @@ from rlkit.ranges import Seed
 from rlkit.runs import loggers, serialization
 from rlkit.runs.job import Job
 from rlkit.runs.lock import RunLock
-from rlkit.runs.run import DataRecord, EvaluationRecord, Record, Reference, Run, claim, finished
+from rlkit.runs.record import DataRecord, EvaluationRecord, Record, Reference
+from rlkit.runs.run import Run, claim, finished
+from rlkit.runs.scores import conclude
 from rlkit.runs.stopping import Guard
 from rlkit.runs.trainer import train
 from rlkit.training.compilation import keep_compiled
@@ -34,10 +36,10 @@ from rlkit.types import InputError
 PACKAGES = ("rlkit-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium", "mujoco")
 
 
-def run(options: TrainOptions, world: World) -> int:
+def run(options: TrainOptions, catalog: Catalog) -> int:
     """Train as ``options`` say. Returns the exit code, see docs/reliability.md.
 
-    Raises InputError for what the user can mend, RunError for a run that cannot go on, and Stop if it is asked to end.
+    Raises InputError for what the user can correct, RunError for a run that cannot go on, Stop if it is asked to end.
     """
     _intervals(options)  # impossible numbers are refused before anything is read
     folder = options.out or _default_folder(options)
@@ -45,11 +47,12 @@ def run(options: TrainOptions, world: World) -> int:
         loggers.import_wandb()
     keep_compiled()
     if options.dry_run:
-        print(dry_run.describe(_prepare(options, world)))
+        job = _prepare(options, catalog)
+        print(dry_run.describe(job))
         return 0
     claim(folder, options.resume)
     with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
-        job = _prepare(options, world)
+        job = _prepare(options, catalog)
         with Run(folder, job.record, wandb=options.wandb) as opened:
             if finished(folder):
                 print(f"{folder}: already finished")
@@ -63,30 +66,38 @@ def run(options: TrainOptions, world: World) -> int:
     return 1 if faults else 0
 
 
-def resolve(options: TrainOptions, world: World) -> Record:
+def resolve(options: TrainOptions, catalog: Catalog) -> Record:
     """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
-    return _prepare(options, world).record
+    return _prepare(options, catalog).record
 
 
-def _prepare(options: TrainOptions, world: World) -> Job:
+def _prepare(options: TrainOptions, catalog: Catalog) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
     log_every, eval_every = _intervals(options)
-    episodes = load(options.data, roots=[world.datasets])
-    env_spec, env = _environment(options, episodes, world)
-    if env:
+
+    # --- data and environment ---
+    episodes = load(options.data, roots=[catalog.datasets])
+    env_spec, env = _environment(options, episodes, catalog)
+    horizon = None
+    make_env = None
+    if env is not None:
         episodes = check_env(episodes, env)
+        horizon = env.spec.max_episode_steps if env.spec else None
+        make_env = functools.partial(catalog.make_env, env_spec)
+
+    # --- what the agent learns from ---
     normaliser = Normaliser.fit(episodes, options.data)
-    horizon = env.spec.max_episode_steps if env and env.spec else None
     spec = spec_of(episodes, horizon, normaliser)
     stages = options.config.stages(spec, options.steps)
-    rows = Buffer.from_episodes(episodes, normaliser, buffer.needs(stages))
+    columns = buffer.needs(stages)
+    rows = Buffer.from_episodes(episodes, normaliser, columns)
     for sentence in labels.advice(episodes):
         print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
     stats = buffer.stats(rows)
-    evaluation = None
-    if env:
-        count = options.eval_episodes or world.episodes(env.spec.id if env.spec else "")
-        evaluation = EvaluationRecord(env_spec, count, seed=options.eval_seed)
+
+    # --- the record ---
+    devices = jax.devices()
+    last_seed = options.seed + options.seeds - 1
     record = Record(
         agent=options.agent,
         module=options.module,
@@ -94,28 +105,27 @@ def _prepare(options: TrainOptions, world: World) -> Job:
         preset=options.preset,
         steps=options.steps,
         stages=tuple((stage.name, stage.steps) for stage in stages),
-        seeds=tuple(range(options.seed, options.seed + options.seeds)),
+        seeds=tuple(range(options.seed, last_seed + 1)),
         log_every=log_every,
         eval_every=eval_every,
         data=_data_record(episodes, options),
         spec=spec,
         normaliser=normaliser.to_json(),
         stats={name: tuple(value.tolist()) for name, value in stats._asdict().items()},
-        evaluation=evaluation,
-        reference=_reference(episodes, env, world),
-        versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        device=f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        evaluation=_evaluation_record(options, env_spec, env, catalog),
+        reference=_reference(episodes, env, catalog),
+        versions=_versions(),
+        device=f"{len(devices)} x {devices[0].device_kind}",
     )
-    make_env = functools.partial(world.make_env, env_spec) if env else None
-    if env:
+    if env is not None:
         env.close()
     return Job(record, stages, rows, stats, normaliser, make_env)
 
 
 def _environment(
-    options: TrainOptions, episodes: Episodes, world: World
+    options: TrainOptions, episodes: Episodes, catalog: Catalog
 ) -> tuple[str, gymnasium.Env] | tuple[None, None]:
-    """The environment that policies are evaluated in. Where there is none, says why: training goes on without.
+    """The environment that policies are evaluated in, as its spec and an instance. Where there is none, prints why.
 
     Raises InputError if one that the user named cannot be made.
     """
@@ -124,7 +134,7 @@ def _environment(
     why = "the data name no environment; --env names one" if wanted else "--eval-episodes is 0"
     if wanted and env_spec:
         try:
-            env = world.make_env(env_spec)
+            env = catalog.make_env(env_spec)
         except InputError as error:
             if options.data.env:
                 raise
@@ -135,26 +145,43 @@ def _environment(
     return None, None
 
 
-def _reference(episodes: Episodes, env: gymnasium.Env | None, world: World) -> Reference | None:
-    """What scores are normalised with: the dataset's own numbers, else those of the environment."""
+def _reference(episodes: Episodes, env: gymnasium.Env | None, catalog: Catalog) -> Reference | None:
+    """Returns that scores are normalised with: the dataset's own, else those of the environment."""
     if episodes.reference:
         return Reference(*episodes.reference, source=f"metadata of {episodes.name}")
-    known = world.references.get(env.spec.id) if env and env.spec else None
-    return Reference(*known) if known else None
+    if env is None or env.spec is None or env.spec.id not in catalog.references:
+        return None
+    random, expert, source = catalog.references[env.spec.id]
+    return Reference(random, expert, source)
+
+
+def _evaluation_record(
+    options: TrainOptions, env_spec: str | None, env: gymnasium.Env | None, catalog: Catalog
+) -> EvaluationRecord | None:
+    if env is None:
+        return None
+    env_id = env.spec.id if env.spec else ""
+    episodes = options.eval_episodes or catalog.episodes(env_id)
+    return EvaluationRecord(env_spec, episodes, options.eval_seed)
 
 
 def _intervals(options: TrainOptions) -> tuple[int, int]:
-    """(log_every, eval_every), where not given so that the one divides the other. InputError for numbers that do not go
-    together."""
+    """(log_every, eval_every): the first divides the second. What is not given is chosen so.
+
+    Raises InputError for numbers that do not go together.
+    """
     last_seed = options.seed + options.seeds - 1
     if last_seed not in ranges.find(Seed):
         raise InputError(f"--seeds {options.seeds}: the last seed, {last_seed}, must be {ranges.find(Seed)}")
     log_every = options.log_every
     eval_every = options.eval_every or max(options.steps // 20, 1)
     if log_every is None:
-        log_every = next(n for n in range(max(eval_every // 5, 1), 0, -1) if eval_every % n == 0)
+        log_every = max(eval_every // 5, 1)
+        while eval_every % log_every:
+            log_every -= 1
     if options.eval_every is None:
-        eval_every = -(-eval_every // log_every) * log_every
+        intervals = math.ceil(eval_every / log_every)
+        eval_every = intervals * log_every
     if eval_every % log_every:
         raise InputError(f"--eval-every {eval_every} is not a multiple of --log-every {log_every}")
     return log_every, eval_every
@@ -163,25 +190,31 @@ def _intervals(options: TrainOptions) -> tuple[int, int]:
 def _default_folder(options: TrainOptions) -> Path:
     dataset = Path(options.data.dataset)
     name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
-    return Path("runs") / f"{options.agent}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    now = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{options.agent}-{name}-{now}"
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
 
 
 def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
-    returns = (episodes.returns() if len(episodes.returns()) else np.array([np.nan]))[None]  # unknown throughout
+    returns = episodes.returns()
+    if not len(returns):
+        returns = np.array([np.nan])  # where no episode is whole, its mean is not known
     return DataRecord(
         name=episodes.name,
         fingerprint=episodes.fingerprint,
         episodes=episodes.report.episodes,
         steps=episodes.report.used,
         rows=len(episodes.flags),
-        mean_return=statistics.estimate(returns),
+        mean_return=statistics.estimate(returns[None]),
         observation_space=serialization.encode(spaces.to_json(episodes.observation_space)),
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
         options=serialization.encode(options.data),

@@ -4,63 +4,66 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlkit.commands import World
+from rlkit.commands import Catalog
 from rlkit.commands.options import VerifyOptions
 from rlkit.runs import integrity, serialization
-from rlkit.runs.run import Record, lines
+from rlkit.runs.record import Record
+from rlkit.runs.run import checkpoint_numbers, lines
 from rlkit.types import InputError
 
 SOUND = "sound"
 
 
-def run(options: VerifyOptions, world: World) -> int:
-    """Print what is found, file by file; 1 if something is damaged. Raises InputError for what is no run directory."""
-    if not (options.run / "run.json").exists():
-        raise InputError(f"{options.run} is not a run directory: it has no run.json")
-    found = _readable(options.run)
-    for folder in _checkpoints(options.run / "checkpoints"):
-        found |= _checkpoint(options.run, folder)
-    if not any(name.startswith("checkpoints/") for name in found):
-        found["checkpoints"] = f"{SOUND}: there is none yet"
-    width = max(map(len, found))
-    for name, state in found.items():
+def run(options: VerifyOptions, catalog: Catalog) -> int:
+    """Print the state of each file; 1 if something is damaged. Raises InputError for what is no run directory."""
+    folder = options.run
+    if not (folder / "run.json").exists():
+        raise InputError(f"{folder} is not a run directory: it has no run.json")
+    states = _readable(folder)
+    numbers = checkpoint_numbers(folder / "checkpoints")
+    for number in numbers:
+        states |= _checkpoint(folder, folder / "checkpoints" / str(number))
+    if not numbers:
+        states["checkpoints"] = f"{SOUND}: there is none yet"
+    width = max(map(len, states))
+    for name, state in states.items():
         print(f"{name:{width}}  {state}")
-    return 0 if all(state.startswith(SOUND) for state in found.values()) else 1
+    is_sound = all(state.startswith(SOUND) for state in states.values())
+    return 0 if is_sound else 1
 
 
 def _readable(folder: Path) -> dict[str, str]:
-    """The files that can be read as what they are. Whether they are what was written, the checkpoints know."""
+    """File of the run -> its state: whether it can be read. That it is what was written, the checkpoints know."""
     readers = {
         "run.json": lambda path: Record.read(path.parent),
         "metrics.jsonl": lambda path: list(lines(path)),
         "result.json": serialization.read_json,
     }
-    found = {}
+    states = {}
     for name, read in readers.items():
-        if (folder / name).exists():
-            try:
-                read(folder / name)
-                found[name] = SOUND
-            except InputError as error:
-                found[name] = f"damaged: {error}"
-    return found
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            read(path)
+        except InputError as error:
+            states[name] = f"damaged: {error}"
+        else:
+            states[name] = SOUND
+    return states
 
 
 def _checkpoint(run: Path, folder: Path) -> dict[str, str]:
-    """The state of one checkpoint, and of the run's files that are sealed with it."""
+    """The states of one checkpoint, and of the run's files that are sealed with it."""
     name = folder.relative_to(run).as_posix()
     try:
         meta = integrity.check(folder)
     except integrity.Damaged as error:
         return {name: f"damaged: {error}"}
-    found = {name: SOUND}
-    for other, wanted in meta.get("beside", {}).items():
+    states = {name: SOUND}
+    for other, expected in meta.get("beside", {}).items():
         try:
-            integrity.verify(run / other, wanted, grows=other.endswith(".jsonl"))
+            integrity.verify(run / other, expected, grows=other.endswith(".jsonl"))
         except integrity.Damaged as error:
-            found[other] = f"damaged: {error}"
-    return found
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+            states[other] = f"damaged: {error}"
+    return states

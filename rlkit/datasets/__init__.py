@@ -1,4 +1,4 @@
-"""Sources of data in, Episodes out; and the Normaliser between them and what agents see.
+"""Datasets: files and folders of many formats become Episodes, and a Normaliser makes of those what agents see.
 
 Importing this package is cheap: gymnasium, minari and h5py are imported when data are first touched.
 """
@@ -57,7 +57,7 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
         The episodes as the source has them, not normalised. Their arrays may be read-only memory maps.
 
     Raises:
-        InputError: one line that names the place and the cure.
+        InputError: one line that says what is wrong, in which episode, index and field, and what to do.
 
     Example:
         episodes = load(DataOptions("hopper/medium-v0", normalise="standard"))
@@ -80,11 +80,7 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
     from rlkit.datasets.untrusted import reader_process
     from rlkit.datasets.untrusted.fields import Budget
 
-    def check_unchanged() -> None:
-        if cache.entry(options, source, infos) != entry:
-            problem = "changed while it was read; wait until it is written, and load it again"
-            raise InputError(f"{options.dataset}: {problem}")
-
+    # --- from the cache ---
     source = sources.find(options, roots)
     entry = cache.entry(options, source, infos)
     if use_cache:
@@ -92,15 +88,17 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
         cached = cache.read(entry)
         if cached is not None:
             return cached
+
+    # --- from the source ---
     if source.is_columnar():
         root = entry.parent if use_cache else None
         with reader_process.read(options, source, roots, infos, cache_root=root) as (episodes, folder):
-            check_unchanged()
+            cache.check_entry(entry, options, source, infos)
             if folder.parent == root:
                 cache.put(folder, entry)
         return episodes
     episodes = source.episodes(options, infos)
-    check_unchanged()
+    cache.check_entry(entry, options, source, infos)
     if use_cache:
         cache.write(entry, episodes)
         return cache.read(entry) or episodes  # as memory maps: the rows need not stay in memory
@@ -126,7 +124,7 @@ def from_episodes(
         name: what messages call the data.
         observation_space, action_space: derived from the data where they are not given.
         env: an environment id, or an EnvSpec as JSON.
-        repair: faults to mend, as in DataOptions.
+        repair: faults to repair, as in DataOptions.
 
     Returns:
         The episodes, laid end to end.

@@ -1,4 +1,4 @@
-"""Columns that are gone through a block at a time, so that no second copy of the data is ever in memory."""
+"""Columns processed a block at a time, so that no second copy of the data is ever in memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ NUMBERS = 2**17  # in a block: 0.5 MiB of float32
 
 def blocks(rows: int, width: int) -> Iterator[slice]:
     """Slices that cover ``rows`` rows of ``width`` numbers, in order."""
-    size = max(NUMBERS // max(width, 1), 1)
+    size = NUMBERS // max(width, 1)
+    size = max(size, 1)
     for start in range(0, rows, size):
-        yield slice(start, min(start + size, rows))
+        stop = min(start + size, rows)
+        yield slice(start, stop)
 
 
 def forget(column: np.ndarray) -> None:
@@ -27,16 +29,21 @@ def forget(column: np.ndarray) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def through(door: Callable[[np.ndarray], np.ndarray], column: np.ndarray) -> np.ndarray:
-    """``door(column)`` of a function that treats every row by itself."""
+def through(function: Callable[[np.ndarray], np.ndarray], column: np.ndarray) -> np.ndarray:
+    """``function(column)``, for a function that treats every row by itself."""
     result = None
-    for part in blocks(len(column), math.prod(column.shape[1:])):
-        values = door(np.asarray(column[part]))
+    width = math.prod(column.shape[1:])
+    for part in blocks(len(column), width):
+        block = np.asarray(column[part])
+        values = function(block)
         if result is None:
-            result = np.empty((len(column), *values.shape[1:]), values.dtype)
+            shape = (len(column), *values.shape[1:])
+            result = np.empty(shape, values.dtype)
         result[part] = values
         forget(column)
-    return door(column) if result is None else result
+    if result is None:  # no row, so no block
+        return function(column)
+    return result
 
 
 def moments(column: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,14 +55,18 @@ def moments(column: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarra
     total = _sum(column, mask, 0.0, 1)
     mean = total / count
     squares = _sum(column, mask, mean, 2)
-    return mean, np.sqrt(squares / count)
+    std = np.sqrt(squares / count)
+    return mean, std
 
 
 def _sum(column: np.ndarray, mask: np.ndarray, centre: np.ndarray | float, power: int) -> np.ndarray:
     """The sum [W] over the rows of (column - centre) ** power."""
-    total = np.zeros(column.shape[1])
-    for part in blocks(*column.shape):
-        distance = column[part][mask[part]].astype(np.float64) - centre
-        total += (distance**power).sum(0)
+    rows, width = column.shape
+    total = np.zeros(width)
+    for part in blocks(rows, width):
+        selected = column[part][mask[part]]
+        distance = selected.astype(np.float64) - centre
+        powers = distance**power
+        total += powers.sum(0)
         forget(column)
     return total

@@ -1,8 +1,8 @@
 """The cache: a folder per dataset with one contiguous .npy per column, opened as memory maps, and a manifest.
 
 An entry is keyed on the source's path, sizes and times and on the options that change the rows, so that finding it
-reads no data. It is written to a folder of its own and renamed into place: readers see all of it or nothing, and of
-two writers one wins. The manifest holds the CRC of every file; an entry that does not match is made anew.
+reads no data. It is written to a folder of its own, which is then renamed: readers see all of it or nothing, and of
+two writers one wins. The manifest holds the CRC of every file; an entry that does not match is made again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rlkit.datasets import spaces
 from rlkit.datasets.episodes import Episodes, Report
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
-from rlkit.types import one_line
+from rlkit.types import InputError, one_line
 
 FORMAT = 4  # raise it when the layout, the meaning of a column, or a check changes
 PREFIX = ".new-"  # of folders that are being written
@@ -36,12 +36,19 @@ log = logging.getLogger(__name__)
 
 
 def entry(options: DataOptions, source: Source, infos: bool) -> Path:
-    """The folder where the cached form of ``source`` lies or would lie."""
+    """The folder that has the cached form of ``source``, or would have it."""
     root = options.cache_dir or Path(os.environ.get("RLKIT_CACHE_DIR") or Path.home() / ".cache" / "rlkit")
     stats = [(str(path), path.stat()) for path in source.files()]
     files = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
     key = [FORMAT, files, sorted(options.repair), options.env, infos]
     return root.expanduser() / hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+
+def check_entry(folder: Path, options: DataOptions, source: Source, infos: bool) -> None:
+    """Raises InputError if ``folder`` is no longer the entry of ``source``: its files have changed since."""
+    if entry(options, source, infos) != folder:
+        problem = "changed while it was read; wait until it is written, and load it again"
+        raise InputError(f"{options.dataset}: {problem}")
 
 
 def size(folder: Path) -> int:
@@ -56,7 +63,7 @@ def read(folder: Path) -> Episodes | None:
     try:
         return _read(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.warning("cache entry %s is damaged (%s) and will be made anew", folder, one_line(error))
+        log.warning("cache entry %s is damaged (%s) and will be made again", folder, one_line(error))
         return None
 
 
@@ -95,8 +102,8 @@ def write(folder: Path, episodes: Episodes) -> None:
 
 @contextlib.contextmanager
 def new_folder(root: Path) -> Iterator[Path]:
-    """An empty folder in ``root`` for an entry that is being written. It is removed at the end if it is still there,
-    and by the next writer if this process is killed. Raises OSError where it cannot be made."""
+    """An empty folder in ``root`` for an entry that is being written. It is removed at the end unless it was moved, and
+    by the next writer if this process is killed. Raises OSError where it cannot be made."""
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
     fresh = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
@@ -125,7 +132,7 @@ def put(fresh: Path, folder: Path) -> None:
 
 def warn_unwritable(root: Path, reason: str) -> None:
     """Tell the user that a load leaves nothing in the cache."""
-    log.warning("cannot write the cache %s (%s); the data will be read anew next time", root, reason)
+    log.warning("cannot write the cache %s (%s); the data will be read from their source again next time", root, reason)
 
 
 def _sweep(root: Path) -> None:
@@ -133,7 +140,7 @@ def _sweep(root: Path) -> None:
     for folder in root.glob(f"{PREFIX}*"):
         try:
             lock = os.open(folder, os.O_RDONLY)
-        except OSError:  # its writer has just put it into place
+        except OSError:  # its writer has just renamed it
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,7 +185,7 @@ def _store(path: Path, values: np.ndarray) -> int:
 
 
 def _crc(path: Path) -> int:
-    """Of the file's bytes; read rather than mapped, since what was mapped stays in memory."""
+    """CRC of the file's bytes, which are read and not mapped, since mapped bytes stay in memory."""
     crc = 0
     with path.open("rb") as file:
         while part := file.read(2**20):

@@ -1,9 +1,8 @@
-"""Episodes held in memory, one object each: what a user's own Python hands us, and what Minari's reader yields."""
+"""Episodes held in memory, one object each: what a user's own Python gives us, and what Minari's readers yield."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from rlkit.datasets import spaces
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
-FIELDS = ("actions", "rewards", "terminations", "truncations", "labelled")
+REQUIRED = ("actions", "rewards")
 DEFAULTS = {"terminations": np.zeros, "truncations": np.zeros, "labelled": np.ones}
 
 
@@ -29,120 +28,178 @@ def read(
     disagree, naming dataset, episode and field.
     """
     spaces.check_supported(name, observation_space, action_space)
-    columns: dict[str, list] = {field: [] for field in ("observations", "finals", *FIELDS)}
-    kept: list[dict[str, np.ndarray]] = []
+
+    # --- the columns of every episode ---
+    columns: dict[str, list[np.ndarray]] = {}
+    for field in ("observations", "finals", *REQUIRED, *DEFAULTS):
+        columns[field] = []
+    infos_by_episode: list[dict[str, np.ndarray]] = []
     for number, episode in enumerate(episodes):
-        get = episode.get if isinstance(episode, Mapping) else functools.partial(_attribute, episode)
-        parts = _fields(name, number, get)
+        where = f"{name}: episode {number}"
+        parts = _step_fields(where, episode)
         steps = len(parts["actions"])
-        obs = _flat(name, number, steps, get("observations"), observation_space)
-        parts["observations"] = obs[:-1]
-        parts["finals"] = obs[-1:]
+        observations = _observations(where, steps, _field(episode, "observations"), observation_space)
+        parts["observations"] = observations[:-1]
+        parts["finals"] = observations[-1:]
         for field, part in parts.items():
-            _same_width(name, number, field, part, columns[field])
+            _check_same_width(where, field, part, columns[field])
             columns[field].append(part)
-        kept.append(_infos(get("infos"), steps) if infos else {})
-    if not kept:
+        episode_infos = {}
+        if infos:
+            episode_infos = _infos(_field(episode, "infos"), steps)
+        infos_by_episode.append(episode_infos)
+    if not infos_by_episode:
         raise InputError(f"{name}: holds no episode; check that the source is complete")
+
+    # --- end to end ---
+    lengths = [len(rewards) for rewards in columns["rewards"]]
+    has_final = np.ones(len(lengths), bool)
+    joined = {}
+    for field, column in columns.items():
+        joined[field] = np.concatenate(column)
     notes: list[str] = []
+    joined_infos = _join_infos(infos_by_episode, notes)
     return Recording(
         name=name,
-        lengths=np.array([len(rewards) for rewards in columns["rewards"]]),
-        has_final=np.ones(len(kept), bool),
+        lengths=np.array(lengths),
+        has_final=has_final,
         observation_space=observation_space,
         action_space=action_space,
-        infos=_join_infos(kept, notes),
+        infos=joined_infos,
         notes=notes,
-        **{field: np.concatenate(parts) for field, parts in columns.items()},
+        **joined,
     )
 
 
-def _attribute(episode: Any, field: str) -> Any:
+def _field(episode: Any, field: str) -> Any:
+    """A field of a mapping or of an object; None where it is missing."""
+    if isinstance(episode, Mapping):
+        return episode.get(field)
     return getattr(episode, field, None)
 
 
-def _fields(name: str, episode: int, get: Callable[[str], Any]) -> dict[str, np.ndarray]:
+def _step_fields(where: str, episode: Any) -> dict[str, np.ndarray]:
     """The fields with a row per step."""
-    parts = {field: _array(name, episode, field, get(field)) for field in ("actions", "rewards")}
+    parts = {}
+    for field in REQUIRED:
+        values = _field(episode, field)
+        parts[field] = _array(where, field, values)
     steps = len(parts["actions"])
     for field, default in DEFAULTS.items():
-        given = get(field)
-        parts[field] = default(steps, bool) if given is None else _array(name, episode, field, given)
+        values = _field(episode, field)
+        if values is None:
+            values = default(steps, bool)
+        parts[field] = _array(where, field, values)
     for field, part in parts.items():
-        if len(part) != steps:
-            raise InputError(f"{name}: episode {episode}, {field}: {len(part)} rows, but actions has {steps}")
+        rows = len(part)
+        if rows != steps:
+            raise InputError(f"{where}, {field}: {rows} rows, but actions has {steps}")
     if steps == 0:
-        raise InputError(f"{name}: episode {episode} has no step; remove it from the source")
+        raise InputError(f"{where} has no step; remove it from the source")
     return parts
 
 
-def _array(name: str, episode: int, field: str, values: Any) -> np.ndarray:
+def _array(where: str, field: str, values: Any) -> np.ndarray:
     """The field as an array of numbers with a row per step."""
     if values is None:
-        raise InputError(f"{name}: episode {episode}, {field}: missing")
+        raise InputError(f"{where}, {field}: missing")
     try:
-        values = np.asarray(values)
+        array = np.asarray(values)
     except ValueError:  # ragged lists
-        raise InputError(f"{name}: episode {episode}, {field}: rows differ in width") from None
-    if values.ndim == 0 or values.dtype.kind not in "buif":
-        raise InputError(f"{name}: episode {episode}, {field}: not an array of numbers with a row per step")
-    return values
+        raise InputError(f"{where}, {field}: rows differ in width") from None
+    numeric = array.dtype.kind in "buif"
+    if array.ndim == 0 or not numeric:
+        raise InputError(f"{where}, {field}: not an array of numbers with a row per step")
+    return array
 
 
-def _flat(name: str, episode: int, steps: int, values: Any, space: Space | None) -> np.ndarray:
+def _observations(where: str, steps: int, values: Any, space: Space | None) -> np.ndarray:
     """Observations [T+1, ...]; those of a Dict space are flattened, [T+1, O] float32."""
-    where = f"{name}: episode {episode}, "
-    if isinstance(values, Mapping) and not isinstance(space, Dict):
-        raise InputError(f"{where}observations: a mapping, but no Dict observation space is given")
+    is_dict = isinstance(space, Dict)
+    if isinstance(values, Mapping) and not is_dict:
+        raise InputError(f"{where}, observations: a mapping, but no Dict observation space is given")
     for field, leaf in _mapping_leaves(values, "observations"):
-        rows = len(_array(name, episode, field, leaf))
-        if rows != steps + 1:
-            cure = "; keep the final observation of every episode" if rows == steps else ""
-            raise InputError(f"{where}{field}: {rows} rows for {steps} steps, not {steps + 1}{cure}")
-    if isinstance(space, Dict):
-        try:
-            return spaces.flatten(space, values, "observations")
-        except spaces.BadValue as bad:
-            index = "" if bad.row is None else f"index {bad.row}, "
-            raise InputError(f"{where}{index}{bad}") from None
-    values = _array(name, episode, "observations", values)
-    if isinstance(space, Box) and values.shape[1:] != space.shape:
-        shapes = f"shape {list(values.shape[1:])}, but the space has {list(space.shape)}"
-        raise InputError(f"{where}index 0, observations: {shapes}")
-    return values
+        array = _array(where, field, leaf)
+        _check_rows(where, field, len(array), steps)
+    if is_dict:
+        return _flatten(where, values, space)
+    observations = _array(where, "observations", values)
+    shape = observations.shape[1:]
+    if isinstance(space, Box) and shape != space.shape:
+        shapes = f"shape {list(shape)}, but the space has {list(space.shape)}"
+        raise InputError(f"{where}, index 0, observations: {shapes}")
+    return observations
+
+
+def _check_rows(where: str, field: str, rows: int, steps: int) -> None:
+    """Raises InputError unless there is an observation for every step and a final one."""
+    expected = steps + 1
+    if rows == expected:
+        return
+    problem = f"{rows} rows for {steps} steps, not {expected}"
+    if rows == steps:
+        problem += "; keep the final observation of every episode"
+    raise InputError(f"{where}, {field}: {problem}")
+
+
+def _flatten(where: str, values: Any, space: Dict) -> np.ndarray:
+    """[T+1, O] float32 of a mapping of observations. Raises InputError with the index of the first wrong one."""
+    try:
+        return spaces.flatten(space, values, "observations")
+    except spaces.BadValue as bad:
+        if bad.row is not None:
+            where = f"{where}, index {bad.row}"
+        raise InputError(f"{where}, {bad}") from None
 
 
 def _mapping_leaves(values: Any, field: str) -> list[tuple[str, Any]]:
+    """(name with slashes, value) of whatever is no mapping in nested mappings."""
     if not isinstance(values, Mapping):
         return [(field, values)]
-    return [leaf for key, sub in values.items() for leaf in _mapping_leaves(sub, f"{field}/{key}")]
+    named_leaves = []
+    for key, member in values.items():
+        named_leaves += _mapping_leaves(member, f"{field}/{key}")
+    return named_leaves
 
 
-def _same_width(name: str, episode: int, field: str, part: np.ndarray, before: list[np.ndarray]) -> None:
-    if before and part.shape[1:] != before[0].shape[1:]:
-        shapes = f"{list(part.shape[1:])}, but episode 0 has {list(before[0].shape[1:])}"
-        field = "observations" if field == "finals" else field
-        raise InputError(f"{name}: episode {episode}, index 0, {field}: shape {shapes}")
+def _check_same_width(where: str, field: str, part: np.ndarray, earlier: list[np.ndarray]) -> None:
+    """Raises InputError where an episode's rows have another shape than those of the first episode."""
+    if not earlier:
+        return
+    shape = list(part.shape[1:])
+    first_shape = list(earlier[0].shape[1:])
+    if shape != first_shape:
+        if field == "finals":
+            field = "observations"
+        raise InputError(f"{where}, index 0, {field}: shape {shape}, but episode 0 has {first_shape}")
 
 
 def _infos(values: Any, steps: int) -> dict[str, np.ndarray]:
     """Arrays [T, ...] of what came with each step: of T+1 rows the first belongs to reset. Text is left out."""
     infos = {}
     for field, leaf in _mapping_leaves(values or {}, "infos"):
-        leaf = np.asarray(leaf)
-        numeric = leaf.dtype.kind in "buif" and leaf.ndim > 0
-        if numeric and len(leaf) in (steps, steps + 1):
-            infos[field.removeprefix("infos/")] = leaf[-steps:]
+        array = np.asarray(leaf)
+        numeric = array.dtype.kind in "buif"
+        if not numeric or array.ndim == 0:
+            continue
+        rows = len(array)
+        if rows == steps or rows == steps + 1:
+            name = field.removeprefix("infos/")
+            infos[name] = array[-steps:]
     return infos
 
 
-def _join_infos(kept: list[dict[str, np.ndarray]], notes: list[str]) -> dict[str, np.ndarray]:
+def _join_infos(infos_by_episode: list[dict[str, np.ndarray]], notes: list[str]) -> dict[str, np.ndarray]:
     """[N, ...] of each info that every episode has in one shape; the others are noted."""
+    fields = set()
+    for infos in infos_by_episode:
+        fields.update(infos)
     joined = {}
-    for field in sorted({field for infos in kept for field in infos}):
-        parts = [infos[field] for infos in kept if field in infos]
+    for field in sorted(fields):
+        parts = [infos[field] for infos in infos_by_episode if field in infos]
         shapes = {part.shape[1:] for part in parts}
-        if len(parts) == len(kept) and len(shapes) == 1:
+        in_every_episode = len(parts) == len(infos_by_episode)
+        if in_every_episode and len(shapes) == 1:
             joined[field] = np.concatenate(parts)
         else:
             notes.append(f"infos/{field} is left out: not every episode has it in the same shape")

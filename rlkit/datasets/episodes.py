@@ -1,4 +1,4 @@
-"""Episodes: what every source of data is turned into, and the only thing that a Buffer is made from."""
+"""Episodes: the form that the data of every source get, and the only one from which a Buffer is made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ LABELLED = 8  # the step's reward is known; that of a step without is stored as 
 
 @dataclass(frozen=True)
 class Report:
-    """How many rows came in, how many are used, and why the others are not. Counts are of steps unless named."""
+    """Counts of the rows of the source, of those that are used, and of the reasons why others are not. They count steps
+    where nothing else is said."""
 
     episodes: int
     steps: int  # steps in the source
@@ -83,7 +84,9 @@ class Episodes:
         reward = self.reward.astype(np.float64)
         known = (np.asarray(self.flags) & (HAS_ACTION | LABELLED)) != HAS_ACTION
         if self.hidden is not None:
-            hid = ~np.isnan(self.hidden)
-            reward, known = np.where(hid, self.hidden, reward), known | hid
+            is_hidden = ~np.isnan(self.hidden)
+            reward = np.where(is_hidden, self.hidden, reward)
+            known = known | is_hidden
         whole = np.logical_and.reduceat(known, self.starts)
-        return np.add.reduceat(reward, self.starts)[whole]
+        returns = np.add.reduceat(reward, self.starts)
+        return returns[whole]

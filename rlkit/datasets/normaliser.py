@@ -1,4 +1,4 @@
-"""The two doors between raw values and what agents see: the dataset's and the environment's use the same numbers.
+"""Normaliser: from raw values to what agents see, and back, with the same numbers for the data and the environment.
 
 Also what an agent is built for (`spec`), and whether an environment is the one that the data come from (`check_env`).
 Those look at gymnasium's spaces and import it themselves: a machine that only trains may not have it.
@@ -26,9 +26,16 @@ RETURN_RANGE = 1000.0  # what the range of returns becomes under "return-range"
 
 
 class Normaliser(NamedTuple):
-    """Statistics in float32. The doors take NumPy or JAX arrays with any leading axes and work under jit.
+    """Statistics in float32, and the transforms that use them: of the data in training, of the environment's
+    observations and actions in evaluation.
 
-    Without normalisation and with bounds [-1, 1] they return their input's values bit for bit.
+    The methods take NumPy or JAX arrays with any leading axes and work under jit. Without normalisation and with bounds
+    [-1, 1] they return their input's values bit for bit.
+
+    Example:
+        normaliser = Normaliser.fit(episodes, DataOptions("hopper/medium-v0", normalise="standard"))
+        agent_obs = normaliser.obs(raw_obs)
+        raw_action = normaliser.env_action(agent_action)
     """
 
     obs_mean: Array  # [O]
@@ -45,51 +52,73 @@ class Normaliser(NamedTuple):
 
     def obs(self, x: Array) -> Array:
         """[..., O] flat raw observations -> what agents see, float32."""
-        return (x.astype(np.float32) - self.obs_mean) / self.obs_scale
+        centred = x.astype(np.float32) - self.obs_mean
+        return centred / self.obs_scale
 
     def action(self, a: Array) -> Array:
         """[..., A] environment units -> [-1, 1], float32; Discrete [...] -> choices from 0, int32."""
         if self.action_half.size == 0:
             return a.astype(np.int32) - self.action_start
-        low, high = ((bound - self.action_centre) / self.action_half for bound in (self.action_low, self.action_high))
-        return ((a.astype(np.float32) - self.action_centre) / self.action_half).clip(low, high)
+        low = (self.action_low - self.action_centre) / self.action_half
+        high = (self.action_high - self.action_centre) / self.action_half
+        centred = a.astype(np.float32) - self.action_centre
+        scaled = centred / self.action_half
+        return scaled.clip(low, high)
 
     def env_action(self, a: Array) -> Array:
         """[..., A] in [-1, 1] -> environment units, within the bounds; Discrete [...] -> the space's own numbers."""
         if self.action_half.size == 0:
             return a.astype(np.int32) + self.action_start
-        return (a.astype(np.float32) * self.action_half + self.action_centre).clip(self.action_low, self.action_high)
+        offset = a.astype(np.float32) * self.action_half
+        action = offset + self.action_centre
+        return action.clip(self.action_low, self.action_high)
 
     def reward(self, r: Array) -> Array:
         """[...] raw rewards -> what agents learn from, float32."""
-        return (r.astype(np.float32) - self.reward_mean) / self.reward_std * self.reward_scale + self.reward_shift
+        centred = r.astype(np.float32) - self.reward_mean
+        standardised = centred / self.reward_std
+        return standardised * self.reward_scale + self.reward_shift
 
     @classmethod
     def fit(cls, episodes: Episodes, options: DataOptions) -> Normaliser:
-        """Statistics over the rows that can be drawn. Raises InputError where a transform would divide by zero."""
+        """Compute the statistics from the rows that can be drawn.
+
+        Args:
+            episodes: the data.
+            options: normalise, reward, reward_scale and reward_shift say which transforms are wanted.
+
+        Returns:
+            The Normaliser of these data, with NumPy arrays in it.
+
+        Raises:
+            InputError: where a transform would divide by zero, or needs reward labels that the data do not have.
+        """
         drawable = episodes.drawable()
         width = episodes.obs.shape[1]
-        mean, scale = np.zeros(width), np.ones(width)
+        mean = np.zeros(width)
+        scale = np.ones(width)
         if options.normalise == "standard":
             mean, std = blocks.moments(episodes.obs, drawable)
             scale = std + CORL_EPSILON
-        fields = {"obs_mean": mean, "obs_scale": scale, **_reward_fields(episodes, drawable, options)}
-        return cls._make_float32(**fields, **_action_fields(episodes.action_space))
+        fields = {"obs_mean": mean, "obs_scale": scale}
+        fields |= _reward_fields(episodes, drawable, options)
+        fields |= _action_fields(episodes.action_space)
+        return cls._make_float32(**fields)
 
     @classmethod
     def _make_float32(cls, **fields: Any) -> Normaliser:
-        kinds = dict.fromkeys(fields, np.float32) | {"action_start": np.int32}
-        return cls(**{name: np.asarray(value, kinds[name]) for name, value in fields.items()})
+        arrays = {}
+        for name, value in fields.items():
+            dtype = np.int32 if name == "action_start" else np.float32
+            arrays[name] = np.asarray(value, dtype)
+        return cls(**arrays)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, exact: a float32 is written as the double of equal value, an infinity as a string."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, list):
-                return [plain(v) for v in value]
-            return value if np.isfinite(value) else str(value)
-
-        return {name: plain(np.asarray(value).tolist()) for name, value in self._asdict().items()}
+        """JSON form, exact: a float32 is written as the double of equal value, an infinity as a string."""
+        form = {}
+        for name, array in self._asdict().items():
+            form[name] = _finite_or_text(np.asarray(array).tolist())
+        return form
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> Normaliser:
@@ -102,19 +131,32 @@ class Normaliser(NamedTuple):
             raise InputError(f"normaliser: {error}") from error
 
 
+def _finite_or_text(value: Any) -> Any:
+    """A number or a list of numbers for JSON, which has no infinity: that becomes text."""
+    if isinstance(value, list):
+        return [_finite_or_text(element) for element in value]
+    if np.isfinite(value):
+        return value
+    return str(value)
+
+
 def spec(episodes: Episodes, env_horizon: int | None, normaliser: Normaliser | None = None) -> types.Spec:
-    """What an agent is built for: flat observations (no bounds promised, since normalisation moves them), actions
+    """The Spec that an agent is built for: flat observations (without bounds, since normalisation moves them), actions
     within [-1, 1] (infinite where the environment is unbounded), and the longest episode of data or environment."""
     from gymnasium.spaces import Discrete
 
     width = episodes.obs.shape[1]
     observation = types.Box((width,), (-np.inf,) * width, (np.inf,) * width)
-    if isinstance(episodes.action_space, Discrete):
-        action: types.Box | types.Discrete = types.Discrete(int(episodes.action_space.n))
+    space = episodes.action_space
+    action: types.Box | types.Discrete
+    if isinstance(space, Discrete):
+        action = types.Discrete(int(space.n))
     else:
-        bounded = np.isfinite(episodes.action_space.low) & np.isfinite(episodes.action_space.high)
-        high = np.where(bounded, 1.0, np.inf).ravel().tolist()
-        action = types.Box((len(high),), tuple(-bound for bound in high), tuple(high))
+        bounded = np.isfinite(space.low) & np.isfinite(space.high)
+        bounds = np.where(bounded, 1.0, np.inf).ravel()
+        low = tuple((-bounds).tolist())
+        high = tuple(bounds.tolist())
+        action = types.Box((len(high),), low, high)
     longest = int(np.max(episodes.t))  # the final observation's row carries the number of steps
     horizon = max(longest, env_horizon or 0)
     if normaliser is None:
@@ -133,56 +175,103 @@ def check_env(episodes: Episodes, env: gymnasium.Env) -> Episodes:
     from rlkit.datasets import spaces
 
     notes = " ".join(episodes.report.notes)
-    taken, found = {}, []
+    spaces_of_env = {}
+    differences = []
+
+    # --- observations ---
+    stored = episodes.observation_space
     if spaces.UNNAMED_OBSERVATION in notes:
-        taken["observation_space"] = env.observation_space
-        found += spaces.misfit(episodes.observation_space, env.observation_space, "observation")
+        spaces_of_env["observation_space"] = env.observation_space
+        differences += spaces.misfit(stored, env.observation_space, "observation")
     else:
-        found += spaces.difference(episodes.observation_space, env.observation_space, "observation")
+        differences += spaces.difference(stored, env.observation_space, "observation")
+
+    # --- actions ---
+    stored = episodes.action_space
     if spaces.UNNAMED_ACTION in notes:
-        taken["action_space"] = env.action_space
-        steps = episodes.action[(np.asarray(episodes.flags) & HAS_ACTION) > 0]
-        found += spaces.misfit(episodes.action_space, env.action_space, "action", steps)
+        spaces_of_env["action_space"] = env.action_space
+        is_step = (np.asarray(episodes.flags) & HAS_ACTION) > 0
+        actions = episodes.action[is_step]
+        differences += spaces.misfit(stored, env.action_space, "action", actions)
     else:
-        found += spaces.difference(episodes.action_space, env.action_space, "action")
-    if found:
+        differences += spaces.difference(stored, env.action_space, "action")
+
+    if differences:
         name = env.spec.id if env.spec else type(env.unwrapped).__name__
-        raise InputError(f"{episodes.name} does not belong to environment {name}: {'; '.join(found)}")
-    return dataclasses.replace(episodes, **taken) if taken else episodes
+        listed = "; ".join(differences)
+        raise InputError(f"{episodes.name} does not belong to environment {name}: {listed}")
+    if not spaces_of_env:
+        return episodes
+    return dataclasses.replace(episodes, **spaces_of_env)
 
 
 def _action_fields(space: gymnasium.Space) -> dict[str, Any]:
     from gymnasium.spaces import Discrete
 
     if isinstance(space, Discrete):
-        empty = dict.fromkeys(("action_centre", "action_half", "action_low", "action_high"), ())
-        return {**empty, "action_start": space.start}
-    low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
+        return {
+            "action_centre": (),
+            "action_half": (),
+            "action_low": (),
+            "action_high": (),
+            "action_start": space.start,
+        }
+    low = np.asarray(space.low, np.float64).ravel()
+    high = np.asarray(space.high, np.float64).ravel()
     bounded = np.isfinite(low) & np.isfinite(high)
-    low, high = np.where(bounded, low, -np.inf), np.where(bounded, high, np.inf)
+    low = np.where(bounded, low, -np.inf)
+    high = np.where(bounded, high, np.inf)
     with np.errstate(invalid="ignore"):
-        centre, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
+        middle = (low + high) / 2
+        half = (high - low) / 2
+    centre = np.where(bounded, middle, 0.0)
+    half = np.where(bounded, half, 1.0)
     half = np.where(half > 0, half, 1.0)  # a component that cannot move
-    return {"action_centre": centre, "action_half": half, "action_low": low, "action_high": high, "action_start": 0}
+    return {
+        "action_centre": centre,
+        "action_half": half,
+        "action_low": low,
+        "action_high": high,
+        "action_start": 0,
+    }
 
 
 def _reward_fields(episodes: Episodes, drawable: np.ndarray, options: DataOptions) -> dict[str, float]:
-    mean, std, scale = 0.0, 1.0, options.reward_scale
+    mean = 0.0
+    std = 1.0
+    scale = options.reward_scale
     if options.reward == "standard":
-        reward = episodes.reward[drawable & ((np.asarray(episodes.flags) & LABELLED) > 0)]
-        if not reward.size:
-            raise InputError(
-                f"{episodes.name}: no step that can be drawn has a reward label, as --reward standard needs"
-            )
-        mean, std = float(reward.mean(dtype=np.float64)), float(reward.std(dtype=np.float64))
-        if std == 0:
-            raise InputError(f"{episodes.name}: every reward is {mean}, so --reward standard would divide by zero")
+        mean, std = _reward_moments(episodes, drawable)
     if options.reward == "return-range":
-        returns = dataclasses.replace(episodes, hidden=None).returns()
-        if not returns.size:
-            raise InputError(f"{episodes.name}: no episode is labelled throughout; --reward return-range needs one")
-        span = float(returns.max() - returns.min())
-        if span == 0:
-            raise InputError(f"{episodes.name}: all returns are equal, so --reward return-range would divide by zero")
-        scale *= RETURN_RANGE / span
-    return {"reward_mean": mean, "reward_std": std, "reward_scale": scale, "reward_shift": options.reward_shift}
+        scale *= RETURN_RANGE / _return_range(episodes)
+    return {
+        "reward_mean": mean,
+        "reward_std": std,
+        "reward_scale": scale,
+        "reward_shift": options.reward_shift,
+    }
+
+
+def _reward_moments(episodes: Episodes, drawable: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the labelled rewards that can be drawn."""
+    labelled = (np.asarray(episodes.flags) & LABELLED) > 0
+    reward = episodes.reward[drawable & labelled]
+    if not reward.size:
+        raise InputError(f"{episodes.name}: no step that can be drawn has a reward label, as --reward standard needs")
+    mean = float(reward.mean(dtype=np.float64))
+    std = float(reward.std(dtype=np.float64))
+    if std == 0:
+        raise InputError(f"{episodes.name}: every reward is {mean}, so --reward standard would divide by zero")
+    return mean, std
+
+
+def _return_range(episodes: Episodes) -> float:
+    """The best return of a labelled episode minus the worst."""
+    labelled = dataclasses.replace(episodes, hidden=None)  # returns() would count hidden rewards too
+    returns = labelled.returns()
+    if not returns.size:
+        raise InputError(f"{episodes.name}: no episode is labelled throughout; --reward return-range needs one")
+    span = float(returns.max() - returns.min())
+    if span == 0:
+        raise InputError(f"{episodes.name}: all returns are equal, so --reward return-range would divide by zero")
+    return span

@@ -1,4 +1,7 @@
-"""What a user can say about data. The command line is made from these fields, so this module imports nothing heavy."""
+"""DataOptions: what a user can say about data.
+
+The command line is made from its fields, so this module imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,15 @@ from rlkit.ranges import Finite, Range, Seed
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which data, from where, and how they are transformed on the way to the agent."""
+    """The data to use, where they are, and how they are transformed on the way to the agent.
+
+    Args: the fields below; only ``dataset`` has no default. They are the options of the command line, too.
+
+    Raises: nothing. `rlkit.datasets.load` raises InputError for a number out of its range.
+
+    Example:
+        DataOptions("hopper/medium-v0", normalise="standard")
+    """
 
     dataset: str
     """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
@@ -20,7 +31,7 @@ class DataOptions:
     """Folder of Minari datasets. Default: $MINARI_DATASETS_PATH, then ~/.minari/datasets, then the embedded data."""
 
     download: bool = False
-    """Fetch the dataset from Minari's hub if it is not found."""
+    """Fetch the dataset from Minari's hub if no folder has it."""
 
     env: str | None = None
     """Environment id to evaluate in; needed where the data do not name one."""
@@ -29,7 +40,7 @@ class DataOptions:
     """Folder of the memory-mapped cache. Default: $RLKIT_CACHE_DIR, else ~/.cache/rlkit."""
 
     repair: tuple[Literal["ends"], ...] = ()
-    """Faults to mend. ends: end flags set on the last two steps of an episode; the second is kept."""
+    """Faults to repair. ends: end flags set on the last two steps of an episode; the second is kept."""
 
     normalise: Literal["none", "standard"] = "none"
     """Observations: as they are, or (x - mean) / (std + 0.001) over the dataset."""

@@ -1,4 +1,7 @@
-"""Recording: what a source has read, before any check. rows.py checks it and lays it out as Episodes."""
+"""Recording: the arrays that a reader takes from a source, before any check of their values.
+
+rows.py checks them and lays them out as Episodes.
+"""
 
 from __future__ import annotations
 

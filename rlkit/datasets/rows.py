@@ -1,11 +1,10 @@
-"""From a Recording to Episodes: the one place where data of every source are checked, mended, counted and laid out.
+"""The way from a Recording to Episodes: here the data of every source are checked, repaired, counted and laid out.
 
 A check that fails raises BadValue with the number of the step; `assemble` makes it the line that names the episode.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ BOUND_TOLERANCE = 1e-5
 class _Steps(NamedTuple):
     """The checked fields of N steps in E episodes."""
 
-    obs: np.ndarray  # [N + E, O] float32, with the final observations in place
+    obs: np.ndarray  # [N + E, O] float32, with the final observations
     action: np.ndarray  # [N, A] float32, or [N] int32
     reward: np.ndarray  # [N] float32
     terminal: np.ndarray  # [N] bool, true at the last step of an episode only
@@ -37,34 +36,50 @@ class _Steps(NamedTuple):
 
 
 def assemble(recording: Recording, *, repair: Sequence[str] = ()) -> Episodes:
-    """Check, mend and lay out.
+    """Check, repair and lay out.
 
     Raises InputError, one line that names dataset, episode, index in the episode and field.
     """
+    name = recording.name
     if len(recording.lengths) == 0:
-        raise InputError(f"{recording.name}: holds no episode; check that the file is complete")
-    if (recording.lengths <= 0).any():
-        episode = int((recording.lengths <= 0).argmax())
-        raise InputError(f"{recording.name}: episode {episode} has no step; remove it from the source")
-    spaces.check_supported(recording.name, recording.observation_space, recording.action_space)
+        raise InputError(f"{name}: holds no episode; check that the file is complete")
+    empty = recording.lengths <= 0
+    if empty.any():
+        episode = int(empty.argmax())
+        raise InputError(f"{name}: episode {episode} has no step; remove it from the source")
+    spaces.check_supported(name, recording.observation_space, recording.action_space)
     try:
         return _assemble(recording, repair)
     except BadValue as bad:
-        raise InputError(f"{recording.name}: {_place(recording, bad.row)}{bad}") from None
+        where = f"{name}: "
+        if bad.row is not None:
+            where += _where(recording, bad.row)
+        raise InputError(f"{where}{bad}") from None
 
 
 def _assemble(recording: Recording, repair: Sequence[str]) -> Episodes:
+    # --- every field, checked ---
     notes = list(recording.notes)
-    observation_space = recording.observation_space or _observation_space(recording, notes)
-    action_space = recording.action_space or _action_space(recording, notes)
+    observation_space = recording.observation_space
+    if observation_space is None:
+        shape = np.shape(recording.observations)[1:]
+        observation_space = Box(-np.inf, np.inf, shape or (1,))
+        notes.append(f"{spaces.UNNAMED_OBSERVATION}: taken as an unbounded Box")
+    action_space = recording.action_space
+    if action_space is None:
+        action_space = _action_space(recording, notes)
     obs = _observations(recording, observation_space)
     action, on_bounds = _actions(recording, action_space, notes)
     labelled = _labelled(recording, notes)
     reward = _rewards(recording, labelled)
     terminal, counts = _ends(recording, repair)
-    columns = _lay_out(recording, _Steps(obs, action, reward, terminal, labelled))
+
+    # --- the columns, and how many rows can be drawn ---
+    steps = _Steps(obs, action, reward, terminal, labelled)
+    columns = _lay_out(recording, steps)
     last = np.cumsum(recording.lengths) - 1
-    no_successor = int((~recording.has_final & ~terminal[last]).sum())
+    without_successor = ~recording.has_final & ~terminal[last]
+    no_successor = int(without_successor.sum())
     report = Report(
         episodes=len(recording.lengths),
         steps=len(reward),
@@ -101,14 +116,17 @@ def summary(report: Report) -> list[tuple[str, str]]:
         "on_bounds": "steps with an action exactly on a bound",
         "repaired": "steps changed by --repair",
     }
-    counts = [(label, f"{getattr(report, field):,}") for field, label in labels.items()]
-    return counts + [("note", note) for note in report.notes]
+    lines = []
+    for field, label in labels.items():
+        count = getattr(report, field)
+        lines.append((label, f"{count:,}"))
+    for note in report.notes:
+        lines.append(("note", note))
+    return lines
 
 
-def _place(recording: Recording, step: int | None) -> str:
-    """Where step i of N is, as the beginning of a message; empty where no step is named."""
-    if step is None:
-        return ""
+def _where(recording: Recording, step: int) -> str:
+    """Episode and index of the step that is number ``step`` of all N, for a message."""
     ends = np.cumsum(recording.lengths)
     episode = int(np.searchsorted(ends, step, side="right"))
     start = int(recording.lengths[:episode].sum())
@@ -118,32 +136,39 @@ def _place(recording: Recording, step: int | None) -> str:
 def _observations(recording: Recording, space: Space) -> np.ndarray:
     """Flat observations [N + E, O] float32: those of an episode's steps, then its final one, or its last again. They
     are made a block at a time, since the source's own may be a quarter as large (bytes) or twice (float64)."""
-    if isinstance(space, Dict):  # a source flattens a Dict itself, since a Recording holds plain arrays
+    if isinstance(space, Dict):  # its observations are flat already: a Recording holds arrays, and no mappings
         space = Box(-np.inf, np.inf, (spaces.width(space),))
-    values = spaces.numeric(recording.observations, "observations")
+    values = np.asarray(recording.observations)
+    width = spaces.width(space)
+
+    # --- observations of steps ---
     lengths = np.asarray(recording.lengths, np.int64)
-    place = np.arange(len(values)) + np.repeat(np.arange(len(lengths)), lengths)  # the row of each step
+    episodes = np.arange(len(lengths))
+    episode_of_step = np.repeat(episodes, lengths)
+    row_of_step = np.arange(len(values)) + episode_of_step
     rows = None
-    for part in blocks(len(values), spaces.width(space)):
+    for part in blocks(len(values), width):
         try:
             flat = spaces.flatten(space, values[part], "observations")
-        except BadValue:  # told once more of all rows, for the number of the row and the count of those like it
+        except BadValue:  # repeated on all rows, so that the error names the row and counts those like it
             spaces.flatten(space, values, "observations")
             raise
-        if rows is None:
-            rows = np.empty((len(values) + len(lengths), flat.shape[1]), np.float32)
-        rows[place[part]] = flat
+        if rows is None:  # not made before the first block has been checked
+            rows = np.empty((len(values) + len(lengths), width), np.float32)
+        rows[row_of_step[part]] = flat
+
+    # --- final observations ---
     ends = np.cumsum(lengths + 1) - 1
     rows[ends] = rows[ends - 1]
     recorded = np.flatnonzero(recording.has_final)
     if recorded.size:
+        finals = np.asarray(recording.finals)[recorded]
         try:
-            rows[ends[recorded]] = spaces.flatten(space, np.asarray(recording.finals)[recorded], "observations")
+            rows[ends[recorded]] = spaces.flatten(space, finals, "observations")
         except BadValue as bad:
             episode = int(recorded[bad.row or 0])
-            raise InputError(
-                f"{recording.name}: episode {episode}, index {recording.lengths[episode]}, {bad}"
-            ) from None
+            index = recording.lengths[episode]
+            raise InputError(f"{recording.name}: episode {episode}, index {index}, {bad}") from None
     return rows
 
 
@@ -151,14 +176,19 @@ def _actions(recording: Recording, space: Space, notes: list[str]) -> tuple[np.n
     """Actions, [N, A] float32 clipped to the bounds or [N] int32, and the number of steps on a bound."""
     if isinstance(space, Discrete):
         return spaces.choices(space, recording.actions, "actions"), 0
-    action = spaces.wide(space, recording.actions, "actions")
+    action = spaces.flatten_box(space, recording.actions, "actions")
     low = np.asarray(space.low, np.float32).ravel()
     high = np.asarray(space.high, np.float32).ravel()
-    if (_by_column(np.min, action) < low).any() or (_by_column(np.max, action) > high).any():
+    least = _by_column(np.min, action)
+    most = _by_column(np.max, action)
+    if (least < low).any() or (most > high).any():
         action = _clip(action, low, high, notes)
-    touching = [action[:, i] == bound[i] for bound in (low, high) for i in range(len(bound))]
-    on_bounds = functools.reduce(np.logical_or, touching)
-    return action, int(on_bounds.sum())
+    touches = np.zeros(len(action), bool)
+    for i in range(len(low)):
+        component = action[:, i]
+        touches |= component == low[i]
+        touches |= component == high[i]
+    return action, int(touches.sum())
 
 
 def _clip(action: np.ndarray, low: np.ndarray, high: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -167,14 +197,17 @@ def _clip(action: np.ndarray, low: np.ndarray, high: np.ndarray, notes: list[str
     distance = np.abs(action - clipped)
     size_of_low = np.where(np.isfinite(low), np.abs(low), 0)
     size_of_high = np.where(np.isfinite(high), np.abs(high), 0)
-    far = np.argwhere(distance > BOUND_TOLERANCE * np.maximum(size_of_low, size_of_high))
-    if far.size:
-        row, column = far[0].tolist()
+    size = np.maximum(size_of_low, size_of_high)
+    far = distance > BOUND_TOLERANCE * size
+    if far.any():
+        positions = np.argwhere(far)
+        row, column = positions[0].tolist()
+        value = action[row, column]
         bounds = f"[{low[column]}, {high[column]}]"
-        steps = len(np.unique(far[:, 0]))
-        problem = f"element {column} is {action[row, column]}, outside {bounds}; {steps} steps like it"
-        raise BadValue("actions", problem, row)
-    steps = int((distance > 0).any(1).sum())
+        steps = int(far.any(1).sum())
+        raise BadValue("actions", f"element {column} is {value}, outside {bounds}; {steps} steps like it", row)
+    beyond = (distance > 0).any(1)
+    steps = int(beyond.sum())
     notes.append(f"{steps} steps had an action beyond its bound by rounding, and were clipped")
     return clipped
 
@@ -198,17 +231,22 @@ def _labelled(recording: Recording, notes: list[str]) -> np.ndarray:
 
 
 def _rewards(recording: Recording, labelled: np.ndarray) -> np.ndarray:
-    """Rewards [N] float32, 0 where they are not ``labelled``, whatever the source holds there."""
-    rewards = spaces.numeric(recording.rewards, "rewards")
+    """Rewards [N] float32, 0 where they are not ``labelled``, whatever the source holds for them."""
+    rewards = recording.rewards
     if not labelled.all():
-        alongside = labelled.reshape(-1, *(1,) * (rewards.ndim - 1))
-        rewards = np.where(alongside, rewards, 0)
-    return spaces.wide(Box(-np.inf, np.inf, ()), rewards, "rewards")[:, 0]
+        rewards = spaces.numeric(rewards, "rewards")
+        other_axes = (1,) * (rewards.ndim - 1)
+        mask = labelled.reshape(-1, *other_axes)
+        rewards = np.where(mask, rewards, 0)
+    one_number = Box(-np.inf, np.inf, ())
+    column = spaces.flatten_box(one_number, rewards, "rewards")
+    return column[:, 0]
 
 
 def _flags(recording: Recording, field: str) -> np.ndarray:
     """Flags [N] as a fresh bool array."""
-    return spaces.choices(Discrete(2), getattr(recording, field), field).astype(bool)
+    values = getattr(recording, field)
+    return spaces.choices(Discrete(2), values, field).astype(bool)
 
 
 def _ends(recording: Recording, repair: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
@@ -217,31 +255,44 @@ def _ends(recording: Recording, repair: Sequence[str]) -> tuple[np.ndarray, dict
     truncated = _flags(recording, "truncations")
     ended = terminal | truncated
     last = np.cumsum(recording.lengths) - 1
-    before_last = last[recording.lengths > 1] - 1
-    both = ended[before_last] & ended[before_last + 1]
-    twice = before_last[both]  # steps whose flag is set again on the last step
+    last_of_long = last[recording.lengths > 1]
+    both_set = ended[last_of_long - 1] & ended[last_of_long]
+    twice = last_of_long[both_set] - 1  # steps whose flag is set again on the last step
+
+    # --- flags before the end ---
     early = ended.copy()
     early[last] = False
     early[twice] = False
-
-    def fault(step: int, problem: str) -> BadValue:
-        return BadValue("terminations" if terminal[step] else "truncations", problem, step)
-
     if early.any():
-        raise fault(int(early.argmax()), f"set before the end of the episode; {int(early.sum())} steps like it")
+        step = int(early.argmax())
+        count = int(early.sum())
+        problem = f"set before the end of the episode; {count} steps like it"
+        raise BadValue(_flag_name(terminal, step), problem, step)
     if twice.size and "ends" not in repair:
-        problem = f"set on the last two steps, as in {twice.size} episodes; --repair ends mends it, keeping the second"
-        raise fault(int(twice[0]), problem)
+        step = int(twice[0])
+        problem = f"set on the last two steps, as in {twice.size} episodes; --repair ends keeps the second alone"
+        raise BadValue(_flag_name(terminal, step), problem, step)
     terminal[twice] = False
     truncated[twice] = False
+
+    # --- counts ---
+    is_terminal = terminal[last]
+    both = terminal & truncated
     counts = {
-        "terminal_episodes": int(terminal[last].sum()),
-        "truncated_episodes": int((~terminal[last]).sum()),
+        "terminal_episodes": int(is_terminal.sum()),
+        "truncated_episodes": int((~is_terminal).sum()),
         "unflagged_ends": int((~ended[last]).sum()),
-        "both_flags": int((terminal & truncated).sum()),
+        "both_flags": int(both.sum()),
         "repaired": len(twice),
     }
     return terminal, counts
+
+
+def _flag_name(terminal: np.ndarray, step: int) -> str:
+    """The field whose flag is set at a step."""
+    if terminal[step]:
+        return "terminations"
+    return "truncations"
 
 
 def _lay_out(recording: Recording, values: _Steps) -> dict[str, np.ndarray]:
@@ -250,17 +301,22 @@ def _lay_out(recording: Recording, values: _Steps) -> dict[str, np.ndarray]:
     ends = np.cumsum(lengths + 1) - 1  # row of each final observation
     rows = np.arange(len(values.obs))
     # the step of each row, at a final observation the one before; numpy gathers faster than it scatters
-    steps = rows - np.repeat(np.arange(len(lengths)), lengths + 1)
+    episodes = np.arange(len(lengths))
+    episode_of_row = np.repeat(episodes, lengths + 1)
+    steps = rows - episode_of_row
     steps[ends] -= 1
     action = values.action.take(steps, 0)
     reward = values.reward.take(steps)
     action[ends] = 0
     reward[ends] = 0
     starts = np.repeat(ends - lengths, lengths + 1)
+    terminal = values.terminal.take(steps)
+    labelled = values.labelled.take(steps)
     flags = np.full(len(rows), HAS_ACTION | HAS_NEXT, np.uint8)
-    flags += values.terminal.take(steps) * np.uint8(TERMINAL)
-    flags += values.labelled.take(steps) * np.uint8(LABELLED)
-    flags[ends[~recording.has_final] - 1] &= ~np.uint8(HAS_NEXT)
+    flags += terminal * np.uint8(TERMINAL)
+    flags += labelled * np.uint8(LABELLED)
+    without_final = ends[~recording.has_final]
+    flags[without_final - 1] &= ~np.uint8(HAS_NEXT)
     flags[ends] = 0
     return {
         "obs": values.obs,
@@ -271,24 +327,21 @@ def _lay_out(recording: Recording, values: _Steps) -> dict[str, np.ndarray]:
     }
 
 
-def _observation_space(recording: Recording, notes: list[str]) -> Box:
-    """An unbounded Box of the data's shape."""
-    notes.append(f"{spaces.UNNAMED_OBSERVATION}: taken as an unbounded Box")
-    return Box(-np.inf, np.inf, np.shape(recording.observations)[1:] or (1,))
-
-
 def _action_space(recording: Recording, notes: list[str]) -> Box | Discrete:
     """Discrete for whole numbers, else a Box: [-1, 1] where every action fits, else the data's range."""
-    values = spaces.numeric(recording.actions, "actions")
+    values = np.asarray(recording.actions)
     if values.dtype.kind in "bui" and values.size == len(values):
         least = values.min()
         if least < 0:
-            raise BadValue("actions", f"{least} is below 0, and choices count from 0", int(values.argmin()))
-        count = int(values.max()) + 1
+            row = int(values.argmin())
+            raise BadValue("actions", f"{least} is below 0, and choices count from 0", row)
+        most = int(values.max())
+        count = most + 1
         notes.append(f"{spaces.UNNAMED_ACTION}: taken as {count} choices")
         return Discrete(count)
     shape = values.shape[1:] or (1,)
-    flat = spaces.wide(Box(-np.inf, np.inf, shape), values, "actions")
+    unbounded = Box(-np.inf, np.inf, shape)
+    flat = spaces.flatten_box(unbounded, values, "actions")
     low = _by_column(np.min, flat).reshape(shape)
     high = _by_column(np.max, flat).reshape(shape)
     if (low >= -1).all() and (high <= 1).all():
@@ -299,10 +352,12 @@ def _action_space(recording: Recording, notes: list[str]) -> Box | Discrete:
 
 
 def _digest(columns: dict[str, np.ndarray], *both: Space) -> str:
-    """sha256 of the columns and spaces: the same for the same data, whatever file and format they lie in."""
+    """sha256 of the columns and spaces: the same for the same data, whatever file and format they come from."""
     forms = [spaces.to_json(space) for space in both]
     digest = hashlib.sha256(json.dumps(forms).encode())
     for name, column in columns.items():
-        digest.update(f"{name} {column.dtype} {column.shape}".encode())
-        digest.update(memoryview(np.ascontiguousarray(column)).cast("B"))
+        label = f"{name} {column.dtype} {column.shape}"
+        digest.update(label.encode())
+        values = np.ascontiguousarray(column)
+        digest.update(memoryview(values).cast("B"))
     return digest.hexdigest()

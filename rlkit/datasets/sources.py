@@ -1,4 +1,4 @@
-"""Where data are: turns the name that a user gives into a Source, and lists what is there."""
+"""Source: the files that the name of a dataset stands for, and their reader. Lists the datasets of a folder too."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
 @dataclass(frozen=True)
 class Source:
-    """A place that data are read from: its files, and the function that reads them."""
+    """The files of a dataset, and the function that reads them."""
 
     path: Path  # a file, or the folder of a Minari dataset
     read: Callable[..., Recording]  # (*, env, infos)
@@ -35,11 +35,16 @@ class Source:
         """Every file that the data are read from, sorted."""
         if self.path.is_file():
             return [self.path]
-        return sorted(Path(folder) / name for folder, _, names in os.walk(self.path / "data") for name in names)
+        paths = []
+        for folder, _, names in os.walk(self.path / "data"):
+            for name in names:
+                paths.append(Path(folder) / name)
+        return sorted(paths)
 
     def is_columnar(self) -> bool:
-        """Whether pyarrow reads it, which is done in a process of its own (see reader_process.py)."""
-        return any(path.suffix.lower() in COLUMNAR for path in self.files())
+        """True if pyarrow reads the files, which it does in a process of its own (see reader_process.py)."""
+        suffixes = {path.suffix.lower() for path in self.files()}
+        return not suffixes.isdisjoint(COLUMNAR)
 
     def episodes(self, options: DataOptions, infos: bool) -> Episodes:
         """The data, read and checked in this process. Raises InputError, OSError, MemoryError."""
@@ -57,34 +62,33 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
         path = path.resolve()
         reader = import_module(f"rlkit.datasets.formats.{module}")
         return Source(path, partial(reader.read, path))
-    places = _roots(options, roots)
+    folders = _roots(options, roots)
     if ID.fullmatch(options.dataset):
-        source = _find_minari(options, places)
+        source = _find_minari(options, folders)
         if source is not None:
             return source
-    raise InputError(_not_found(options, places))
+    raise InputError(_not_found(options, folders))
 
 
-def _find_minari(options: DataOptions, places: Sequence[Path]) -> Source | None:
-    """The dataset of an id in the first of the ``places`` that has it, after a download if the options ask for one."""
+def _find_minari(options: DataOptions, folders: Sequence[Path]) -> Source | None:
+    """The dataset of an id in the first of the ``folders`` that has it, after a download if the options ask for one."""
     from rlkit.datasets.formats import minari
 
-    for root in places:
+    for root in folders:
         folder = _inside(root, options.dataset)
         if folder is not None:
-            break
-    else:
-        if not options.download:
-            return None
-        minari.download(options.dataset, places[0])
-        folder = _inside(places[0], options.dataset)
-        if folder is None:
-            return None
+            return Source(folder, partial(minari.read, folder, name=options.dataset))
+    if not options.download:
+        return None
+    minari.download(options.dataset, folders[0])
+    folder = _inside(folders[0], options.dataset)
+    if folder is None:
+        return None
     return Source(folder, partial(minari.read, folder, name=options.dataset))
 
 
 def available(options: DataOptions, roots: Sequence[Path] = ()) -> list[tuple[str, int, int, Path]]:
-    """(id, episodes, steps, folder) of every Minari dataset, by id; of one id in two places the first is listed.
+    """(id, episodes, steps, folder) of every Minari dataset, by id; of one id in two folders the first is listed.
 
     A dataset whose metadata cannot be read is left out with a warning.
     """
@@ -115,24 +119,28 @@ def _roots(options: DataOptions, roots: Sequence[Path]) -> list[Path]:
 
 
 def _inside(root: Path, dataset: str) -> Path | None:
-    """The dataset's folder if it is there. Raises InputError if any link in it leads out of the root."""
+    """The dataset's folder if it exists. Raises InputError if any link in it leads out of the root."""
     folder = root / dataset
-    if not (folder / "data").is_dir():
+    data = folder / "data"
+    if not data.is_dir():
         return None
     root = root.resolve()
-    for part in (folder / "data", *_odd(folder / "data")):
-        if not Path(os.path.realpath(part)).is_relative_to(root):  # unlike resolve, bears loops
-            raise InputError(f"{dataset}: {part} leads out of {root}; set --data-root to the folder it really lies in")
+    for part in (data, *_special_files(data)):
+        target = Path(os.path.realpath(part))  # Path.resolve raises an error for links that lead in a circle
+        if not target.is_relative_to(root):
+            raise InputError(
+                f"{dataset}: {part} leads out of {root}; set --data-root to the folder that really holds it"
+            )
         if part.exists() and not (part.is_file() or part.is_dir()):
             raise InputError(f"{dataset}: {part} is neither a file nor a folder; remove it")
     return folder.resolve()
 
 
-def _odd(folder: Path) -> Iterator[Path]:
-    """What lies in a folder, however deep, and is neither a folder nor a regular file itself."""
+def _special_files(folder: Path) -> Iterator[Path]:
+    """Links, pipes and devices in a folder, however deep: what is neither a folder nor a regular file itself."""
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
-            yield from _odd(Path(entry))
+            yield from _special_files(Path(entry))
         elif not entry.is_file(follow_symlinks=False):
             yield Path(entry)
 
@@ -151,15 +159,20 @@ def _ids(root: Path, under: str = "") -> Iterator[str]:
             yield from _ids(root, name)
 
 
-def _not_found(options: DataOptions, places: Sequence[Path]) -> str:
+def _not_found(options: DataOptions, folders: Sequence[Path]) -> str:
+    """The message for a name that stands for no dataset, with names that are alike."""
     name = options.dataset
     if not ID.fullmatch(name):
         kinds = " ".join(READERS)
         problem = f"{name!r} is neither a Minari id (such as hopper/medium-v0) nor a file of a known kind ({kinds})"
     else:
-        hint = "" if options.download else "; --download fetches it from Minari's hub"
-        problem = f"{name}: not found in {', '.join(map(str, places))}{hint}"
-    known = {dataset for root in places for dataset in _ids(root)}
+        searched = ", ".join(str(folder) for folder in folders)
+        problem = f"{name}: not found in {searched}"
+        if not options.download:
+            problem += "; --download fetches it from Minari's hub"
+    known = set()
+    for root in folders:
+        known.update(_ids(root))
     near = difflib.get_close_matches(name, known, cutoff=0.5)
     if near:
         problem += f"; do you mean {' or '.join(near)}?"

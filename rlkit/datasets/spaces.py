@@ -15,17 +15,16 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from rlkit.types import InputError
 
-# First words of the notes of a Report whose source named no space; `check_env` then compares what the data do tell.
+# First words of the notes of a Report whose source named no space; `check_env` then compares what the data show.
 UNNAMED_OBSERVATION = "observation space not named by the source"
 UNNAMED_ACTION = "action space not named by the source"
-
 
 MOST_CHOICES = 2**16  # of a Discrete observation, which takes a column for each
 
 
 class BadValue(Exception):
-    """A field holds what its space does not allow, in ``row`` where one row can be named. Who knows the dataset and the
-    episode makes an InputError of it."""
+    """A field holds what its space does not allow, in ``row`` where one row can be named. The caller that knows the
+    dataset and the episode turns it into an InputError."""
 
     def __init__(self, field: str, problem: str, row: int | None = None) -> None:
         super().__init__(f"{field}: {problem}")
@@ -34,12 +33,17 @@ class BadValue(Exception):
 
 def leaves(space: Space, field: str) -> list[tuple[str, Box | Discrete]]:
     """(field name, Box or Discrete) in the order in which gymnasium flattens them; other kinds raise InputError."""
-    if isinstance(space, Dict):
-        return [leaf for key, sub in space.spaces.items() for leaf in leaves(sub, f"{field}/{key}")]
     if isinstance(space, Box | Discrete):
         return [(field, space)]
-    kind = type(space).__name__
-    raise InputError(f"{field}: {kind} spaces are not supported; only Box, Discrete and Dict of them can be flattened")
+    if not isinstance(space, Dict):
+        kind = type(space).__name__
+        raise InputError(
+            f"{field}: {kind} spaces are not supported; only Box, Discrete and Dict of them can be flattened"
+        )
+    named_leaves = []
+    for key, member in space.spaces.items():
+        named_leaves += leaves(member, f"{field}/{key}")
+    return named_leaves
 
 
 def check_supported(name: str, observation_space: Space | None, action_space: Space | None) -> None:
@@ -55,7 +59,10 @@ def width(space: Space) -> int:
     """Number of columns after flattening: a Discrete leaf takes n (one-hot), a Box its size."""
     columns = 0
     for _, leaf in leaves(space, ""):
-        columns += int(leaf.n) if isinstance(leaf, Discrete) else math.prod(leaf.shape)
+        if isinstance(leaf, Discrete):
+            columns += int(leaf.n)
+        else:
+            columns += math.prod(leaf.shape)
     return columns
 
 
@@ -67,35 +74,42 @@ def flatten(space: Space, values: Any, field: str) -> np.ndarray:
     if isinstance(space, Discrete):
         return one_hot(space, values, field)
     if isinstance(space, Box):
-        return wide(space, values, field)
+        return flatten_box(space, values, field)
     if not isinstance(values, Mapping):
         raise BadValue(field, "not a mapping, though the space is a Dict")
     for key in space.spaces:
         if key not in values:
             raise BadValue(f"{field}/{key}", "missing, though the space names it")
-    columns = [flatten(sub, values[key], f"{field}/{key}") for key, sub in space.spaces.items()]
+    columns = []
+    for key, member in space.spaces.items():
+        flat = flatten(member, values[key], f"{field}/{key}")
+        columns.append(flat)
     return np.concatenate(columns, axis=1)
 
 
-def wide(space: Box, values: Any, field: str) -> np.ndarray:
+def flatten_box(space: Box, values: Any, field: str) -> np.ndarray:
     """[N, size of the Box] float32. Raises BadValue."""
     values = numeric(values, field)
     size = math.prod(space.shape)
-    given = math.prod(values.shape[1:])
+    stored_size = math.prod(values.shape[1:])
     if not size:
-        raise BadValue(field, f"has shape {list(values.shape)}, so no number in a row")
-    if given != size:
-        problem = f"{given} numbers wide, but the space has {size} (shape {list(space.shape)})"
+        shape = list(values.shape)
+        raise BadValue(field, f"has shape {shape}, so no number in a row")
+    if stored_size != size:
+        shape = list(space.shape)
+        problem = f"{stored_size} numbers wide, but the space has {size} (shape {shape})"
         raise BadValue(field, problem, row=0)
     rows = values.reshape(len(values), size)
     with np.errstate(over="ignore"):
         rows = rows.astype(np.float32, copy=False)
     finite = np.isfinite(rows)
     if not finite.all():
-        bad = np.argwhere(~finite)
-        row, column = bad[0].tolist()
-        count = len(bad)
-        raise BadValue(field, f"element {column} is {rows[row, column]} in float32; {count} such values", row)
+        positions = np.argwhere(~finite)
+        row, column = positions[0].tolist()
+        value = rows[row, column]
+        count = len(positions)
+        problem = f"element {column} is {value} in float32; {count} such values"
+        raise BadValue(field, problem, row)
     return rows
 
 
@@ -103,28 +117,33 @@ def choices(space: Discrete, values: Any, field: str) -> np.ndarray:
     """[N] int32 in the space's own numbering. Raises BadValue."""
     values = numeric(values, field)
     if values.size != len(values):
-        given = math.prod(values.shape[1:])
-        raise BadValue(field, f"{given} numbers wide, but a Discrete space has one", row=0)
+        stored_size = math.prod(values.shape[1:])
+        raise BadValue(field, f"{stored_size} numbers wide, but a Discrete space has one", row=0)
     values = values.reshape(-1)
     low = int(space.start)
     high = low + int(space.n) - 1
     allowed = (values >= low) & (values <= high)  # False for NaN
     if values.dtype.kind == "f":
-        allowed &= np.mod(values, 1) == 0
+        whole = np.mod(values, 1) == 0
+        allowed &= whole
     if not allowed.all():
         row = int(np.argmin(allowed))
-        raise BadValue(field, f"{values[row]} is not one of the whole numbers {low} to {high}", row)
+        problem = f"{values[row]} is not one of the whole numbers {low} to {high}"
+        raise BadValue(field, problem, row)
     return values.astype(np.int32)
 
 
 def one_hot(space: Discrete, values: Any, field: str) -> np.ndarray:
     """[N, n] float32, as gymnasium flattens a Discrete. Raises BadValue."""
-    chosen = choices(space, values, field) - int(space.start)
-    if int(space.n) > MOST_CHOICES:
-        problem = f"{space.n} choices are too many to be one column each; at most {MOST_CHOICES} are served"
+    start = int(space.start)
+    count = int(space.n)
+    chosen = choices(space, values, field) - start
+    if count > MOST_CHOICES:
+        problem = f"{count} choices are too many to be one column each; at most {MOST_CHOICES} are served"
         raise BadValue(field, problem)
-    rows = np.zeros((len(chosen), int(space.n)), np.float32)
-    rows[np.arange(len(chosen)), chosen] = 1
+    rows = np.zeros((len(chosen), count), np.float32)
+    every_row = np.arange(len(chosen))
+    rows[every_row, chosen] = 1
     return rows
 
 
@@ -139,76 +158,112 @@ def numeric(values: Any, field: str) -> np.ndarray:
 def to_json(space: Space) -> dict:
     """Minari's JSON form of a space."""
     if isinstance(space, Dict):
-        return {"type": "Dict", "subspaces": {key: to_json(sub) for key, sub in space.spaces.items()}}
+        subspaces = {}
+        for key, member in space.spaces.items():
+            subspaces[key] = to_json(member)
+        return {"type": "Dict", "subspaces": subspaces}
+    form: dict[str, Any] = {"type": type(space).__name__}
+    form["dtype"] = str(space.dtype)
     if isinstance(space, Discrete):
-        return {"type": "Discrete", "dtype": str(space.dtype), "start": int(space.start), "n": int(space.n)}
+        form["start"] = int(space.start)
+        form["n"] = int(space.n)
+        return form
     if isinstance(space, Box):
-        bounds = {"low": space.low.tolist(), "high": space.high.tolist()}
-        return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
+        form["shape"] = list(space.shape)
+        form["low"] = space.low.tolist()
+        form["high"] = space.high.tolist()
+        return form
     raise InputError(f"{type(space).__name__} spaces are not supported")
 
 
 def from_json(form: Mapping) -> Space:
     """Inverse of `to_json`; raises KeyError or ValueError for anything else."""
-    if form["type"] == "Dict":  # as pairs, or gymnasium would sort them
-        return Dict([(key, from_json(sub)) for key, sub in form["subspaces"].items()])
-    if form["type"] == "Discrete":
+    kind = form["type"]
+    if kind == "Dict":
+        members = []
+        for key, member in form["subspaces"].items():
+            space = from_json(member)
+            members.append((key, space))
+        return Dict(members)  # pairs keep their order, where gymnasium would sort the keys of a dict
+    if kind == "Discrete":
         return Discrete(form["n"], start=form["start"])
-    if form["type"] == "Box":
+    if kind == "Box":
         shape = tuple(form["shape"])
         dtype = np.dtype(form["dtype"])
-        low = np.array(form["low"], dtype).reshape(shape)
-        high = np.array(form["high"], dtype).reshape(shape)
+        low = np.array(form["low"], dtype)
+        high = np.array(form["high"], dtype)
+        low = low.reshape(shape)
+        high = high.reshape(shape)
         return Box(low, high, shape, dtype.type)
-    raise ValueError(f"no space of type {form['type']!r}")
+    raise ValueError(f"no space of type {kind!r}")
 
 
 def difference(stored: Space, other: Space, field: str) -> list[str]:
-    """What differs, one phrase each: kind, shape, bounds, choices, keys, integer against float."""
-    kind = next((kind for kind in (Dict, Discrete, Box) if isinstance(stored, kind)), None)
-    if kind is None or not isinstance(other, kind):
-        return [f"{field} is a {type(stored).__name__}, the environment's a {type(other).__name__}"]
-    return _DIFFERENCES[kind](stored, other, field)
+    """Differences between two spaces, one phrase each: kind, shape, bounds, choices, keys, integer against float."""
+    if isinstance(stored, Dict) and isinstance(other, Dict):
+        return _dict_difference(stored, other, field)
+    if isinstance(stored, Discrete) and isinstance(other, Discrete):
+        return _discrete_difference(stored, other, field)
+    if isinstance(stored, Box) and isinstance(other, Box):
+        return _box_difference(stored, other, field)
+    stored_kind = type(stored).__name__
+    other_kind = type(other).__name__
+    return [f"{field} is a {stored_kind}, the environment's a {other_kind}"]
 
 
 def _dict_difference(stored: Dict, other: Dict, field: str) -> list[str]:
-    if list(stored.spaces) != list(other.spaces):
-        return [f"{field} keys are {list(stored.spaces)}, the environment's {list(other.spaces)}"]
+    stored_keys = list(stored.spaces)
+    other_keys = list(other.spaces)
+    if stored_keys != other_keys:
+        return [f"{field} keys are {stored_keys}, the environment's {other_keys}"]
     phrases = []
-    for key, sub in stored.spaces.items():
-        phrases += difference(sub, other.spaces[key], f"{field}/{key}")
+    for key in stored_keys:
+        stored_member = stored.spaces[key]
+        other_member = other.spaces[key]
+        phrases += difference(stored_member, other_member, f"{field}/{key}")
     return phrases
 
 
 def _discrete_difference(stored: Discrete, other: Discrete, field: str) -> list[str]:
-    if (stored.n, stored.start) == (other.n, other.start):
+    stored_choices = f"{stored.n} choices from {stored.start}"
+    other_choices = f"{other.n} from {other.start}"
+    if stored.n == other.n and stored.start == other.start:
         return []
-    return [f"{field} has {stored.n} choices from {stored.start}, the environment's {other.n} from {other.start}"]
+    return [f"{field} has {stored_choices}, the environment's {other_choices}"]
 
 
 def _box_difference(stored: Box, other: Box, field: str) -> list[str]:
     if stored.shape != other.shape:
-        return [f"{field} has shape {list(stored.shape)}, the environment's {list(other.shape)}"]
+        stored_shape = list(stored.shape)
+        other_shape = list(other.shape)
+        return [f"{field} has shape {stored_shape}, the environment's {other_shape}"]
     phrases = []
-    if np.issubdtype(stored.dtype, np.integer) != np.issubdtype(other.dtype, np.integer):
+    stored_as_integers = np.issubdtype(stored.dtype, np.integer)
+    other_as_integers = np.issubdtype(other.dtype, np.integer)
+    if stored_as_integers != other_as_integers:
         phrases.append(f"{field} is {stored.dtype}, the environment's {other.dtype}")
-    for bound in ("low", "high"):
-        mine = getattr(stored, bound).astype(np.float64).ravel()
-        theirs = getattr(other, bound).astype(np.float64).ravel()
-        apart = np.flatnonzero(~np.isclose(mine, theirs, rtol=1e-5, atol=1e-8))
-        if apart.size:
-            i = int(apart[0])
-            phrases.append(f"{field} {bound}[{i}] is {mine[i]:g}, the environment's {theirs[i]:g}")
+    phrases += _bound_difference(stored.low, other.low, f"{field} low")
+    phrases += _bound_difference(stored.high, other.high, f"{field} high")
     return phrases
 
 
-_DIFFERENCES = {Dict: _dict_difference, Discrete: _discrete_difference, Box: _box_difference}
+def _bound_difference(stored: np.ndarray, other: np.ndarray, name: str) -> list[str]:
+    """The first component in which two bounds are further apart than rounding explains."""
+    stored = stored.astype(np.float64).ravel()
+    other = other.astype(np.float64).ravel()
+    close = np.isclose(stored, other, rtol=1e-5, atol=1e-8)
+    if close.all():
+        return []
+    i = int(np.argmin(close))
+    return [f"{name}[{i}] is {stored[i]:g}, the environment's {other[i]:g}"]
 
 
 def misfit(derived: Space, other: Space, field: str, values: np.ndarray | None = None) -> list[str]:
-    """What keeps data whose space is only derived from them out of another space: kind, shape, or, where ``values``
-    [M, ...] are given, one that lies outside."""
-    if type(derived) is not type(other) or (isinstance(derived, Box) and derived.shape != other.shape):
+    """Reasons why data do not fit into the space ``other``, where their own space is only ``derived`` from them: its
+    kind, its shape, or, where ``values`` [M, ...] are given, one that lies outside."""
+    if type(derived) is not type(other):
+        return difference(derived, other, field)
+    if isinstance(derived, Box) and derived.shape != other.shape:
         return difference(derived, other, field)
     if values is None:
         return []
@@ -220,8 +275,9 @@ def misfit(derived: Space, other: Space, field: str, values: np.ndarray | None =
         high = other.high.ravel() + 1e-5
     least = values.min(0).reshape(-1)
     most = values.max(0).reshape(-1)
-    outside = np.flatnonzero((least < low) | (most > high))
-    if not outside.size:
+    outside = (least < low) | (most > high)
+    if not outside.any():
         return []
-    i = int(outside[0])
-    return [f"{field}[{i}] goes from {least[i]:g} to {most[i]:g}, beyond the environment's bounds"]
+    i = int(np.argmax(outside))
+    extent = f"from {least[i]:g} to {most[i]:g}"
+    return [f"{field}[{i}] goes {extent}, beyond the environment's bounds"]

@@ -8,6 +8,7 @@ digit differently.)
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,17 +26,17 @@ LANES = 20  # environments side by side for each seed and goal, at most
 
 
 class Evaluation(NamedTuple):
-    """G goals, S seeds. ``returns`` [G, S, episodes] float64: raw rewards, summed without discount. ``lengths``
-    [G, S, episodes]: steps."""
+    """The episodes of G goals and S seeds."""
 
-    returns: np.ndarray
-    lengths: np.ndarray
+    returns: np.ndarray  # [G, S, episodes] float64: raw rewards, summed without discount
+    lengths: np.ndarray  # [G, S, episodes] steps
 
 
 def score(returns: Any, reference: Sequence[Any]) -> Any:
     """Normalised score: 0 for random, 100 for an expert. ``reference`` begins with their mean returns."""
     low, high = reference[:2]
-    return 100 * (np.asarray(returns, np.float64) - low) / (high - low)
+    above_random = np.asarray(returns, np.float64) - low
+    return 100 * above_random / (high - low)
 
 
 def longest(spec: Spec) -> int:
@@ -44,15 +45,24 @@ def longest(spec: Spec) -> int:
 
 
 class Evaluator:
-    """Plays ``episodes`` episodes for each goal with each seed's greedy policy, through the run's normaliser.
+    """Plays episodes with the greedy policies of all seeds, through the run's normaliser.
 
     Args:
+        agent: what acts.
+        normaliser: between the environment's units and those of the agent.
         make_env: makes one environment, whose observations are flattened here.
+        episodes: for each goal and seed.
         seed: episode i is reset with seed + i, for every seed of the run and every goal alike.
         goals: label -> goal, handed to ``agent.begin``; the agent's own ones by default.
         envs_per_seed: environments side by side for each seed and goal, which changes the speed only; by default one
             for each episode, at most 20.
         longest: steps after which an episode that has not ended is an error.
+
+    Returns:
+        An Evaluator, whose `run` plays the episodes; its environments are made then.
+
+    Raises:
+        ValueError: for less than one episode.
 
     Example:
         evaluator = Evaluator(agent, normaliser, lambda: gymnasium.make("Hopper-v5"), episodes=10)
@@ -73,55 +83,104 @@ class Evaluator:
     ):
         if episodes < 1:
             raise ValueError(f"episodes is {episodes}, but at least 1 is needed")
-        self._agent, self._normaliser, self._make_env = agent, normaliser, make_env
-        self._episodes, self._seed, self._longest = episodes, seed, longest
         self.goals = dict(agent.goals if goals is None else goals)
+        self._agent = agent
+        self._normaliser = normaliser
+        self._make_env = make_env
+        self._episodes = episodes
+        self._seed = seed
+        self._longest = longest
         self._width = min(envs_per_seed or LANES, episodes)
         self._envs: list[gymnasium.Env] = []
 
     def run(self, state: State, beat: Callable[[], None] = lambda: None) -> Evaluation:
-        """Evaluate ``state``, which has a leading seed axis [S] on every leaf; it is neither changed nor donated.
+        """Play all episodes.
 
-        ``beat`` is called after every step. Raises EvaluationError if an environment raises, if an observation or a
-        reward is not finite, or an action, or if an episode does not end.
+        Args:
+            state: the states of S agents, [S] on every leaf; neither changed nor donated.
+            beat: called after every step.
+
+        Returns:
+            Returns and lengths of the episodes.
+
+        Raises:
+            EvaluationError: if an environment raises, if an observation, a reward or an action is not finite, or if an
+                episode does not end.
+
+        Example:
+            returns, lengths = evaluator.run(state)
         """
-        device = jax.devices()[0]
-        seeds = jax.tree.leaves(state)[0].shape[0]
-        goals = play.stack_goals(list(self.goals.values()))
-        acting = jax.device_put(Acting(state, goals, self._normaliser, np.uint32(self._seed)), device)
-        # put there like the rest: where begin uses no state, its result is bound to no device, and the second step,
-        # whose memory is, would be compiled anew
-        played = jax.device_put(play.begin(self._agent, len(self.goals) * self._width, acting), device)
-        shape = (len(self.goals), seeds, self._episodes)
-        result = Evaluation(np.zeros(shape, np.float64), np.zeros(shape, np.int64))
-        lanes = self._lanes(seeds)
-        # the lanes of one seed and goal share out its episodes as they get free
-        queues = {(lane.goal, lane.member): iter(range(self._episodes)) for lane in lanes}
         try:
-            for lane in lanes:
-                self._next_episode(lane, queues)
-                beat()
-            while any(lane.live for lane in lanes):
-                seen = jax.device_put(play.show(lanes, seeds), device)
-                actions, played = play.step(self._agent, True, acting, played, seen)
-                actions = np.asarray(jax.device_get(actions))
-                for lane, action in zip(lanes, actions.reshape(len(lanes), *actions.shape[2:]), strict=True):
-                    if lane.live and lane.step(action):
-                        place = lane.goal, lane.member, lane.episode
-                        result.returns[place], result.lengths[place] = lane.total, lane.t
-                        self._next_episode(lane, queues)
-                beat()
+            return self._play(state, beat)
         except EvaluationError:
-            self.close()  # what an environment does after it failed is not known: the next run makes new ones
+            self.close()  # an environment that failed may be in any state: the next run makes new ones
             raise
-        return result
 
     def close(self) -> None:
         """Close the environments; a further run makes new ones."""
         for env in self._envs:
-            with contextlib.suppress(Exception):  # foreign code, which is not needed any more
+            with contextlib.suppress(Exception):  # other people's code, which is not needed any more
                 env.close()
         self._envs.clear()
+
+    def _play(self, state: State, beat: Callable[[], None]) -> Evaluation:
+        device = jax.devices()[0]
+        seeds = jax.tree.leaves(state)[0].shape[0]
+        goals = play.stack_goals(list(self.goals.values()))
+        acting = jax.device_put(Acting(state, goals, self._normaliser, np.uint32(self._seed)), device)
+        # The memory is put on the device too. Else, if begin does not use the state, its memory is bound to no device,
+        # while the memory after the first step is, and the step would be compiled twice.
+        begun = play.begin(self._agent, len(self.goals) * self._width, acting)
+        kept = jax.device_put(begun, device)
+
+        shape = (len(self.goals), seeds, self._episodes)
+        returns = np.zeros(shape, np.float64)
+        lengths = np.zeros(shape, np.int64)
+        lanes = self._lanes(seeds)
+        queues = self._queues(seeds)
+        for lane in lanes:
+            self._next_episode(lane, queues)
+            beat()
+        while any(lane.live for lane in lanes):
+            # --- one compiled step for all lanes ---
+            seen = jax.device_put(play.show(lanes, seeds), device)
+            actions, kept = play.step(self._agent, True, acting, kept, seen)
+            actions = np.asarray(jax.device_get(actions))
+            action_shape = actions.shape[2:]
+            lane_actions = actions.reshape(len(lanes), *action_shape)
+
+            # --- one step of each environment ---
+            for lane, action in zip(lanes, lane_actions, strict=True):
+                if not lane.live:
+                    continue
+                has_ended = lane.step(action)
+                if has_ended:
+                    returns[lane.goal, lane.member, lane.episode] = lane.total
+                    lengths[lane.goal, lane.member, lane.episode] = lane.t
+                    self._next_episode(lane, queues)
+            beat()
+        return Evaluation(returns, lengths)
+
+    def _lanes(self, seeds: int) -> list[Lane]:
+        """Lanes of all seeds; of one seed those of each goal side by side."""
+        number = seeds * len(self.goals) * self._width
+        while len(self._envs) < number:
+            self._envs.append(self._make_env())
+        lanes = []
+        envs = iter(self._envs)
+        for member in range(seeds):
+            for goal in range(len(self.goals)):
+                for env in itertools.islice(envs, self._width):
+                    lanes.append(Lane(env, member, goal, self._longest))
+        return lanes
+
+    def _queues(self, seeds: int) -> Mapping[tuple[int, int], Iterator[int]]:
+        """Goal and seed -> episodes to play. Their lanes take the next one as they become free."""
+        queues = {}
+        for goal in range(len(self.goals)):
+            for member in range(seeds):
+                queues[goal, member] = iter(range(self._episodes))
+        return queues
 
     def _next_episode(self, lane: Lane, queues: Mapping[tuple[int, int], Iterator[int]]) -> None:
         episode = next(queues[lane.goal, lane.member], None)
@@ -129,12 +188,3 @@ class Evaluator:
             lane.stop()
         else:
             lane.reset(episode, self._seed + episode)
-
-    def _lanes(self, seeds: int) -> list[Lane]:
-        """Lanes of all seeds; of one seed those of each goal side by side."""
-        places = [
-            (member, goal) for member in range(seeds) for goal in range(len(self.goals)) for _ in range(self._width)
-        ]
-        while len(self._envs) < len(places):
-            self._envs.append(self._make_env())
-        return [Lane(env, member, goal, self._longest) for env, (member, goal) in zip(self._envs, places, strict=False)]

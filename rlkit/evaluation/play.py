@@ -1,10 +1,10 @@
 """Playing: environments in lock-step, and the one compiled step in which all of their agents observe and act.
 
-Every environment is stepped by itself, in this process, and reset here when its episode ends; there is no vector
-environment. Gymnasium's vector environments reset by themselves, in 1.x by default one call late: the call after the
-last step ignores its action and returns the reset's observation with reward 0, which would be counted as a step
-and shown to the agent as one. Here every call of ``step`` is a step, and an environment that has no episode left to
-play is not called at all.
+Every environment is stepped by itself, in this process, and reset here when its episode ends. Gymnasium's vector
+environments are not used, because they reset by themselves, and by default (1.x) one call late: the call after the last
+step ignores its action and returns the observation of the reset with reward 0. The agent would see that as a step, and
+it would be counted as one. Here every call of ``step`` is a step, and an environment that has no episode left to play
+is not called.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ class Lane:
     """
 
     def __init__(self, env: gymnasium.Env, member: int, goal: int, longest: float):
-        self._env, self.member, self.goal, self._longest = env, member, goal, longest
+        self.member = member
+        self.goal = goal
+        self._env = env
+        self._longest = longest
         self.live = True
         self.episode = 0
         self.start_seed = 0
@@ -77,17 +80,20 @@ class Lane:
         return False
 
     def _perceive(self, obs: Any, reward: float) -> None:
-        self.obs = np.asarray(gymnasium.spaces.flatten(self._env.observation_space, obs), np.float32)
+        flat = gymnasium.spaces.flatten(self._env.observation_space, obs)
+        self.obs = np.asarray(flat, np.float32)
         self.reward = reward
-        if not np.isfinite(self.obs).all():
-            raise self._error(f"observation element {int(np.argmin(np.isfinite(self.obs)))} is not finite")
+        is_finite = np.isfinite(self.obs)
+        if not is_finite.all():
+            first = int(np.argmin(is_finite))
+            raise self._error(f"observation element {first} is not finite")
         if not np.isfinite(reward):
             raise self._error(f"the reward is {reward}")
 
     def _call(self, method: Callable, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(*args, **kwargs)
-        except Exception as error:  # an environment is foreign code, which may raise anything
+        except Exception as error:  # an environment is other people's code, which may raise anything
             text = f"{type(error).__name__}: {one_line(error)}"
             raise self._error(f"the environment's {method.__name__} raised {text}") from error
 
@@ -97,7 +103,7 @@ class Lane:
 
 
 class Seen(NamedTuple):
-    """What the environments show, one array for each field. E lanes of each of S seeds."""
+    """Observations of E lanes of each of S seeds, and where they stand in their episodes."""
 
     obs: Array  # [S, E, O] raw
     reward: Array  # [S, E] raw
@@ -107,19 +113,25 @@ class Seen(NamedTuple):
 
 
 def show(lanes: Sequence[Lane], seeds: int) -> Seen:
-    """What the lanes show, those of a seed side by side."""
-    shape = (seeds, len(lanes) // seeds)
+    """Observations of the lanes, those of a seed side by side."""
+    lanes_of_a_seed = len(lanes) // seeds
+    shape = (seeds, lanes_of_a_seed)
+    obs = np.stack([lane.obs for lane in lanes])
+    reward = np.array([lane.reward for lane in lanes], np.float32)
+    t = np.array([lane.t for lane in lanes], np.int32)
+    episode = np.array([lane.episode for lane in lanes], np.int32)
+    goal = np.array([lane.goal for lane in lanes], np.int32)
     return Seen(
-        obs=np.stack([lane.obs for lane in lanes]).reshape(*shape, -1),
-        reward=np.array([lane.reward for lane in lanes], np.float32).reshape(shape),
-        t=np.array([lane.t for lane in lanes], np.int32).reshape(shape),
-        episode=np.array([lane.episode for lane in lanes], np.int32).reshape(shape),
-        goal=np.array([lane.goal for lane in lanes], np.int32).reshape(shape),
+        obs.reshape(*shape, -1),
+        reward.reshape(shape),
+        t.reshape(shape),
+        episode.reshape(shape),
+        goal.reshape(shape),
     )
 
 
 class Acting(NamedTuple):
-    """What acts: the states of S agents, what they are asked for, and how they see the environment."""
+    """S agents that act: their states, what they are asked for, and how they see the environment."""
 
     state: State  # [S, ...]
     goals: Any  # [G, ...] on every leaf
@@ -128,7 +140,7 @@ class Acting(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What the agents of all lanes keep from step to step."""
+    """Memories and plans of the agents of all lanes, which they keep from step to step."""
 
     memory: Memory  # [S, E, ...]
     plan: Array  # [S, E, H, A] or [S, E, H], actions that are not all taken yet
@@ -136,7 +148,12 @@ class Played(NamedTuple):
 
 def stack_goals(goals: Sequence[Any]) -> Any:
     """Goals of one structure as arrays [G, ...]; None stays None."""
-    return jax.tree.map(lambda *values: np.stack([np.asarray(value) for value in values]), *goals)
+
+    def stack(*values: Any) -> np.ndarray:
+        arrays = [np.asarray(value) for value in values]
+        return np.stack(arrays)
+
+    return jax.tree.map(stack, *goals)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -145,19 +162,24 @@ def begin(agent: Agent, width: int, acting: Acting) -> Played:
 
     def one_seed(state: State) -> Played:
         memory = agent.begin(state, _goal(acting.goals, 0))
-        plan = jax.eval_shape(functools.partial(agent.act, greedy=True), state, memory, jax.random.key(0))[0]
-        return Played(memory, jnp.zeros(plan.shape, plan.dtype))
+        act = functools.partial(agent.act, greedy=True)
+        plan, _ = jax.eval_shape(act, state, memory, jax.random.key(0))
+        empty = jnp.zeros(plan.shape, plan.dtype)
+        return Played(memory, empty)
 
     def widen(leaf: Array) -> Array:
-        # naming the dtype makes it a strong one, which the memory of later steps has too
-        return jnp.array(jnp.repeat(jnp.expand_dims(leaf, 1), width, 1), leaf.dtype)
+        # with its dtype named, the array is not weakly typed, as that of later steps is not: else it compiles twice
+        lane = jnp.expand_dims(leaf, 1)
+        lanes = jnp.repeat(lane, width, 1)
+        return jnp.array(lanes, leaf.dtype)
 
-    return jax.tree.map(widen, jax.vmap(one_seed)(acting.state))
+    one_lane = jax.vmap(one_seed)(acting.state)
+    return jax.tree.map(widen, one_lane)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def step(agent: Agent, greedy: bool, acting: Acting, played: Played, seen: Seen) -> tuple[Array, Played]:
-    """One step of every lane: observe, plan anew where the last plan is used up, and take the plan's next action.
+    """One step of every lane: observe, make a new plan where the last is used up, and take the plan's next action.
 
     Returns the actions in the environment's units, [S, E, A] or [S, E], and what the agents keep.
     """
@@ -169,20 +191,28 @@ def step(agent: Agent, greedy: bool, acting: Acting, played: Played, seen: Seen)
         begun = agent.begin(state, _goal(acting.goals, seen.goal))
         reward = jnp.where(starts, 0.0, normaliser.reward(seen.reward))
         percept = Percept(normaliser.obs(seen.obs), reward, seen.t)
-        return agent.observe(state, _where(starts, begun, memory), percept)
+        memory = _where(starts, begun, memory)
+        return agent.observe(state, memory, percept)
 
     def act(state: State, memory: Memory, plan: Array, seen: Seen) -> tuple[Array, Memory]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(acting.seed), seen.episode), seen.t)
+        key = jax.random.key(acting.seed)
+        key = jax.random.fold_in(key, seen.episode)
+        key = jax.random.fold_in(key, seen.t)
         planned = agent.act(state, memory, key, greedy=greedy)
-        return planned if horizon == 1 else _where(seen.t % horizon == 0, planned, (plan, memory))
+        if horizon == 1:
+            return planned
+        is_used_up = seen.t % horizon == 0
+        return _where(is_used_up, planned, (plan, memory))
 
     def keep(state: State, memory: Memory, plan: Array, seen: Seen) -> tuple[Array, Memory]:
         return plan, memory
 
     def next_action(plan: Array, t: Array) -> Array:
-        return normaliser.env_action(plan[t % horizon])
+        action = plan[t % horizon]
+        return normaliser.env_action(action)
 
-    state, memory = acting.state, _over_lanes(observe)(acting.state, played.memory, seen)
+    state = acting.state
+    memory = _over_lanes(observe)(state, played.memory, seen)
     if horizon == 1:
         plan, memory = _over_lanes(act)(state, memory, played.plan, seen)
     else:
@@ -196,7 +226,8 @@ def _over_lanes(function: Callable) -> Callable:
     """``function(state, *of one lane)`` for all lanes [S, E, ...] of all states [S, ...]."""
 
     def one_seed(state: State, *lanes: Any) -> Any:
-        return jax.vmap(functools.partial(function, state))(*lanes)
+        one_lane = functools.partial(function, state)
+        return jax.vmap(one_lane)(*lanes)
 
     return jax.vmap(one_seed)
 

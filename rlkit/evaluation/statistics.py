@@ -57,9 +57,11 @@ def estimate(returns: Any) -> Estimate:
 def half_width(returns: np.ndarray) -> np.ndarray:
     """Half of the interval's width, [...] for returns [..., S, E]."""
     seeds, starts = returns.shape[-2:]
-    if seeds == 1 or starts == 1:
-        return _one_way(returns.reshape(*returns.shape[:-2], seeds * starts))
-    return _two_way(returns)
+    if seeds > 1 and starts > 1:
+        return _two_way(returns)
+    outer = returns.shape[:-2]
+    units = returns.reshape(*outer, seeds * starts)
+    return _one_way(units)
 
 
 def _one_way(units: np.ndarray) -> np.ndarray:
@@ -67,7 +69,8 @@ def _one_way(units: np.ndarray) -> np.ndarray:
     number = units.shape[-1]
     if number == 1:
         return np.full(units.shape[:-1], np.nan)
-    standard_error = np.sqrt(units.var(axis=-1, ddof=1) / number)
+    variance = units.var(axis=-1, ddof=1)
+    standard_error = np.sqrt(variance / number)
     return _t_quantile(number - 1) * standard_error
 
 
@@ -79,31 +82,47 @@ def _two_way(returns: np.ndarray) -> np.ndarray:
     comes out negative, A or B below R, counts as zero.
     """
     seeds, starts = returns.shape[-2:]
-    mean = returns.mean(axis=(-2, -1), keepdims=True)
+    both = (-2, -1)
+
+    # --- the rest: what neither the seed nor the start explains ---
+    mean = returns.mean(axis=both, keepdims=True)
     seed_means = returns.mean(axis=-1, keepdims=True)
     start_means = returns.mean(axis=-2, keepdims=True)
     rest = returns - seed_means - start_means + mean
     rest_freedom = (seeds - 1) * (starts - 1)
 
-    seed_square = starts * seed_means.var(axis=(-2, -1), ddof=1)
-    start_square = seeds * start_means.var(axis=(-2, -1), ddof=1)
-    rest_square = (rest**2).sum(axis=(-2, -1)) / rest_freedom
-    total = rest_square + np.maximum(seed_square - rest_square, 0) + np.maximum(start_square - rest_square, 0)
+    # --- mean squares, and the variance that they add up to ---
+    seed_square = starts * seed_means.var(axis=both, ddof=1)
+    start_square = seeds * start_means.var(axis=both, ddof=1)
+    rest_sum = (rest**2).sum(axis=both)
+    rest_square = rest_sum / rest_freedom
+    seed_excess = np.maximum(seed_square - rest_square, 0)
+    start_excess = np.maximum(start_square - rest_square, 0)
+    total = rest_square + seed_excess + start_excess
 
+    # --- degrees of freedom ---
     # Each share is relative to the total. Where nothing varies at all, every share is 0 / 1.
-    divisor = np.where(total == 0, 1, total)
-    uncertainty = (seed_square / divisor) ** 2 / (seeds - 1)
-    uncertainty += (start_square / divisor) ** 2 / (starts - 1)
-    uncertainty += (rest_square / divisor) ** 2 / rest_freedom
-    # Satterthwaite's value lies above the fewest degrees of freedom that went in, unless R was subtracted: it is held
-    # there, or two mean squares that happen to be small would make the interval endless.
+    is_constant = total == 0
+    divisor = np.where(is_constant, 1, total)
+    seed_share = seed_square / divisor
+    start_share = start_square / divisor
+    rest_share = rest_square / divisor
+    uncertainty = seed_share**2 / (seeds - 1)
+    uncertainty += start_share**2 / (starts - 1)
+    uncertainty += rest_share**2 / rest_freedom
+    # Satterthwaite's value is at least the smallest degrees of freedom that went in, unless R was subtracted. Then it
+    # is kept at that minimum too: else two mean squares that happen to be small would make the interval endless.
     fewest = min(seeds, starts) - 1
-    freedom = np.maximum(1 / np.where(total == 0, 1, uncertainty), fewest)
-    return _t_quantile(freedom) * np.sqrt(total / (seeds * starts))
+    satterthwaite = 1 / np.where(is_constant, 1, uncertainty)
+    freedom = np.maximum(satterthwaite, fewest)
+
+    standard_error = np.sqrt(total / (seeds * starts))
+    return _t_quantile(freedom) * standard_error
 
 
 def _t_quantile(freedom: Any) -> np.ndarray:
-    return stdtrit(freedom, (1 + LEVEL) / 2)
+    probability = (1 + LEVEL) / 2
+    return stdtrit(freedom, probability)
 
 
 def _table(returns: Any) -> np.ndarray:
@@ -122,8 +141,13 @@ def last_fifth(steps: Any, values: Any) -> np.ndarray:
     steps: [K] updates at each evaluation, the largest being the whole training. values: [K, ...]; returns [...].
     Single checkpoints of one run differ by tens of points, which this evens out.
     """
-    steps, values = np.asarray(steps), np.asarray(values, np.float64)
+    steps = np.asarray(steps)
+    values = np.asarray(values, np.float64)
     if steps.ndim != 1 or not len(steps) or len(steps) != len(values):
         raise ValueError(f"expected as many values as steps, not {values.shape} for {steps.shape}")
-    late = steps > 0.8 * steps.max() if steps.max() > 0 else steps == 0
-    return values[late].mean(0)
+    whole = steps.max()
+    if whole > 0:
+        is_late = steps > 0.8 * whole
+    else:
+        is_late = steps == 0
+    return values[is_late].mean(0)

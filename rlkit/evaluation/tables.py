@@ -1,4 +1,4 @@
-"""What a reader sees: a table of scores with intervals, and learning curves as a PNG.
+"""Tables of scores with intervals.
 
 The table shows the last checkpoint and the mean of the evaluations in the last fifth of training side by side, since
 single checkpoints of one run differ by tens of points. The best checkpoint is not shown: choosing it takes the
@@ -7,16 +7,12 @@ environment, which offline training does not have.
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
-import numpy as np
-
-from rlkit.evaluation.statistics import Estimate, Over, estimate, half_width
+from rlkit.evaluation.statistics import Estimate, Over, estimate
 
 HEADER = ("method", "return", "score, last checkpoint", "score, last fifth")
 MARKS: dict[Over, str] = {"seeds and starts": "", "episodes": "*", "seeds": "**"}
@@ -25,10 +21,6 @@ MEANINGS: dict[Over, str] = {
     "episodes": "(*) over episodes alone, of the data or of the only seed",
     "seeds": "(**) over seeds alone",
 }
-# Okabe and Ito's palette, which the colour-blind can tell apart, darkest first
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-GREY = "#6b6b6b"
-DASHES = ((5, 3), (1.5, 2), (7, 2, 1.5, 2))
 
 
 class Row(NamedTuple):
@@ -45,35 +37,48 @@ def row(method: str, returns: Any, scores: Any = None, late: Any = None) -> Row:
 
     late: [S, episodes], means over the last fifth of training.
     """
-    return Row(
-        method,
-        estimate(returns),
-        None if scores is None else estimate(scores),
-        None if late is None else estimate(late),
-    )
+    returns_cell = estimate(returns)
+    score_cell = None
+    late_cell = None
+    if scores is not None:
+        score_cell = estimate(scores)
+    if late is not None:
+        late_cell = estimate(late)
+    return Row(method, returns_cell, score_cell, late_cell)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as aligned plain text. Columns without any entry are left out."""
+    """The rows as aligned text. Columns without any entry are left out."""
     columns = _columns(rows)
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for cells in zip(*columns, strict=True):
-        padded = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        lines.append("  ".join([cells[0].ljust(widths[0]), *padded]))
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, note(rows)])
+    padded = []
+    for number, column in enumerate(columns):
+        width = max(map(len, column))
+        if number == 0:
+            cells = [cell.ljust(width) for cell in column]
+        else:
+            cells = [cell.rjust(width) for cell in column]
+        title, *entries = cells
+        padded.append([title, "-" * width, *entries])
+    lines = ["  ".join(cells) for cells in zip(*padded, strict=True)]
+    lines.append(note(rows))
+    return "\n".join(lines)
 
 
 def note(rows: Sequence[Row]) -> str:
-    """What the intervals of ``rows`` are, in words, and what they are over."""
-    shown = {cell.over for entry in rows for cell in entry[1:] if cell and not math.isnan(cell.low)}
+    """Legend of the intervals of ``rows``, and of what varied."""
+    shown = set()
+    for entry in rows:
+        for cell in entry[1:]:
+            if cell is not None and not math.isnan(cell.low):
+                shown.add(cell.over)
+    if not shown:
+        return "one number each: no interval"
     over = [words for kind, words in MEANINGS.items() if kind in shown]
-    return f"[95 % t interval] {'; '.join(over)}" if over else "one number each: no interval"
+    return f"[95 % t interval] {'; '.join(over)}"
 
 
 def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
-    """Print the table to ``stream`` (standard output by default): with rules and colour to a terminal, else plain."""
+    """Print the table to ``stream`` (standard output by default), with rules and colour if that is a terminal."""
     stream = stream or sys.stdout
     if not stream.isatty():
         print(table(rows), file=stream)
@@ -82,95 +87,41 @@ def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(box=rich.box.SIMPLE_HEAD, caption=note(rows).replace("[", "\\["), caption_justify="left")
+    caption = _escaped(note(rows))
+    drawn = Table(box=rich.box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     header, *lines = zip(*_columns(rows), strict=True)
-    for number, title in enumerate(header):
-        drawn.add_column(title, justify="right" if number else "left", style=None if number else "bold")
+    method, *numbers = header
+    drawn.add_column(method, justify="left", style="bold")
+    for title in numbers:
+        drawn.add_column(title, justify="right")
     for cells in lines:
-        drawn.add_row(*(cell.replace("[", "\\[") for cell in cells))
-    Console(file=stream).print(drawn)
+        drawn.add_row(*map(_escaped, cells))
+    console = Console(file=stream)
+    console.print(drawn)
+
+
+def _escaped(text: str) -> str:
+    """``text`` as rich prints it: a bracket would begin a style."""
+    return text.replace("[", "\\[")
 
 
 def _columns(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """The columns that have entries, each with its title first."""
-    cells = [(entry.method, *map(_cell, entry[1:])) for entry in rows]
-    columns = [(title, *column) for title, column in zip(HEADER, zip(*cells, strict=True), strict=True)]
-    return [column for column in columns if any(column[1:])]
+    lines = []
+    for entry in rows:
+        cells = map(_cell, entry[1:])
+        lines.append((entry.method, *cells))
+    columns = []
+    for title, *entries in zip(HEADER, *lines, strict=True):
+        if any(entries):
+            columns.append((title, *entries))
+    return columns
 
 
-def _cell(found: Estimate | None) -> str:
-    if found is None:
+def _cell(entry: Estimate | None) -> str:
+    if entry is None:
         return ""
-    if math.isnan(found.low):
-        return f"{found.value:.1f}"
-    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]{MARKS[found.over]}"
-
-
-class Curve(NamedTuple):
-    """One method's evaluations. values: [K, S, E] returns or scores of every episode, at ``steps`` [K]."""
-
-    label: str
-    steps: Any
-    values: Any
-
-
-def learning_curve(
-    path: Path,
-    curves: Sequence[Curve],
-    *,
-    title: str,
-    ylabel: str = "normalised score",
-    levels: Mapping[str, float] | None = None,
-) -> None:
-    """Draw ``curves`` against updates to the PNG ``path``: means, and where there are several seeds their 95 % bands
-    (rlkit.evaluation.statistics) and each seed as a thin line.
-
-    levels: horizontal lines by label, such as the mean return of the data. Raises ValueError for shapes that do not
-    agree, or OSError if the file cannot be written; a file that is there is replaced at once or not at all.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
-    if not curves:
-        raise ValueError("there is no curve to draw")
-    figure = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")  # not of pyplot: no window, nothing global
-    axes = figure.add_subplot()
-    for number, curve in enumerate(curves):
-        _draw(axes, curve, COLOURS[number % len(COLOURS)])
-    for (label, level), dashes in zip((levels or {}).items(), itertools.cycle(DASHES), strict=False):
-        axes.axhline(level, color=GREY, linewidth=1.2, linestyle=(0, dashes), label=f"{label} ({level:.1f})", zorder=1)
-    axes.set_title(title, loc="left", fontsize=12, pad=10)
-    axes.set_xlabel("updates")
-    axes.set_ylabel(ylabel)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.margins(x=0.02)
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(color=GREY)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        figure.savefig(part, format="png")
-    except RuntimeError as error:  # of matplotlib's font and image libraries
-        raise ValueError(f"{path} could not be drawn: {error}") from error
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    part.replace(path)
-
-
-def _draw(axes: Any, curve: Curve, colour: str) -> None:
-    steps, values = np.asarray(curve.steps), np.asarray(curve.values, np.float64)
-    if steps.ndim != 1 or values.ndim != 3 or len(steps) != len(values) or values.size == 0:
-        raise ValueError(f"{curve.label}: expected values [K, S, E] at steps [K], not {values.shape} at {steps.shape}")
-    seeds = values.shape[1]
-    means = values.mean((1, 2))
-    if seeds > 1:
-        half = half_width(values)
-        axes.fill_between(steps, means - half, means + half, color=colour, alpha=0.18, linewidth=0, zorder=2)
-        axes.plot(steps, values.mean(2), color=colour, alpha=0.4, linewidth=0.7, zorder=3)
-    label = f"{curve.label} ({seeds} seed{'s' if seeds > 1 else ''})"
-    mark = "o" if len(steps) == 1 else None
-    axes.plot(steps, means, color=colour, linewidth=2.2, marker=mark, label=label, zorder=4)
+    if math.isnan(entry.low):
+        return f"{entry.value:.1f}"
+    mark = MARKS[entry.over]
+    return f"{entry.value:.1f} [{entry.low:.1f}, {entry.high:.1f}]{mark}"

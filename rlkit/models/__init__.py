@@ -1,1 +1,1 @@
-"""Models that are learnt of the world: of its moves, of its rewards, and rollouts of both."""
+"""Models that are learnt from data: of the dynamics, of the rewards, and rollouts of both."""

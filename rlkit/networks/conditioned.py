@@ -12,7 +12,18 @@ from rlkit.networks.mlp import fan_in_uniform
 from rlkit.types import Array
 
 _LAYERS = {"first": (0,), "last": (2,), "full": (0, 1, 2)}
-CONDITIONINGS = ("gated", *(f"{kind}_{where}" for kind in ("concat", "bilinear", "film") for where in _LAYERS))
+CONDITIONINGS = (
+    "gated",
+    "concat_first",
+    "concat_last",
+    "concat_full",
+    "bilinear_first",
+    "bilinear_last",
+    "bilinear_full",
+    "film_first",
+    "film_last",
+    "film_full",
+)
 
 
 class Dense(nn.Module):
@@ -37,7 +48,8 @@ class Bilinear(nn.Module):
     @nn.compact
     def __call__(self, x: Array, z: Array) -> Array:
         init = fan_in_uniform(x.shape[-1])
-        outer = (x[..., :, None] * z[..., None, :]).reshape(*x.shape[:-1], x.shape[-1] * z.shape[-1])
+        outer = x[..., :, None] * z[..., None, :]
+        outer = outer.reshape(*x.shape[:-1], x.shape[-1] * z.shape[-1])
         return nn.Dense(self.width, kernel_init=init, bias_init=init)(outer)
 
 
@@ -54,20 +66,37 @@ class ConditionedMLP(nn.Module):
     @nn.compact
     def __call__(self, feature: Array, context: Array) -> Array:
         if self.conditioning == "gated":
-            x = jnp.tanh(Dense(self.width)(feature)) * nn.sigmoid(Dense(self.width)(context))
-            for _ in range(2):
-                x = nn.relu(Dense(self.width)(x))
-            return Dense(self.out)(x)
+            x = self._gated(feature, context)
+        else:
+            x = self._conditioned(feature, context)
+        return Dense(self.out)(x)
+
+    def _gated(self, feature: Array, context: Array) -> Array:
+        x = jnp.tanh(Dense(self.width)(feature))
+        gate = nn.sigmoid(Dense(self.width)(context))
+        x = x * gate
+        for _ in range(2):
+            x = nn.relu(Dense(self.width)(x))
+        return x
+
+    def _conditioned(self, feature: Array, context: Array) -> Array:
         kind, where = self.conditioning.split("_")
         x = feature
         for layer in range(3):
-            x = nn.relu(self._modulated(kind, x, context) if layer in _LAYERS[where] else Dense(self.width)(x))
-        return Dense(self.out)(x)
+            if layer in _LAYERS[where]:
+                x = self._modulated(kind, x, context)
+            else:
+                x = Dense(self.width)(x)
+            x = nn.relu(x)
+        return x
 
     def _modulated(self, kind: str, x: Array, context: Array) -> Array:
+        """A layer into which the context enters, before its ReLU."""
         if kind == "concat":
-            return Dense(self.width)(jnp.concatenate([x, context], -1))
+            both = jnp.concatenate([x, context], -1)
+            return Dense(self.width)(both)
         if kind == "bilinear":
             return Bilinear(self.width)(x, context)
-        scale, shift = jnp.split(Dense(2 * self.width)(context), 2, -1)
+        scale_and_shift = Dense(2 * self.width)(context)
+        scale, shift = jnp.split(scale_and_shift, 2, -1)
         return scale * Dense(self.width)(x) + shift

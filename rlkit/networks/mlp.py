@@ -15,7 +15,11 @@ from rlkit.types import Array
 
 def uniform(bound: float) -> Callable:
     """Initialiser U(-bound, bound)."""
-    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    def initialise(key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return initialise
 
 
 def fan_in_uniform(fan_in: int) -> Callable:
@@ -29,9 +33,9 @@ _BIAS = nn.initializers.constant(0.1)
 class Joined(nn.Module):
     """A dense layer on an input that comes in ``parts``, [..., I_k] each, whose leading axes are broadcast.
 
-    Parts with the same leading axes are concatenated. Else each meets its own rows of the kernel before anything is
-    repeated, and the gradient of one costs nothing for the others: a state that is valued with 30 actions takes one
-    product, not 30.
+    Parts with the same leading axes are concatenated. Else each part is multiplied with its own rows of the kernel, and
+    the products are broadcast: a state that is valued with 30 actions takes one product, not 30, and the gradient of
+    one part costs nothing for the others.
     """
 
     width: int
@@ -41,13 +45,17 @@ class Joined(nn.Module):
     @nn.compact
     def __call__(self, *parts: Array) -> Array:
         ends = list(itertools.accumulate(part.shape[-1] for part in parts))
-        kernel = self.param("kernel", self.kernel_init, (ends[-1], self.width), parts[0].dtype)
-        bias = self.param("bias", self.bias_init, (self.width,), parts[0].dtype)
-        if len({part.shape[:-1] for part in parts}) == 1:
+        dtype = parts[0].dtype
+        kernel = self.param("kernel", self.kernel_init, (ends[-1], self.width), dtype)
+        bias = self.param("bias", self.bias_init, (self.width,), dtype)
+        leading_axes = {part.shape[:-1] for part in parts}
+        if len(leading_axes) == 1:
             y = jnp.concatenate(parts, -1) @ kernel
         else:
-            y = sum(part @ rows for part, rows in zip(parts, jnp.split(kernel, ends[:-1]), strict=True))
-        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+            kernels = jnp.split(kernel, ends[:-1])
+            y = sum(part @ rows for part, rows in zip(parts, kernels, strict=True))
+        bias = bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        return y + bias
 
 
 class MLP(nn.Module):
@@ -66,11 +74,15 @@ class MLP(nn.Module):
     def __call__(self, *parts: Array) -> Array:
         """[..., I] -> [..., out]; an input may come in parts, see Joined."""
         for i, width in enumerate(self.widths):
-            fan_in = fan_in_uniform(sum(part.shape[-1] for part in parts))
-            x = nn.relu(Joined(width, fan_in, _BIAS, name=f"Dense_{i}")(*parts))
-            parts = (nn.LayerNorm()(x) if self.layer_norm else x,)
-        bound = uniform(self.out_bound)
-        return Joined(self.out, bound, bound, name=f"Dense_{len(self.widths)}")(*parts)
+            fan_in = sum(part.shape[-1] for part in parts)
+            layer = Joined(width, fan_in_uniform(fan_in), _BIAS, name=f"Dense_{i}")
+            x = nn.relu(layer(*parts))
+            if self.layer_norm:
+                x = nn.LayerNorm()(x)
+            parts = (x,)
+        init = uniform(self.out_bound)
+        output_layer = Joined(self.out, init, init, name=f"Dense_{len(self.widths)}")
+        return output_layer(*parts)
 
 
 class Ensemble(nn.Module):
@@ -89,5 +101,6 @@ class Ensemble(nn.Module):
     @nn.compact
     def __call__(self, *parts: Array) -> Array:
         in_axes = None if self.shared else 0
-        members = nn.vmap(MLP, {"params": 0}, {"params": True}, in_axes=in_axes, axis_size=self.size)
-        return members(self.widths, self.out, self.out_bound, self.layer_norm)(*parts)
+        members_of = nn.vmap(MLP, {"params": 0}, {"params": True}, in_axes=in_axes, axis_size=self.size)
+        members = members_of(self.widths, self.out, self.out_bound, self.layer_norm)
+        return members(*parts)

@@ -1,4 +1,4 @@
-"""Gaussian policies: squashed by tanh, as SAC has them, and plain ones."""
+"""Gaussian policies: squashed by tanh, as SAC has them, and without."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import jax.numpy as jnp
 from rlkit.networks.mlp import fan_in_uniform, uniform
 from rlkit.types import Array, Key
 
-# Recorded actions often lie exactly on a bound, where the squashed density is infinite. This is the one place where
-# they are pulled inside.
+# Recorded actions often lie exactly on a bound, where the squashed density is infinite. They are moved inside here.
 ACTION_LIMIT = 1 - 1e-6
-
 
 LOG_STD_MIN = -5.0
 LOG_STD_MAX = 2.0
@@ -37,45 +35,68 @@ class GaussianPolicy(nn.Module):
     def __call__(self, obs: Array) -> tuple[Array, Array]:
         x = obs
         for width in self.widths:
-            kernel, bias = fan_in_uniform(x.shape[-1]), nn.initializers.constant(0.1)
-            x = nn.relu(nn.Dense(width, kernel_init=kernel, bias_init=bias)(x))
-        outputs = 2 * self.actions if self.std_head else self.actions
-        mean = nn.Dense(outputs, kernel_init=uniform(1e-3), bias_init=uniform(1e-3))(x)
+            kernel = fan_in_uniform(x.shape[-1])
+            bias = nn.initializers.constant(0.1)
+            layer = nn.Dense(width, kernel_init=kernel, bias_init=bias)
+            x = nn.relu(layer(x))
+        small = uniform(1e-3)
         if self.std_head:
-            mean, log_std = jnp.split(mean, 2, axis=-1)
+            heads = nn.Dense(2 * self.actions, kernel_init=small, bias_init=small)
+            output = heads(x)
+            mean, log_std = jnp.split(output, 2, axis=-1)
         else:
-            log_std = jnp.broadcast_to(self.param("log_std", nn.initializers.zeros, (self.actions,)), mean.shape)
-        return mean, jnp.clip(log_std, self.log_std_min, self.log_std_max)
+            head = nn.Dense(self.actions, kernel_init=small, bias_init=small)
+            mean = head(x)
+            log_std = self.param("log_std", nn.initializers.zeros, (self.actions,))
+            log_std = jnp.broadcast_to(log_std, mean.shape)
+        log_std = jnp.clip(log_std, self.log_std_min, self.log_std_max)
+        return mean, log_std
 
 
 def tanh_normal_sample(mean: Array, log_std: Array, key: Key) -> tuple[Array, Array]:
     """A reparameterised action [B, A] = tanh(u), u ~ N(mean, std), and its log-density [B]."""
     noise = jax.random.normal(key, mean.shape, mean.dtype)
-    u = mean + jnp.exp(log_std) * noise
-    return jnp.tanh(u), _log_density(noise, log_std, u)
+    std = jnp.exp(log_std)
+    u = mean + std * noise
+    action = jnp.tanh(u)
+    log_density = _squashed_log_density(noise, log_std, u)
+    return action, log_density
 
 
 def tanh_normal_log_prob(mean: Array, log_std: Array, action: Array) -> Array:
     """Log-density [B] of recorded actions [B, A], clamped to +-(1 - 1e-6)."""
-    u = jnp.arctanh(jnp.clip(action, -ACTION_LIMIT, ACTION_LIMIT))
-    return _log_density((u - mean) * jnp.exp(-log_std), log_std, u)
+    clamped = jnp.clip(action, -ACTION_LIMIT, ACTION_LIMIT)
+    u = jnp.arctanh(clamped)
+    distance = u - mean
+    noise = distance * jnp.exp(-log_std)
+    return _squashed_log_density(noise, log_std, u)
 
 
 def normal_sample(mean: Array, log_std: Array, key: Key) -> Array:
     """A reparameterised action [..., A] ~ N(mean, std), clipped to [-1, 1]."""
-    return jnp.clip(mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype), -1, 1)
+    std = jnp.exp(log_std)
+    noise = jax.random.normal(key, mean.shape, mean.dtype)
+    action = mean + std * noise
+    return jnp.clip(action, -1, 1)
 
 
 def normal_log_prob(mean: Array, log_std: Array, action: Array) -> Array:
     """Log-density [...] of actions [..., A] under N(mean, std), without regard to any bounds."""
-    return _normal((action - mean) * jnp.exp(-log_std), log_std).sum(-1)
+    distance = action - mean
+    noise = distance * jnp.exp(-log_std)
+    return _log_density(noise, log_std).sum(-1)
 
 
-def _normal(noise: Array, log_std: Array) -> Array:
-    return -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
+def _log_density(noise: Array, log_std: Array) -> Array:
+    """log N(mean + std noise; mean, std) of each element."""
+    constant = 0.5 * math.log(2 * math.pi)
+    return -0.5 * noise**2 - log_std - constant
 
 
-def _log_density(noise: Array, log_std: Array, u: Array) -> Array:
+def _squashed_log_density(noise: Array, log_std: Array, u: Array) -> Array:
+    """Log-density [...] of tanh(u), u = mean + std noise."""
     # log(1 - tanh(u)^2), which underflows as written, is 2 (log 2 - u - softplus(-2u))
-    squash = 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))
-    return (_normal(noise, log_std) - squash).sum(-1)
+    difference = math.log(2) - u
+    log_derivative = 2 * (difference - jax.nn.softplus(-2 * u))
+    log_density = _log_density(noise, log_std) - log_derivative
+    return log_density.sum(-1)

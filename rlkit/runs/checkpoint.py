@@ -1,11 +1,12 @@
 """Checkpoints of a run: the only file that knows orbax.
 
-A save returns once the checkpoint is committed, and raises if it cannot be: the states of offline agents are a few
-megabytes, written in a tenth of a second, and a save in the background reports a full disk only at the save after it
-and reads arrays that the loop has donated by then.
+A save returns when the checkpoint is on the disk, and raises if it cannot be written. Saving in the background would
+gain little: the states of offline agents are a few megabytes, which take a tenth of a second. It would report a full
+disk only at the next save, and it would read arrays that the training loop has donated by then.
 
-A checkpoint is written to a hidden folder, sealed with the sums of its files, and renamed into place: that rename is
-its commit. Orbax alone restores flipped bits, another dtype and the checkpoints of other runs in silence.
+A checkpoint is written to a hidden folder. Then it is sealed with the SHA-256 sums of its files, and the folder gets
+its name; before that, the checkpoint does not exist. The seal is needed because orbax alone reports neither flipped
+bits nor another data type, nor that a checkpoint is of another run.
 """
 
 from __future__ import annotations
@@ -27,17 +28,24 @@ from jax.sharding import Mesh
 from rlkit.buffer import Buffer
 from rlkit.runs import integrity, serialization
 from rlkit.runs.integrity import Damaged
+from rlkit.runs.run import checkpoint_numbers
 from rlkit.training.loop import Progress, abstract_state
 from rlkit.training.sharding import per_seed
 from rlkit.types import InputError, RunError, Stage, State, Stats, one_line
 
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # of orbax and what it stands on
+_FAILURES = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+)  # what orbax raises, and what the packages that it uses raise
 _BESIDE = {"run.json": False, "metrics.jsonl": True}  # files of the run that are sealed too, and whether they grow
 
 
 @dataclass(frozen=True)
 class _Meta:
-    """What a manifest says besides the sums of its files."""
+    """Content of a manifest besides the sums of its files."""
 
     stage: int
     step: int
@@ -56,13 +64,16 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int | None = None, identity: Mapping[str, Any] | None = None):
-        self.folder, self._keep, self._identity = folder, keep, serialization.encode(identity or {})
+        self.folder = folder
+        self._keep = keep
+        self._identity = serialization.encode(identity or {})
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        if keep is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            for debris in folder.iterdir():
-                if re.fullmatch(r"\.[0-9]+\.(part|old)", debris.name):
-                    shutil.rmtree(debris)
+        if keep is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if re.fullmatch(r"\.[0-9]+\.(part|old)", path.name):
+                shutil.rmtree(path)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -72,85 +83,135 @@ class Checkpoints:
 
     def save(self, updates: int, progress: Progress) -> None:
         """Write ``progress`` as checkpoint ``updates``; does nothing if it exists. RunError if it cannot be written."""
-        if updates in numbers(self.folder):
+        if updates in checkpoint_numbers(self.folder):
             return
         part = self.folder / f".{updates}.part"
+        state = part.resolve() / "state"
         try:
             part.mkdir()
-            self._orbax.save(part.resolve() / "state", args=ocp.args.StandardSave(progress.state))
+            self._orbax.save(state, args=ocp.args.StandardSave(progress.state))
             integrity.seal(part, self._meta(progress))
             part.rename(self.folder / str(updates))
             _sync(self.folder)
         except _FAILURES as error:
             shutil.rmtree(part, ignore_errors=True)
             raise RunError(self._unwritten(updates, progress, error)) from error
-        for number in numbers(self.folder)[: -self._keep]:
-            old = self.folder / f".{number}.old"  # renamed first, so that a killed removal leaves no part of one
+        older = checkpoint_numbers(self.folder)[: -self._keep]
+        for number in older:
+            old = (
+                self.folder / f".{number}.old"
+            )  # renamed first: if the process is killed here, no half checkpoint is left
             (self.folder / str(number)).rename(old)
             shutil.rmtree(old)
 
     def last(
         self, stages: Sequence[Stage], buffer: Buffer, stats: Stats, seeds: Sequence[int], mesh: Mesh
     ) -> Progress | None:
-        """Where the last sound checkpoint stands, laid out over ``mesh``; None if there is no checkpoint.
+        """The last sound checkpoint, laid out over ``mesh``; None if there is no checkpoint.
 
         A damaged one is named on stderr, and a writer sets it aside as NUMBER.damaged. Raises InputError where all are
         damaged, or where it is of another run: the keys or arrays that differ are listed. ``buffer`` may be abstract.
         """
-        found = numbers(self.folder)
-        for updates in reversed(found):
-            folder = self.folder / str(updates)
+        saved = checkpoint_numbers(self.folder)
+        for updates in reversed(saved):
             try:
-                meta = serialization.decode(_Meta, integrity.check(folder), str(folder / integrity.MANIFEST))
-                self._check_beside(meta)
-                self._check_identity(updates, meta)
-                state = self._restore(updates, meta, abstract_state(stages, meta.stage, buffer, stats, seeds), mesh)
+                return self._read(updates, stages, buffer, stats, seeds, mesh)
             except Damaged as error:
                 print(f"rlkit: {error}; going back to the checkpoint before it", file=sys.stderr)
                 if self._keep is not None:
                     self._set_aside(updates)
-                continue
-            return Progress(meta.stage, meta.step, state, _arrays(meta.sums), {}, np.zeros(0, bool))
-        if found:
+        if saved:
             raise InputError(f"{self.folder}: no checkpoint is sound: restore one from a copy, or choose another --out")
         return None
 
+    def _read(
+        self,
+        updates: int,
+        stages: Sequence[Stage],
+        buffer: Buffer,
+        stats: Stats,
+        seeds: Sequence[int],
+        mesh: Mesh,
+    ) -> Progress:
+        """Checkpoint ``updates``. Raises Damaged, or InputError where it is of another run."""
+        folder = self.folder / str(updates)
+        form = integrity.check(folder)
+        meta = serialization.decode(_Meta, form, str(folder / integrity.MANIFEST))
+        self._check_beside(meta)
+        self._check_identity(updates, meta)
+        abstract = abstract_state(stages, meta.stage, buffer, stats, seeds)
+        self._check_arrays(updates, meta, abstract)
+        state = self._restore(updates, abstract, mesh)
+        sums = {}
+        for name, (dtype, values) in meta.sums.items():
+            sums[name] = np.array(values, np.float64).astype(np.dtype(dtype))
+        return Progress(
+            stage=meta.stage,
+            step=meta.step,
+            state=state,
+            sums=sums,
+            metrics={},
+            finite=np.zeros(0, bool),
+        )
+
     def _meta(self, progress: Progress) -> _Meta:
-        sums = {name: np.asarray(value) for name, value in jax.device_get(progress.sums).items()}
-        run = self.folder.parent
+        sums = {}
+        for name, value in jax.device_get(progress.sums).items():
+            array = np.asarray(value)
+            sums[name] = (array.dtype.name, tuple(array.tolist()))
+        beside = {}
+        for name in _BESIDE:
+            path = self.folder.parent / name
+            if path.exists():
+                beside[name] = integrity.digest(path)
         return _Meta(
             stage=progress.stage,
             step=progress.step,
-            sums={name: (value.dtype.name, tuple(value.tolist())) for name, value in sums.items()},
+            sums=sums,
             arrays=_leaves(progress.state),
             identity=self._identity,
-            beside={name: integrity.digest(run / name) for name in _BESIDE if (run / name).exists()},
+            beside=beside,
         )
 
     def _check_beside(self, meta: _Meta) -> None:
         for name, grows in _BESIDE.items():
-            if name in meta.beside and (not grows or self._keep is not None):  # who only reads needs no metrics
-                try:
-                    integrity.verify(self.folder.parent / name, meta.beside[name], grows=grows)
-                except Damaged as error:
-                    raise InputError(f"{error}: restore it from a copy") from None
+            if name not in meta.beside:
+                continue
+            if grows and self._keep is None:  # a reader needs no metrics
+                continue
+            path = self.folder.parent / name
+            try:
+                integrity.verify(path, meta.beside[name], grows=grows)
+            except Damaged as error:
+                raise InputError(f"{error}: restore it from a copy") from None
 
     def _check_identity(self, updates: int, meta: _Meta) -> None:
-        if differing := serialization.differences(meta.identity, self._identity, additions=False):
+        differing = serialization.differences(meta.identity, self._identity, additions=False)
+        if differing:
             raise InputError(
                 f"{self.folder}: checkpoint {updates} is of another run ({'; '.join(differing)}): choose another --out"
             )
 
-    def _restore(self, updates: int, meta: _Meta, abstract: State, mesh: Mesh) -> State:
-        saved, wanted = meta.arrays, _leaves(abstract)
-        if differing := sorted(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name)):
+    def _check_arrays(self, updates: int, meta: _Meta, abstract: State) -> None:
+        saved = meta.arrays
+        expected = _leaves(abstract)
+        names = sorted(saved.keys() | expected.keys())
+        differing = [name for name in names if saved.get(name) != expected.get(name)]
+        if differing:
             name = differing[0]
             raise InputError(
                 f"{self.folder}: checkpoint {updates} is of another agent or configuration: {len(differing)} of "
-                f"{len(wanted)} arrays differ, first {name}: saved {saved.get(name)}, wanted {wanted.get(name)}"
+                f"{len(expected)} arrays differ, first {name}: saved {saved.get(name)}, wanted {expected.get(name)}"
             )
-        sharding, path = per_seed(mesh), self.folder / str(updates) / "state"
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+
+    def _restore(self, updates: int, abstract: State, mesh: Mesh) -> State:
+        path = self.folder / str(updates) / "state"
+        sharding = per_seed(mesh)
+
+        def laid_out(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        target = jax.tree.map(laid_out, abstract)
         try:
             return self._orbax.restore(path.resolve(), args=ocp.args.StandardRestore(target))
         except _FAILURES as error:
@@ -158,30 +219,28 @@ class Checkpoints:
 
     def _set_aside(self, updates: int) -> None:
         taken = len(list(self.folder.glob(f"{updates}.damaged*")))
-        (self.folder / str(updates)).rename(self.folder / f"{updates}.damaged{taken or ''}")
+        suffix = str(taken) if taken else ""
+        folder = self.folder / str(updates)
+        folder.rename(self.folder / f"{updates}.damaged{suffix}")
 
     def _unwritten(self, updates: int, progress: Progress, error: Exception) -> str:
-        kept = numbers(self.folder)
+        kept = checkpoint_numbers(self.folder)
         last = f"the last one, {kept[-1]}, is kept" if kept else "there is none before it"
-        need, free = size(progress.state), shutil.disk_usage(self.folder).free
+        need = size(progress.state)
+        free = shutil.disk_usage(self.folder).free
         return (
             f"{self.folder}: checkpoint {updates} cannot be written ({one_line(error)}); {need:,} bytes are needed and "
             f"{free:,} are free; {last}: make room and continue with --resume auto"
         )
 
 
-def numbers(folder: Path) -> list[int]:
-    """The checkpoints in ``folder``, oldest first; whether they are sound is not known."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
-
-
 def size(state: State) -> int:
     """Bytes of the arrays of a state."""
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-
-
-def _arrays(sums: Mapping[str, tuple[str, tuple[float, ...]]]) -> dict[str, np.ndarray]:
-    return {name: np.array(values, np.float64).astype(np.dtype(dtype)) for name, (dtype, values) in sums.items()}
+    total = 0
+    for leaf in jax.tree.leaves(state):
+        elements = int(np.prod(leaf.shape))
+        total += elements * leaf.dtype.itemsize
+    return total
 
 
 def _sync(folder: Path) -> None:
@@ -194,8 +253,10 @@ def _sync(folder: Path) -> None:
 
 def _leaves(tree: Any) -> dict[str, str]:
     """Slash-separated name -> dtype and shape."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
-        for path, leaf in paths
-    }
+    forms = {}
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    for path, leaf in paths:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        dtype = np.dtype(leaf.dtype).name
+        forms[name] = f"{dtype}{list(leaf.shape)}"
+    return forms

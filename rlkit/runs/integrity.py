@@ -1,15 +1,16 @@
-"""What was written is what is read: SHA-256 sums of a checkpoint's files and of the run's files beside it.
+"""SHA-256 sums that show whether a checkpoint's files, and the run's files beside it, are as they were written.
 
-A manifest lies in the checkpoint's folder and is written last. It holds the sum of every other file and of itself, and
-for the files of the run that only grow, how long they were and the sum up to there.
+The sums are in a manifest in the checkpoint's folder, which is written last. It holds the sum of every other file, of
+itself, and of files of the run. Of those that grow, it holds their length at that time and the sum up to there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlkit.types import one_line
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+BLOCK = 2**20  # bytes that are read at once
 
 
 class Damaged(ValueError):
@@ -26,51 +28,68 @@ class Damaged(ValueError):
 
 def seal(folder: Path, meta: Any) -> None:
     """Write the manifest of ``folder``, which carries ``meta``, and have it on the disk before this returns."""
-    files = {path.relative_to(folder).as_posix(): digest(path) for path in _files(folder)}
+    files = {}
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        files[name] = digest(path)
     form = serialization.encode({"format": FORMAT, "meta": meta, "files": files})
+    form["sha256"] = _sum_of_form(form)
     with (folder / MANIFEST).open("x", encoding="utf-8") as stream:
-        stream.write(serialization.pretty({**form, "sha256": _sum(form)}) + "\n")
+        stream.write(serialization.pretty(form) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
 
 
 def check(folder: Path) -> dict[str, Any]:
     """The ``meta`` of a sealed folder. Raises Damaged for the first file that is changed, missing or too many."""
+    files, meta = _read_manifest(folder)
+    names = {path.relative_to(folder).as_posix() for path in _files(folder)}
+    differing = sorted(files.keys() ^ names)
+    if differing:
+        first = differing[0]
+        what = "missing" if first in files else "no part of it"
+        raise Damaged(f"{folder / first} is {what}")
+    for name, expected in files.items():
+        verify(folder / name, expected)
+    return meta
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The digests of the files of a sealed folder, and its ``meta``."""
     path = folder / MANIFEST
     try:
         form = json.loads(path.read_text(encoding="utf-8"))
         claimed = form.pop("sha256")
         if form["format"] != FORMAT:
             raise Damaged(f"{path}: format {form['format']}; this version reads format {FORMAT}")
-        files, meta = dict(form["files"]), dict(form["meta"])
+        files = dict(form["files"])
+        meta = dict(form["meta"])
     except FileNotFoundError:
         raise Damaged(f"{folder} has no {MANIFEST}: it was not written to its end, or by another version") from None
     except Damaged:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{path} is damaged ({one_line(error)})") from None
-    if claimed != _sum(form):
+    if claimed != _sum_of_form(form):
         raise Damaged(f"{path} is damaged: its own SHA-256 sum differs")
-    here = {file.relative_to(folder).as_posix() for file in _files(folder)}
-    if differing := sorted(files.keys() ^ here):
-        raise Damaged(f"{folder / differing[0]} is {'missing' if differing[0] in files else 'no part of it'}")
-    for name, wanted in files.items():
-        verify(folder / name, wanted)
-    return meta
+    return files, meta
 
 
 def digest(path: Path) -> dict[str, Any]:
-    """How many bytes a file has, and their sum."""
-    return {"bytes": path.stat().st_size, "sha256": _hash(path, None)}
+    """Length and SHA-256 sum of a file."""
+    size = path.stat().st_size
+    return {"bytes": size, "sha256": _sum_of_file(path, None)}
 
 
-def verify(path: Path, wanted: Mapping[str, Any], *, grows: bool = False) -> None:
+def verify(path: Path, expected: Mapping[str, Any], *, grows: bool = False) -> None:
     """Raise Damaged unless ``path`` is as `digest` saw it; a file that ``grows`` may have become longer since."""
     try:
         size = path.stat().st_size
-        if size < wanted["bytes"] or (size > wanted["bytes"] and not grows):
-            raise Damaged(f"{path} is damaged: {size} bytes, {wanted['bytes']} were written")
-        if _hash(path, wanted["bytes"]) != wanted["sha256"]:
+        length = expected["bytes"]
+        is_longer = size > length
+        if size < length or (is_longer and not grows):
+            raise Damaged(f"{path} is damaged: {size} bytes, {length} were written")
+        if _sum_of_file(path, length) != expected["sha256"]:
             raise Damaged(f"{path} is damaged: its SHA-256 sum differs")
     except FileNotFoundError:
         raise Damaged(f"{path} is missing") from None
@@ -78,18 +97,27 @@ def verify(path: Path, wanted: Mapping[str, Any], *, grows: bool = False) -> Non
         raise Damaged(f"{path} cannot be read ({error.strerror})") from None
 
 
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+def _files(folder: Path) -> list[Path]:
+    """Files that a manifest of ``folder`` covers, in order."""
+    manifest = folder / MANIFEST
+    files = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != manifest:
+            files.append(path)
+    return files
 
 
-def _hash(path: Path, length: int | None) -> str:
-    total, left = hashlib.sha256(), length
+def _sum_of_file(path: Path, length: int | None) -> str:
+    """SHA-256 of the first ``length`` bytes; None: of all."""
+    total = hashlib.sha256()
+    remaining = math.inf if length is None else length
     with path.open("rb") as stream:
-        while block := stream.read(2**20 if left is None else min(left, 2**20)):
+        while block := stream.read(min(remaining, BLOCK)):
             total.update(block)
-            left = None if left is None else left - len(block)
+            remaining -= len(block)
     return total.hexdigest()
 
 
-def _sum(form: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()
+def _sum_of_form(form: Mapping[str, Any]) -> str:
+    text = json.dumps(form, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,20 +10,21 @@ import gymnasium
 from rlkit.buffer import Buffer
 from rlkit.datasets import Normaliser
 from rlkit.evaluation.evaluate import Evaluator, longest
-from rlkit.runs.run import Position, Record
+from rlkit.runs.record import Record
+from rlkit.runs.run import Position
 from rlkit.training.loop import Progress
 from rlkit.types import Stage, Stats
 
 
 class Job(NamedTuple):
-    """A run's record, and the objects that it describes. ``make_env`` is None where there is nothing to evaluate in."""
+    """A run's record, and the objects that it describes."""
 
     record: Record
     stages: tuple[Stage, ...]
     buffer: Buffer
     stats: Stats
     normaliser: Normaliser
-    make_env: Callable[[], gymnasium.Env] | None
+    make_env: Callable[[], gymnasium.Env] | None  # None: there is nothing to evaluate in
 
     @property
     def updates(self) -> int:
@@ -32,17 +32,19 @@ class Job(NamedTuple):
         return sum(stage.steps for stage in self.stages)
 
     def position(self, progress: Progress) -> Position:
-        """Where ``progress`` stands in the run."""
-        before = list(itertools.accumulate((stage.steps for stage in self.stages), initial=0))
-        return Position(progress.stage, progress.step, before[progress.stage] + progress.step)
+        """Position of ``progress`` in the run."""
+        stages_before = self.stages[: progress.stage]
+        updates_before = sum(stage.steps for stage in stages_before)
+        return Position(progress.stage, progress.step, updates_before + progress.step)
 
     def is_due(self, progress: Progress) -> bool:
         """Whether a checkpoint and, in the last stage, an evaluation go with ``progress``."""
-        is_last_update = progress.step == self.stages[progress.stage].steps
+        stage = self.stages[progress.stage]
+        is_last_update = progress.step == stage.steps
         return is_last_update or progress.step % self.record.eval_every == 0
 
     def evaluator(self) -> Evaluator | None:
-        """What plays the evaluations; None where there is no environment."""
+        """Evaluator of the last stage's agent; None where there is no environment."""
         evaluation = self.record.evaluation
         if self.make_env is None or evaluation is None:
             return None

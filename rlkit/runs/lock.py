@@ -1,9 +1,9 @@
 """One run, one process: the lock of a run directory.
 
-The operating system's flock is dropped with the process that holds it, however that ends, so that what is left of a
-killed run is no obstacle. Some network file systems keep such locks to one host; so the file also names host and
-process, and its holder touches it every few seconds: a lock of another host is stale once it has been still for a
-while, which is seen without comparing clocks.
+The operating system drops a lock (flock) when the process that holds it ends, in whatever way. So a killed run does not
+block the next one. On some network file systems other hosts do not see such a lock. Therefore the file also names host
+and process, and its holder touches it every few seconds. If a lock of another host is not touched for a while, its
+holder has ended; to see this, no clocks of two hosts need to agree.
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class RunLock(AbstractContextManager):
-    """Holds the run directory ``folder``, which is made if need be; entered, it raises InputError if it is taken or
-    cannot be written to. A directory that it made and that stays empty is removed again."""
+    """Holds the run directory ``folder`` while it is entered.
+
+    The directory is made if need be, and removed again if it stays empty. Entering raises InputError if the directory
+    is in use or cannot be written to.
+    """
 
     def __init__(self, folder: Path, patience: float = PATIENCE):
-        self._folder, self._path, self._patience = folder, folder / NAME, patience
+        self._folder = folder
+        self._path = folder / NAME
+        self._patience = patience
         self._made: list[Path] = []
         self._locked = True  # False where the file system has no flock
 
@@ -56,11 +61,12 @@ class RunLock(AbstractContextManager):
 
     def touch(self) -> None:
         """Show that the holder is alive."""
-        with contextlib.suppress(OSError):  # a full disk or a lost mount will be told of by what writes to it
+        with contextlib.suppress(OSError):  # if the disk is full or gone, the next write says so
             os.utime(self._handle)
 
     def _make(self) -> None:
-        missing = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
+        folders = (self._folder, *self._folder.parents)
+        missing = [folder for folder in folders if not folder.exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._made = missing
 
@@ -72,7 +78,7 @@ class RunLock(AbstractContextManager):
                 return  # it is in use
 
     def _open(self) -> int:
-        """The lock file, locked; the file is that at the path, which its holder before may just have removed."""
+        """The lock file, opened and locked. It is opened again if its last holder has just removed it."""
         while True:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -91,20 +97,23 @@ class RunLock(AbstractContextManager):
             os.close(handle)
 
     def _claim(self) -> None:
-        """Write who we are, unless a holder whose flock is not seen from here is alive."""
+        """Write this host and process into the lock, unless a holder on another host is alive."""
         holder = _holder(self._handle)
         if holder and (holder["host"] != socket.gethostname() or not self._locked):
             who = f"process {holder['pid']} on {holder['host']}"
             print(f"rlkit: {self._folder} has a lock of {who}; watching whether it lives", file=sys.stderr)
             self._wait(holder)
+        own = {"host": socket.gethostname(), "pid": os.getpid()}
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
+        os.pwrite(self._handle, json.dumps(own).encode(), 0)
 
     def _wait(self, holder: dict[str, Any]) -> None:
-        before, until = os.fstat(self._handle).st_mtime_ns, time.monotonic() + self._patience
+        """Raise InputError if the lock is touched within the time that its holder would take to touch it."""
+        touched = os.fstat(self._handle).st_mtime_ns
+        until = time.monotonic() + self._patience
         while time.monotonic() < until:
             time.sleep(min(0.5, self._patience))
-            if os.stat(self._path).st_mtime_ns != before:
+            if os.stat(self._path).st_mtime_ns != touched:
                 os.close(self._handle)
                 raise self._taken(holder)
 
@@ -114,7 +123,7 @@ class RunLock(AbstractContextManager):
 
 
 def _holder(handle: int) -> dict[str, Any] | None:
-    """Who a lock file names; None if it names nobody."""
+    """Host and process that a lock file names; None if it names none."""
     try:
         form = json.loads(os.pread(handle, 4096, 0))
         return {"host": str(form["host"]), "pid": int(form["pid"])}

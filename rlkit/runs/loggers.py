@@ -40,11 +40,14 @@ class TensorBoard:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar
 
-        self._event, self._scalar = Event, scalar
-        (folder / "tensorboard").mkdir(exist_ok=True)
-        suffix = f".{updates}.{os.getpid()}"  # names begin with the second
-        self._writer = EventsWriter(str(folder / "tensorboard" / "events"), suffix)
-        self._write(updates + 1, session_log=SessionLog(status=SessionLog.START))
+        self._event = Event
+        self._scalar = scalar
+        events = folder / "tensorboard" / "events"
+        events.parent.mkdir(exist_ok=True)
+        suffix = f".{updates}.{os.getpid()}"  # names begin with the time in seconds
+        self._writer = EventsWriter(str(events), suffix)
+        log = SessionLog(status=SessionLog.START)
+        self._write(updates + 1, session_log=log)
         self._writer.flush()
 
     def scalars(self, updates: int, values: Mapping[str, float]) -> None:
@@ -54,7 +57,7 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        """Flush."""
+        """Write what is left."""
         self._writer.close()
 
     def _write(self, updates: int, **content: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees while training runs: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while training runs: a bar on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -10,21 +10,29 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-QUIET_SECONDS = 10.0  # between plain lines
+QUIET_SECONDS = 10.0  # between lines of text
 
 
 class Display(AbstractContextManager):
     """Shows how far a run of ``total`` updates has come, starting from ``done``."""
 
     def __init__(self, total: int, done: int = 0):
-        self._total, self._first, self._begun = total, done, time.monotonic()
-        self._spoken = self._begun
-        console = Console()
+        self._total = total
+        self._first = done
+        self._begun = time.monotonic()
+        self._last_line = self._begun
         self._bar: Progress | None = None
+        console = Console()
         if console.is_terminal:
-            rate = TextColumn("{task.fields[rate]:.0f} updates/s")
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-            self._bar = Progress(*columns, console=console, speed_estimate_period=120)
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:.0f} updates/s"),
+                TimeRemainingColumn(),
+                console=console,
+                speed_estimate_period=120,
+            )
             self._task = self._bar.add_task("", total=total, completed=done, rate=0.0)
 
     def __enter__(self) -> Display:
@@ -39,15 +47,17 @@ class Display(AbstractContextManager):
             self._bar.stop()
 
     def update(self, stage: str, done: int, rate: float) -> None:
-        """``done`` updates in all, in ``stage``, at ``rate`` updates/s."""
+        """Show ``done`` updates in all, in ``stage``, at ``rate`` updates/s."""
         if self._bar:
             self._bar.update(self._task, description=stage, completed=done, rate=rate)
-        elif time.monotonic() - self._spoken >= QUIET_SECONDS:
+            return
+        quiet = time.monotonic() - self._last_line
+        if quiet >= QUIET_SECONDS:
             self.say(f"{stage}: {done} of {self._total} updates, {rate:.0f} updates/s, {self._left(done)} left")
 
     def say(self, text: str) -> None:
         """Print a line now."""
-        self._spoken = time.monotonic()
+        self._last_line = time.monotonic()
         if self._bar:
             self._bar.console.print(text, highlight=False)
         else:
@@ -55,4 +65,6 @@ class Display(AbstractContextManager):
 
     def _left(self, done: int) -> timedelta:
         elapsed = time.monotonic() - self._begun
-        return timedelta(seconds=round(elapsed * (self._total - done) / max(done - self._first, 1)))
+        done_here = max(done - self._first, 1)
+        seconds = elapsed * (self._total - done) / done_here
+        return timedelta(seconds=round(seconds))

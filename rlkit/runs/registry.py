@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 class Method(NamedTuple):
-    """What an agent's module says of it."""
+    """An agent: its settings, and those that are known to work on a dataset."""
 
     module: str  # as a run's record names it
     config: type  # its hyper-parameters, a dataclass with `stages`
@@ -44,11 +44,11 @@ class Method(NamedTuple):
 
 def installed() -> dict[str, Entry]:
     """Name -> entry of the agents that installed packages offer."""
-    found = {}
+    entries = {}
     for point in metadata.entry_points(group=GROUP):
         package = point.dist.name if point.dist else "an installed package"
-        found[point.name] = Entry(point.value, f"from {package}")
-    return found
+        entries[point.name] = Entry(point.value, f"from {package}")
+    return entries
 
 
 def is_typed(name: str) -> bool:
@@ -91,7 +91,8 @@ def recorded(module: str, agent: str | None = None) -> Method:
             how = f"add --agent {module}, or in Python agent={module!r}"
             raise InputError(f"run.json: the agent is {module}, which is not imported unless it is named: {how}")
         return typed(module)
-    if not _OWN.fullmatch(module) and module not in {entry.module for entry in installed().values()}:
+    from_packages = {entry.module for entry in installed().values()}
+    if not _OWN.fullmatch(module) and module not in from_packages:
         raise InputError(f"run.json: {module!r} is not a module of the package agents or of an installed package's")
     if importlib.util.find_spec(module) is None:
         raise InputError(f"run.json: there is no module {module}; was the run made by another version?")
@@ -100,4 +101,5 @@ def recorded(module: str, agent: str | None = None) -> Method:
 
 def _method(name: str, module: ModuleType, class_name: str) -> Method:
     config: Any = getattr(module, class_name)
-    return Method(name, config, getattr(module, "PRESETS", {}))
+    presets = getattr(module, "PRESETS", {})
+    return Method(name, config, presets)

@@ -11,7 +11,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -24,21 +24,28 @@ from rlkit.types import InputError
 def encode(value: Any) -> Any:
     """``value`` as JSON values; a dataclass or a named tuple becomes an object of its fields."""
     if is_dataclass(value):
-        return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): encode(item) for key, item in value.items()}
+        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if hasattr(value, "_asdict"):
         return encode(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
-    if hasattr(value, "tolist"):  # a float32 survives: its float64 is exact and JSON keeps every digit of that
-        return encode(np.asarray(value).tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+    if hasattr(
+        value, "tolist"
+    ):  # a float32 is kept exactly: as float64 it has the same value, and JSON keeps all digits
+        numbers = np.asarray(value).tolist()
+        return encode(numbers)
+    return _encode_scalar(value)
+
+
+def _encode_scalar(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, Path):
         return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
@@ -50,46 +57,49 @@ def decode(kind: Any, value: Any, where: str) -> Any:
     """
     if is_dataclass(kind) or hasattr(kind, "_fields"):
         return _decode_record(kind, value, where)
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    origin = typing.get_origin(kind)
     if origin in (Union, types.UnionType):
-        return _decode_union(args, value, where)
-    if origin is Literal and value in args:
-        return value
-    if origin is tuple and isinstance(value, list):
-        kinds = (args[0],) * len(value) if args[-1] is Ellipsis else args
-        if len(kinds) == len(value):
-            return tuple(decode(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if origin is dict and isinstance(value, dict):
-        return {decode(args[0], k, where): decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is float and value in ("nan", "inf", "-inf"):
-        return float(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is Any or (value is None and kind is type(None)) or type(value) is kind:
-        return value
-    raise InputError(f"{where}: {json.dumps(value)[:60]} is not {getattr(kind, '__name__', kind)}")
+        return _decode_union(typing.get_args(kind), value, where)
+    if origin is not None:
+        return _decode_generic(kind, value, where)
+    return _decode_simple(kind, value, where)
 
 
 def _decode_record(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected an object with the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
-    if is_dataclass(kind):
-        names = [field.name for field in fields(kind)]
-        optional = {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
-    else:
-        names, optional = kind._fields, set(kind._field_defaults)
+    names, optional = _field_names(kind)
+    required = set(names) - optional  # an older version may have written it without the fields that have a default
     unknown = sorted(set(value) - set(names))
-    missing = sorted(set(names) - set(value) - optional)  # what was not there yet when it was written has a default
+    missing = sorted(required - set(value))
     if unknown or missing:
         raise InputError(f"{where}: unknown keys {unknown}, missing keys {missing}; written by another version?")
-    given = [name for name in names if name in value]
-    return kind(**{name: decode(hints[name], value[name], f"{where}.{name}") for name in given})
+    arguments = {}
+    for name in names:
+        if name in value:
+            arguments[name] = decode(hints[name], value[name], f"{where}.{name}")
+    return kind(**arguments)
 
 
-def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+def _field_names(kind: Any) -> tuple[list[str], set[str]]:
+    """All fields of a dataclass or a named tuple, and those that have a default."""
+    if not is_dataclass(kind):
+        return list(kind._fields), set(kind._field_defaults)
+    names = []
+    optional = set()
+    for field in fields(kind):
+        names.append(field.name)
+        has_default = field.default is not MISSING or field.default_factory is not MISSING
+        if has_default:
+            optional.add(field.name)
+    return names, optional
+
+
+def _decode_union(kinds: Sequence[Any], value: Any, where: str) -> Any:
+    """A value of the first kind that fits. Of records that is the one that needs the fewest defaults."""
+    if isinstance(value, dict):
+        kinds = sorted(kinds, key=lambda kind: _absent(kind, value))
     failures = []
     for kind in kinds:
         try:
@@ -97,6 +107,65 @@ def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
         except InputError as error:
             failures.append(error)
     raise failures[0]
+
+
+def _absent(kind: Any, value: Mapping[str, Any]) -> float:
+    """Fields of the record ``kind`` that ``value`` does not have; infinitely many, if it is no record."""
+    if not is_dataclass(kind) and not hasattr(kind, "_fields"):
+        return math.inf
+    names, _ = _field_names(kind)
+    return len(set(names) - set(value))
+
+
+def _decode_generic(kind: Any, value: Any, where: str) -> Any:
+    """A value of Literal[...], tuple[...] or dict[...]."""
+    origin = typing.get_origin(kind)
+    args = typing.get_args(kind)
+    if origin is Literal and value in args:
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = args
+        if args[-1] is Ellipsis:
+            kinds = (args[0],) * len(value)
+        if len(kinds) == len(value):
+            return _decode_items(kinds, value, where)
+    if origin is dict and isinstance(value, dict):
+        key_kind, item_kind = args
+        decoded = {}
+        for key, item in value.items():
+            decoded_key = decode(key_kind, key, where)
+            decoded[decoded_key] = decode(item_kind, item, f"{where}.{key}")
+        return decoded
+    raise _other_type(kind, value, where)
+
+
+def _decode_items(kinds: tuple[Any, ...], values: list[Any], where: str) -> tuple[Any, ...]:
+    items = []
+    for number, (kind, value) in enumerate(zip(kinds, values, strict=True)):
+        item = decode(kind, value, f"{where}[{number}]")
+        items.append(item)
+    return tuple(items)
+
+
+def _decode_simple(kind: Any, value: Any, where: str) -> Any:
+    """A value of a type without parts."""
+    if kind is Any:
+        return value
+    if kind is float and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if type(value) is kind:
+        return value
+    raise _other_type(kind, value, where)
+
+
+def _other_type(kind: Any, value: Any, where: str) -> InputError:
+    name = getattr(kind, "__name__", kind)
+    text = json.dumps(value)
+    return InputError(f"{where}: {text[:60]} is not {name}")
 
 
 def dumps(value: Any) -> str:
@@ -108,7 +177,12 @@ def pretty(value: Any) -> str:
     """JSON to be read by people: objects are indented, lists of plain values stay on one line."""
     text = json.dumps(encode(value), indent=1, allow_nan=False)
     # a newline in the text is never part of a string: JSON escapes those
-    return re.sub(r"\[\n\s*([^][{}]*?)\n\s*\]", lambda m: "[" + re.sub(r"\s*\n\s*", " ", m[1]) + "]", text)
+    return re.sub(r"\[\n\s*([^][{}]*?)\n\s*\]", _on_one_line, text)
+
+
+def _on_one_line(match: re.Match[str]) -> str:
+    items = re.sub(r"\s*\n\s*", " ", match[1])
+    return f"[{items}]"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -138,26 +212,35 @@ def read_json(path: Path) -> Any:
 
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, additions: bool = True) -> list[str]:
-    """What differs between two plain mappings, nested ones included, as "key: mine -> theirs".
+    """List where two mappings of JSON values differ, nested ones included, as "key: mine -> theirs".
 
     additions: whether a key that only ``theirs`` has counts; it need not where ``mine`` is of an older version.
     """
-    mine, theirs = _flat(mine), _flat(theirs)
+    mine = _flat(mine)
+    theirs = _flat(theirs)
     keys = dict.fromkeys([*mine, *theirs]) if additions else mine
-    return [
-        f"{key}: {_short(mine.get(key))} -> {_short(theirs.get(key))}"
-        for key in keys
-        if mine.get(key) != theirs.get(key)
-    ]
+    differing = []
+    for key in keys:
+        before = mine.get(key)
+        after = theirs.get(key)
+        if before != after:
+            differing.append(f"{key}: {_short(before)} -> {_short(after)}")
+    return differing
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, whose keys are joined by dots."""
     flat = {}
     for key, item in value.items():
-        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
     return flat
 
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    if len(text) <= 40:
+        return text
+    return text[:37] + "..."

@@ -16,7 +16,7 @@ from rlkit.runs import checkpoint
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.job import Job
 from rlkit.runs.progress import Display
-from rlkit.runs.run import Run
+from rlkit.runs.run import Position, Run, checkpoint_numbers
 from rlkit.runs.stopping import Guard, Stop
 from rlkit.training import divergence
 from rlkit.training.loop import Progress, abstract_state, finite, fit
@@ -39,24 +39,15 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
         q_limit = divergence.limit_of(stages, job.buffer, job.stats, record.spec.horizon)
     evaluator = job.evaluator()
     clock = Clock()
-    failure = ""  # of the latest evaluation
 
     with Checkpoints(run.folder / "checkpoints", KEEP, record.identity()) as checkpoints:
-        # --- where the run stands ---
         start = checkpoints.last(stages, job.buffer, job.stats, record.seeds, mesh)
         check_room(job, run)
-        position = job.position(start) if start else None
-        run.begin(position, len(evaluator.goals) if evaluator else 1)
-        done = position.updates if position else 0
+        done = begin(job, run, start, evaluator)
         with Display(job.updates, done) as display:
-            if start:
-                display.say(f"going on after {done} updates")
-                if job.is_due(start) and not run.evaluated:  # it was stopped before its end
-                    failure = evaluate(job, run, guard, evaluator, display, start)
+            failure = catch_up(job, run, guard, evaluator, display, start)  # of the latest evaluation
             guard.enter("compilation")
             clock.start(done)
-
-            # --- training ---
             for progress in fit(
                 stages,
                 job.buffer,
@@ -67,25 +58,26 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
                 resume=start,
                 chunk_seconds=CHUNK_SECONDS,
             ):
+                # --- advance ---
                 guard.enter("saving")
                 stop = guard.code
                 stage = stages[progress.stage]
                 position = job.position(progress)
                 has_trained = progress.step > 0
                 if has_trained:
-                    display.update(stage.name, position.updates, clock.count(position.updates))
+                    rate = clock.count(position.updates)
+                    display.update(stage.name, position.updates, rate)
 
                 # --- judge and log ---
                 if progress.metrics:
                     judge(job, run, progress, q_limit)
-                    run.metrics(position, divergence.without(progress.metrics, run.diverged))
-                    run.timing({"updates": position.updates, "updates_per_second": clock.close(), **memory()})
-                elif stop is not None and has_trained:  # what has diverged must not push out a sound checkpoint
-                    sound = jax.device_get(finite(progress.state, progress.sums))
-                    judge(job, run, progress._replace(finite=sound), q_limit)
+                    log(run, progress, position, clock)
+                elif stop is not None and has_trained:
+                    judge_before_stop(job, run, progress, q_limit)
 
                 # --- save ---
-                if has_trained and (stop is not None or job.is_due(progress)):
+                is_due = job.is_due(progress)
+                if has_trained and (is_due or stop is not None):
                     checkpoints.save(position.updates, progress)
 
                 # --- stop ---
@@ -93,31 +85,71 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
                     display.say(f"stopped after {position.updates} updates; --resume auto goes on from there")
                     raise Stop(stop)
 
-                # --- evaluate ---
-                if job.is_due(progress):
+                # --- evaluate and display ---
+                if is_due:
                     failure = evaluate(job, run, guard, evaluator, display, progress)
 
                 # --- go on: the first chunk of a stage begins with its compilation ---
-                guard.enter("training" if has_trained and progress.step < stage.steps else "compilation")
+                is_within_stage = has_trained and progress.step < stage.steps
+                guard.enter("training" if is_within_stage else "compilation")
                 clock.start(position.updates)
     return faults(job, run, failure)
 
 
+def begin(job: Job, run: Run, start: Progress | None, evaluator: Evaluator | None) -> int:
+    """Open the logs at ``start``, None for a new run; returns how many updates are done."""
+    goals = len(evaluator.goals) if evaluator else 1
+    if start is None:
+        run.begin(None, goals)
+        return 0
+    position = job.position(start)
+    run.begin(position, goals)
+    return position.updates
+
+
+def catch_up(
+    job: Job, run: Run, guard: Guard, evaluator: Evaluator | None, display: Display, start: Progress | None
+) -> str:
+    """Make the evaluation that the run was stopped before, if there is one; returns why it failed, or ""."""
+    if start is None:
+        return ""
+    display.say(f"going on after {job.position(start).updates} updates")
+    if run.evaluated or not job.is_due(start):
+        return ""
+    return evaluate(job, run, guard, evaluator, display, start)
+
+
+def log(run: Run, progress: Progress, position: Position, clock: Clock) -> None:
+    """Write a line of metrics, in which seeds that diverged are NaN, and one of times and memory."""
+    metrics = divergence.without(progress.metrics, run.diverged)
+    run.metrics(position, metrics)
+    timing = {"updates": position.updates, "updates_per_second": clock.close()}
+    timing |= memory()
+    run.timing(timing)
+
+
+def judge_before_stop(job: Job, run: Run, progress: Progress, q_limit: float) -> None:
+    """Judge a state that is saved between two lines of metrics: one that diverged must not push out a sound one."""
+    is_finite = jax.device_get(finite(progress.state, progress.sums))
+    judge(job, run, progress._replace(finite=is_finite), q_limit)
+
+
 def judge(job: Job, run: Run, progress: Progress, q_limit: float) -> None:
     """Note the seeds that have diverged by ``progress``, in ``run.diverged``, and say so. RunError if all have."""
-    seeds, known = job.record.seeds, run.diverged
+    seeds = job.record.seeds
+    known = run.diverged
+    stage = job.stages[progress.stage].name
     for number, reason in divergence.diverged(progress.metrics, progress.finite, q_limit).items():
         if number in known:
             continue
         known.add(number)
-        stage = job.stages[progress.stage].name
         message = f"seed {seeds[number]} diverged by step {progress.step} of {stage}: {reason}"
         if len(known) < len(seeds):
             print(f"rlkit: {message}; the other seeds go on", file=sys.stderr)
             continue
-        if progress.metrics:  # so that the run's folder says which seeds diverged: all
+        if progress.metrics:  # the run's folder must say that every seed diverged
             run.metrics(job.position(progress), divergence.without(progress.metrics, known))
-        numbers = checkpoint.numbers(run.folder / "checkpoints")
+        numbers = checkpoint_numbers(run.folder / "checkpoints")
         last = f"the last good checkpoint is {numbers[-1]}" if numbers else "there is no checkpoint yet"
         raise RunError(f"{run.folder}: {message}; {last}; {divergence.ADVICE}")
 
@@ -133,7 +165,8 @@ def evaluate(
         return ""
     position = job.position(progress)
     seeds = len(job.record.seeds)
-    sound = np.array([number for number in range(seeds) if number not in run.diverged])
+    numbers = [number for number in range(seeds) if number not in run.diverged]
+    sound = np.array(numbers)
     state = progress.state
     if len(sound) < seeds:
         state = jax.tree.map(lambda leaf: leaf[sound], state)
@@ -167,17 +200,19 @@ def among_all(played: Evaluation, sound: np.ndarray, seeds: int) -> Evaluation:
 
 def summary(job: Job, returns: np.ndarray) -> str:
     """Mean return, and score where the environment has reference returns."""
-    text = f"return {returns.mean():.1f}"
-    if reference := job.record.reference:
-        text += f", score {score(returns.mean(), (reference.random, reference.expert)):.1f}"
-    return text
+    mean = returns.mean()
+    reference = job.record.reference
+    if reference is None:
+        return f"return {mean:.1f}"
+    normalised = score(mean, (reference.random, reference.expert))
+    return f"return {mean:.1f}, score {normalised:.1f}"
 
 
 def faults(job: Job, run: Run, failure: str) -> list[str]:
     """What went wrong in a run that came to its end. RunError if its last evaluation is invalid, for ``failure``."""
     if failure:
         raise RunError(
-            f"{run.folder}: training is done, but its last evaluation is invalid ({failure}): mend the environment, "
+            f"{run.folder}: training is done, but its last evaluation is invalid ({failure}): repair the environment, "
             "and --resume auto makes it again"
         )
     lines = []
@@ -193,29 +228,38 @@ class Clock:
     """Updates a second while `fit` runs, since the last log line."""
 
     def __init__(self) -> None:
-        self._seconds, self._count = 0.0, 0
-        self._began, self._from = time.monotonic(), 0
+        self._seconds = 0.0
+        self._count = 0
+        self._began = time.monotonic()
+        self._from = 0
 
     def start(self, updates: int) -> None:
-        """`fit` goes on after ``updates``."""
-        self._began, self._from = time.monotonic(), updates
+        """Begin to count where `fit` goes on, after ``updates``."""
+        self._began = time.monotonic()
+        self._from = updates
 
     def count(self, updates: int) -> float:
-        """`fit` has come to ``updates``; the rate so far."""
+        """Count up to ``updates``, to which `fit` has come; returns the rate so far."""
         self._seconds += time.monotonic() - self._began
         self._count += updates - self._from
-        return self._count / max(self._seconds, 1e-9)
+        return self._rate()
 
     def close(self) -> float:
-        """The rate over the interval, which ends here."""
-        rate = self._count / max(self._seconds, 1e-9)
-        self._seconds, self._count = 0.0, 0
+        """End the interval; returns its rate."""
+        rate = self._rate()
+        self._seconds = 0.0
+        self._count = 0
         return rate
+
+    def _rate(self) -> float:
+        seconds = max(self._seconds, 1e-9)
+        return self._count / seconds
 
 
 def memory() -> Mapping[str, int]:
     """Largest memory so far in bytes: of the process, and of the device where it tells."""
-    peaks = {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    peaks = {"peak_bytes": usage.ru_maxrss * 1024}
     device = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in device:
         peaks["device_peak_bytes"] = device["peak_bytes_in_use"]
@@ -225,9 +269,13 @@ def memory() -> Mapping[str, int]:
 def check_room(job: Job, run: Run) -> None:
     """InputError if the checkpoints to come have no room: a new one is written before the oldest is removed."""
     seeds = job.record.seeds
-    states = [abstract_state(job.stages, n, job.buffer, job.stats, seeds) for n in range(len(job.stages))]
-    saved = len(checkpoint.numbers(run.folder / "checkpoints"))
-    need = max(map(checkpoint.size, states)) * max(KEEP + 1 - saved, 1) + LOGS
+    sizes = []
+    for number in range(len(job.stages)):
+        state = abstract_state(job.stages, number, job.buffer, job.stats, seeds)
+        sizes.append(checkpoint.size(state))
+    saved = len(checkpoint_numbers(run.folder / "checkpoints"))
+    to_come = max(KEEP + 1 - saved, 1)
+    need = max(sizes) * to_come + LOGS
     free = shutil.disk_usage(run.folder).free
     if free < need:
         raise InputError(f"{run.folder}: the checkpoints need {need:,} bytes, and {free:,} are free: make room")

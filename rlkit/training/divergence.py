@@ -36,15 +36,21 @@ def default_limit(largest_reward: float, intrinsic_reward: float, horizon: int, 
     largest_reward: of |reward| as agents see it. intrinsic_reward: the largest size of what the method adds to it at a
     step. horizon: steps of the longest episode. largest_input: usual size of the largest observed number.
     """
-    return MARGIN * max(horizon * (largest_reward + intrinsic_reward), largest_input, 1.0)
+    largest_return = horizon * (largest_reward + intrinsic_reward)
+    return MARGIN * max(largest_return, largest_input, 1.0)
 
 
 def limit_of(stages: Sequence[Stage], buffer: Buffer, stats: Stats, horizon: int) -> float:
     """The default limit for ``stages`` that learn from ``buffer``, whose moments are ``stats``."""
-    added = (getattr(stage.learner, "intrinsic_reward", 0.0) for stage in stages)
-    largest_reward = float(np.abs(np.asarray(buffer.reward)).max())
-    largest_input = float((np.abs(stats.obs_mean) + stats.obs_std).max())
-    return default_limit(largest_reward, max(added), horizon, largest_input)
+    intrinsic_reward = 0.0
+    for stage in stages:
+        added = getattr(stage.learner, "intrinsic_reward", 0.0)
+        intrinsic_reward = max(intrinsic_reward, added)
+    reward_size = np.abs(np.asarray(buffer.reward))
+    input_size = np.abs(stats.obs_mean) + stats.obs_std
+    largest_reward = float(reward_size.max())
+    largest_input = float(input_size.max())
+    return default_limit(largest_reward, intrinsic_reward, horizon, largest_input)
 
 
 def diverged(metrics: Mapping[str, np.ndarray], finite: np.ndarray, limit: float) -> dict[int, str]:
@@ -52,23 +58,42 @@ def diverged(metrics: Mapping[str, np.ndarray], finite: np.ndarray, limit: float
 
     metrics: [S] each. finite: [S], whether state and metrics are.
     """
-    found = {}
-    for seed, sound in enumerate(finite):
-        values = {name: float(metrics[name][seed]) for name in sorted(metrics)}
-        beyond = {name: value for name, value in values.items() if name.endswith("/q") and abs(value) > limit}
-        broken = [name for name, value in values.items() if not np.isfinite(value)]
-        if not sound:
-            found[seed] = f"{broken[0]} is {values[broken[0]]}" if broken else "a parameter is not finite"
-        elif beyond:
-            name, value = next(iter(beyond.items()))
-            found[seed] = f"{name} is {value:.3g}, beyond the limit of {limit:.3g}"
-    return found
+    reasons = {}
+    for seed, is_finite in enumerate(finite):
+        values = {}
+        for name in sorted(metrics):
+            values[name] = float(metrics[name][seed])
+        if is_finite:
+            reason = _beyond(values, limit)
+        else:
+            reason = _not_finite(values)
+        if reason is not None:
+            reasons[seed] = reason
+    return reasons
+
+
+def _not_finite(values: Mapping[str, float]) -> str:
+    """The first metric that is not finite, or that it must be a parameter."""
+    for name, value in values.items():
+        if not np.isfinite(value):
+            return f"{name} is {value}"
+    return "a parameter is not finite"
+
+
+def _beyond(values: Mapping[str, float], limit: float) -> str | None:
+    """The first mean of Q that is beyond ``limit``, or None."""
+    for name, value in values.items():
+        if name.endswith("/q") and abs(value) > limit:
+            return f"{name} is {value:.3g}, beyond the limit of {limit:.3g}"
+    return None
 
 
 def without(metrics: Mapping[str, np.ndarray], seeds: Iterable[int]) -> dict[str, np.ndarray]:
     """The metrics, with NaN for ``seeds``."""
-    lost = list(seeds)
-    kept = {name: np.array(values, np.result_type(values, np.float32)) for name, values in metrics.items()}
-    for values in kept.values():
-        values[lost] = np.nan
-    return kept
+    diverged_seeds = list(seeds)
+    masked = {}
+    for name, values in metrics.items():
+        dtype = np.result_type(values, np.float32)
+        masked[name] = np.array(values, dtype)
+        masked[name][diverged_seeds] = np.nan
+    return masked

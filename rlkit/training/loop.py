@@ -14,8 +14,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,8 @@ from jax.sharding import Mesh
 from rlkit import ranges
 from rlkit.buffer import Buffer
 from rlkit.training.sharding import per_seed, replicated, shard_batch
-from rlkit.types import Array, InputError, Key, Learner, Stage, State, Stats
+from rlkit.types import Array, InputError, Key, Learner, Metrics, Stage, State, Stats
 
-_NONE: tuple[dict[str, np.ndarray], np.ndarray] = ({}, np.zeros(0, bool))  # metrics and finite of no interval
 _GROWTH = 4  # of a chunk over the one before: the first ones, which are short, say little of the rate
 
 
@@ -43,7 +42,7 @@ class Progress(NamedTuple):
     stage: int
     step: int
     state: State
-    sums: dict[str, Array]
+    sums: Metrics
     metrics: dict[str, np.ndarray]
     finite: np.ndarray
 
@@ -61,15 +60,33 @@ def fit(
 ) -> Iterator[Progress]:
     """Train ``stages`` one after another, one copy for each of ``seeds``.
 
-    Yields at step 0 of every stage, every ``log_every`` updates and at the end of every stage; in between too, so often
-    that a chunk lasts at most about ``chunk_seconds``, if an update does. The bits do not depend on it. With
-    ``resume``, goes on after it as if it had never stopped. Raises InputError if a number in a learner, or in its
-    Config, is out of its range, or if a batch cannot be shared by the mesh's devices.
+    Yields at step 0 of every stage, every ``log_every`` updates and at the end of every stage, and in between so often
+    that a chunk lasts at most about ``chunk_seconds``, or one update if that takes longer. The bits do not depend on
+    how often.
+
+    Args:
+        stages: of the agent, from its Config. buffer: the data, with the columns that the stages need. stats: moments
+        of the data, from rlkit.buffer.stats. seeds: S of them, 32 bits each. log_every: updates in a log interval.
+        mesh: from rlkit.training.sharding.make_mesh. resume: goes on after this Progress as if training had never
+        stopped. chunk_seconds: see above.
+
+    Returns:
+        A generator of Progress.
+
+    Raises:
+        InputError: a number in a learner, or in its Config, is out of its range, or the devices of the mesh cannot
+        share a batch.
+
+    Example:
+        stages = bc.Config().stages(spec, 1000)
+        for progress in fit(stages, buffer, stats(buffer), (0, 1), log_every=100, mesh=make_mesh(2)):
+            print(progress.step, progress.metrics)
     """
     for stage in stages:
         ranges.check(stage.learner, f"stage {stage.name}")
     buffer, stats = jax.device_put((buffer, stats), replicated(mesh))
-    seeds = jax.device_put(np.asarray(seeds, np.uint32), per_seed(mesh))
+    seeds = np.asarray(seeds, np.uint32)
+    seeds = jax.device_put(seeds, per_seed(mesh))
     state = None
     for number, stage in enumerate(stages):
         if resume is not None and number < resume.stage:
@@ -77,59 +94,123 @@ def fit(
         _check_batch(stage, buffer, mesh)
         init_keys, step_keys = _stage_keys(seeds, number)
         if resume is not None and number == resume.stage:
-            state, step = jax.device_put(resume.state, per_seed(mesh)), resume.step
-            sums = jax.device_put(resume.sums, per_seed(mesh))
+            progress = _resume_stage(resume, mesh)
         else:
-            state, step, sums = _init(stage.learner, mesh, init_keys, state, stats), 0, {}
-            yield Progress(number, step, state, sums, *_NONE)
-        names, pace = _metrics(stage.learner, mesh, state, buffer, step_keys), _Pace(chunk_seconds)
-        while step < stage.steps:
-            if step % log_every == 0:
-                zeros = {name: np.zeros(len(seeds), dtype) for name, dtype in names.items()}
-                sums = jax.device_put(zeros, per_seed(mesh))
-            updates = pace.next(min(log_every - step % log_every, stage.steps - step))
-            first, count = jax.device_put((np.int32(step), np.int32(updates)), replicated(mesh))
-            began = time.monotonic()
-            state, sums = _chunk(stage.learner, mesh, state, sums, buffer, step_keys, first, count)
-            jax.block_until_ready(sums)
-            pace.took(updates, time.monotonic() - began)
-            step += updates
-            found = _NONE
-            if step % log_every == 0 or step == stage.steps:
-                interval = (step - 1) % log_every + 1
-                means = {name: total / interval for name, total in jax.device_get(sums).items()}
-                found = means, jax.device_get(finite(state, sums))
-            yield Progress(number, step, state, sums, *found)
+            progress = _start_stage(stage, number, mesh, init_keys, state, stats)
+            state = None  # the memory of the stage before is free from here on
+            yield progress
+        dtypes = _metric_dtypes(stage.learner, mesh, progress.state, buffer, step_keys)
+        pace = _Pace(chunk_seconds)
+        while progress.step < stage.steps:
+            progress = _advance(stage, mesh, progress, buffer, step_keys, dtypes, log_every, pace)
+            yield progress
+        state = progress.state
         if stage.after is not None and number + 1 < len(stages):
-            # the key of the update that would come next: no other use is made of it
-            state = _after(stage.after, mesh, state, buffer, _next_keys(step_keys, stage.steps))
+            # the key of the update that would come next: nothing else uses it
+            keys = _next_keys(step_keys, stage.steps)
+            state = _after(stage.after, mesh, state, buffer, keys)
+
+
+def _start_stage(stage: Stage, number: int, mesh: Mesh, keys: Key, prev: State | None, stats: Stats) -> Progress:
+    """Step 0 of stage ``number``, after a stage that ended with ``prev``."""
+    state = _init(stage.learner, mesh, keys, prev, stats)
+    return _between_logs(number, 0, state, {})
+
+
+def _resume_stage(resume: Progress, mesh: Mesh) -> Progress:
+    """``resume`` with its arrays on the devices."""
+    state = jax.device_put(resume.state, per_seed(mesh))
+    sums = jax.device_put(resume.sums, per_seed(mesh))
+    return resume._replace(state=state, sums=sums)
+
+
+def _advance(
+    stage: Stage,
+    mesh: Mesh,
+    progress: Progress,
+    buffer: Buffer,
+    keys: Key,
+    dtypes: Mapping[str, np.dtype],
+    log_every: int,
+    pace: _Pace,
+) -> Progress:
+    """Run one chunk of updates, which ends where the log interval or the stage does at the latest."""
+    state = progress.state
+    sums = progress.sums
+    step = progress.step
+    if step % log_every == 0:
+        sums = _zero_sums(dtypes, len(keys), mesh)
+    # --- run a chunk ---
+    left_in_interval = log_every - step % log_every
+    left_in_stage = stage.steps - step
+    updates = pace.next(min(left_in_interval, left_in_stage))
+    first = jax.device_put(np.int32(step), replicated(mesh))
+    count = jax.device_put(np.int32(updates), replicated(mesh))
+    began = time.monotonic()
+    state, sums = _chunk(stage.learner, mesh, state, sums, buffer, keys, first, count)
+    jax.block_until_ready(sums)
+    pace.took(updates, time.monotonic() - began)
+    step += updates
+    # --- the means of a log interval that has ended ---
+    progress = _between_logs(progress.stage, step, state, sums)
+    if step % log_every != 0 and step != stage.steps:
+        return progress
+    interval = (step - 1) % log_every + 1
+    totals = jax.device_get(sums)
+    means = {name: total / interval for name, total in totals.items()}
+    is_finite = jax.device_get(finite(state, sums))
+    return progress._replace(metrics=means, finite=is_finite)
+
+
+def _between_logs(stage: int, step: int, state: State, sums: Metrics) -> Progress:
+    """Progress where no log interval ends."""
+    return Progress(stage, step, state, sums, metrics={}, finite=np.zeros(0, bool))
+
+
+def _zero_sums(dtypes: Mapping[str, np.dtype], seeds: int, mesh: Mesh) -> Metrics:
+    """The sums of the metrics at the start of a log interval."""
+    zeros = {}
+    for name, dtype in dtypes.items():
+        zeros[name] = np.zeros(seeds, dtype)
+    return jax.device_put(zeros, per_seed(mesh))
 
 
 class _Pace:
     """How many updates the next chunk makes so that it lasts about ``seconds``."""
 
     def __init__(self, seconds: float):
-        self._seconds, self._updates = seconds, 1  # the first chunk is compiled, which tells nothing of the rate
+        self._seconds = seconds
+        self._updates = 1  # the first chunk is compiled, which tells nothing of the rate
 
     def next(self, left: int) -> int:
-        """At most ``left``, and all of them where there is no hurry."""
-        return left if self._seconds == math.inf else min(self._updates, left)
+        """At most ``left``, and all of them where chunks may last for ever."""
+        if self._seconds == math.inf:
+            return left
+        return min(self._updates, left)
 
     def took(self, updates: int, seconds: float) -> None:
-        """A chunk of ``updates`` took ``seconds``."""
+        """Learn that a chunk of ``updates`` took ``seconds``."""
         fitting = self._seconds * updates / max(seconds, 1e-9)
-        self._updates = max(1, int(min(_GROWTH * self._updates, fitting)))
+        largest = _GROWTH * self._updates
+        self._updates = max(1, int(min(largest, fitting)))
 
 
 def abstract_state(stages: Sequence[Stage], number: int, buffer: Buffer, stats: Stats, seeds: Sequence[int]) -> State:
     """Shapes and dtypes of the state of stage ``number``, as a checkpoint of it must have. ``buffer`` may be abstract
     itself."""
-    keys = jax.eval_shape(lambda: _stage_keys(np.asarray(seeds, np.uint32), 0)[0])
+
+    def abstract_keys():
+        init_keys, _ = _stage_keys(np.asarray(seeds, np.uint32), 0)
+        return init_keys
+
+    keys = jax.eval_shape(abstract_keys)
     state = None
-    for place, stage in enumerate(stages[: number + 1]):
-        state = jax.eval_shape(functools.partial(_vmap_init, stage.learner), keys, state, stats)
-        if stage.after is not None and place < number:
-            state = jax.eval_shape(jax.vmap(stage.after, in_axes=(0, None, 0)), state, buffer, keys)
+    for earlier, stage in enumerate(stages[: number + 1]):
+        init = functools.partial(_vmap_init, stage.learner)
+        state = jax.eval_shape(init, keys, state, stats)
+        if stage.after is not None and earlier < number:
+            after = jax.vmap(stage.after, in_axes=(0, None, 0))
+            state = jax.eval_shape(after, state, buffer, keys)
     return state
 
 
@@ -137,35 +218,49 @@ def abstract_state(stages: Sequence[Stage], number: int, buffer: Buffer, stats: 
 def _stage_keys(seeds: Array, number: int) -> tuple[Key, Key]:
     """Per seed [S]: the key that initialises the stage and the key that its steps are folded into."""
 
-    def keys(seed: Array) -> tuple[Key, Key]:
-        both = jax.random.split(jax.random.fold_in(jax.random.key(seed), number))
-        return both[0], both[1]
+    def keys(seed):
+        stage_key = jax.random.fold_in(jax.random.key(seed), number)
+        init_key, step_key = jax.random.split(stage_key)
+        return init_key, step_key
 
     return jax.vmap(keys)(seeds)
 
 
 def _vmap_init(learner: Learner, keys: Key, prev: State | None, stats: Stats) -> State:
-    """Every leaf has a dtype of its own: a weak one (of a bare Python number) does not survive a checkpoint, and a
-    resumed run would compile anew."""
-    state = jax.vmap(learner.init, in_axes=(0, 0, None))(keys, prev, stats)
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
+    """The state of every seed, of which every leaf has a dtype of its own.
+
+    A weak dtype (of a bare Python number) does not survive a checkpoint, and a resumed run would compile again."""
+
+    def strong(leaf):
+        return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+    vmap_init = jax.vmap(learner.init, in_axes=(0, 0, None))
+    state = vmap_init(keys, prev, stats)
+    return jax.tree.map(strong, state)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _init(learner: Learner, mesh: Mesh, keys: Key, prev: State | None, stats: Stats) -> State:
-    return jax.lax.with_sharding_constraint(_vmap_init(learner, keys, prev, stats), per_seed(mesh))
+    state = _vmap_init(learner, keys, prev, stats)
+    return jax.lax.with_sharding_constraint(state, per_seed(mesh))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _next_keys(keys: Key, step: int) -> Key:
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
+    fold_in = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    return fold_in(keys, step)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _after(after: Callable[[State, Buffer, Key], State], mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> State:
-    """What a stage hands to the next. Seeds take turns: it may look at every row of the data."""
-    found = jax.lax.map(lambda seed: after(seed[0], buffer, seed[1]), (state, keys))
-    return jax.lax.with_sharding_constraint(found, per_seed(mesh))
+    """What a stage hands to the next. Seeds take turns, because ``after`` may look at every row of the data."""
+
+    def one_seed(state_and_key):
+        state, key = state_and_key
+        return after(state, buffer, key)
+
+    result = jax.lax.map(one_seed, (state, keys))
+    return jax.lax.with_sharding_constraint(result, per_seed(mesh))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
@@ -173,63 +268,83 @@ def _chunk(
     learner: Learner,
     mesh: Mesh,
     state: State,
-    sums: dict[str, Array],
+    sums: Metrics,
     buffer: Buffer,
     keys: Key,
     first: Array,
     count: Array,
-) -> tuple[State, dict[str, Array]]:
+) -> tuple[State, Metrics]:
     """``count`` updates of every seed from step ``first`` on; returns the state, and ``sums`` with their metrics added.
 
     The number of updates is traced: one compilation serves every chunk, so that its bits cannot depend on how a run
     was cut up.
     """
 
-    def one_seed(state: State, sums: dict[str, Array], key: Key) -> tuple[State, dict[str, Array]]:
-        def body(i: Array, carry: tuple[State, dict[str, Array]]) -> tuple[State, dict[str, Array]]:
-            state, metrics = _update(learner, mesh, carry[0], buffer, key, first + i)
-            return state, jax.tree.map(jnp.add, carry[1], metrics)
+    def one_seed(state, sums, key):
+        def body(i, carry):
+            state, sums = carry
+            state, metrics = _update(learner, mesh, state, buffer, key, first + i)
+            return state, jax.tree.map(jnp.add, sums, metrics)
 
         return jax.lax.fori_loop(0, count, body, (state, sums))
 
-    if mesh.size == 1 and mesh.devices.item().platform == "cpu":
+    on_one_cpu = mesh.size == 1 and mesh.devices.item().platform == "cpu"
+    if on_one_cpu:
         # one seed fills the device, and a seed axis, even of length 1, makes XLA's loops on a CPU 1.4 times slower
-        after = jax.lax.map(lambda seed: one_seed(*seed), (state, sums, keys))
+        result = jax.lax.map(lambda seed: one_seed(*seed), (state, sums, keys))
     else:
         # `first` and `count` have no seed axis, so that a lax.cond on the step stays a branch
-        after = jax.vmap(one_seed, spmd_axis_name="seed")(state, sums, keys)
-    return jax.lax.with_sharding_constraint(after, per_seed(mesh))  # as they came in, or jit would compile anew
+        result = jax.vmap(one_seed, spmd_axis_name="seed")(state, sums, keys)
+    # sharded as the arguments were, or jit would compile again
+    return jax.lax.with_sharding_constraint(result, per_seed(mesh))
 
 
-def _update(
-    learner: Learner, mesh: Mesh, state: State, buffer: Buffer, key: Key, step: Array
-) -> tuple[State, dict[str, Array]]:
-    sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
-    batch = shard_batch(learner.sample(buffer, sample_key), mesh)
+def _update(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, key: Key, step: Array) -> tuple[State, Metrics]:
+    """Draw a batch and update one seed on it."""
+    key = jax.random.fold_in(key, step)
+    sample_key, update_key = jax.random.split(key)
+    batch = learner.sample(buffer, sample_key)
+    batch = shard_batch(batch, mesh)
     return learner.update(state, batch, update_key, step)
 
 
-def _metrics(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> dict[str, np.dtype]:
+def _metric_dtypes(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> dict[str, np.dtype]:
     """The names and dtypes of the metrics of an update."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (state, keys))
-    update = functools.partial(_update, learner, mesh)
-    metrics = jax.eval_shape(lambda state, key: update(state, buffer, key, np.int32(0)), *one)[1]
+
+    def update(state, key):
+        return _update(learner, mesh, state, buffer, key, np.int32(0))
+
+    def without_seed_axis(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    one_state, one_key = jax.tree.map(without_seed_axis, (state, keys))
+    _, metrics = jax.eval_shape(update, one_state, one_key)
     return {name: metric.dtype for name, metric in metrics.items()}
 
 
 @jax.jit
-def finite(state: State, sums: dict[str, Array]) -> Array:
+def finite(state: State, sums: Metrics) -> Array:
     """Which seeds [S] have neither a NaN nor an infinity in their state and their metrics."""
 
-    def one_seed(tree: Any) -> Array:
-        numbers = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-        return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in numbers], jnp.array(True))
+    def one_seed(tree):
+        is_finite = jnp.array(True)
+        for leaf in jax.tree.leaves(tree):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact):
+                is_finite = jnp.logical_and(is_finite, jnp.isfinite(leaf).all())
+        return is_finite
 
     return jax.vmap(one_seed)((state, sums))
 
 
 def _check_batch(stage: Stage, buffer: Buffer, mesh: Mesh) -> None:
-    batch = jax.eval_shape(lambda: stage.learner.sample(buffer, jax.random.key(0)))
-    size, devices = jax.tree.leaves(batch)[0].shape[0], mesh.shape["batch"]
+    """Raises InputError unless the devices can share a batch of ``stage``."""
+
+    def sample():
+        return stage.learner.sample(buffer, jax.random.key(0))
+
+    batch = jax.eval_shape(sample)
+    first_leaf = jax.tree.leaves(batch)[0]
+    size = first_leaf.shape[0]
+    devices = mesh.shape["batch"]
     if size % devices:
         raise InputError(f"stage {stage.name}: a batch of {size} cannot be shared by {devices} devices; change either")

@@ -17,9 +17,12 @@ from jax.sharding import PartitionSpec as P
 
 def make_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A (seed, batch) mesh over ``devices`` (all of them by default)."""
-    devices = jax.devices() if devices is None else devices
-    rows = math.gcd(seeds, len(devices))
-    return jax.make_mesh((rows, len(devices) // rows), ("seed", "batch"), (AxisType.Auto,) * 2, devices=devices)
+    if devices is None:
+        devices = jax.devices()
+    seed_devices = math.gcd(seeds, len(devices))
+    batch_devices = len(devices) // seed_devices
+    axis_types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((seed_devices, batch_devices), ("seed", "batch"), axis_types, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,4 +1,4 @@
-"""Worlds that are stepped: the pendulum, and days of brain stimulation."""
+"""Worlds that are stepped: the pendulum."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import gymnasium
 import jax
 
 import envs
-from agents import bc, iql, sac, sac_rnd, semi_pessimistic
-from envs.toys import brain_stimulation, pendulum
-from rlkit.datasets import DataOptions, Episodes, Normaliser, from_episodes, labels, spec
+from agents import bc, sac, sac_rnd
+from envs.toys import pendulum
+from rlkit.datasets import DataOptions, Episodes, Normaliser, from_episodes, spec
 from rlkit.evaluation.evaluate import Evaluator, score
 
 from .toy import Toy, Trained, Variant, prepare, train
@@ -57,36 +57,4 @@ PENDULUM = Toy(
     ),
 )
 
-# ---- days of stimulation, with ratings of few of them
-
-
-@functools.cache
-def days() -> Episodes:
-    """Recorded days; the ratings of one in ten are known, all of them of the better half."""
-    episodes = from_episodes(brain_stimulation.record(brain_stimulation.DAYS), name="brain stimulation")
-    return labels.hide(episodes, DataOptions(dataset="toy", label_share=0.1, label_from="top-half"))
-
-
-def stimulation_score(config, seed: int) -> float:
-    """Score: 0 for levels at random, 100 for a controller that knows the equations. The data's is -84."""
-    episodes = days()
-    data = prepare(episodes, spec(episodes, None), config)
-    return evaluated(train(config, data, STIMULATION_STEPS, seed), episodes, brain_stimulation.ENV)
-
-
-STIMULATION_STEPS = 2000
-_SMALL = {"widths": (64, 64), "batch_size": 128}
-_IQL = iql.Config(actor_learning_rate=1e-3, critic_learning_rate=1e-3, tau=0.02, gamma=0.9, **_SMALL)
-_RATED = semi_pessimistic.Config(_IQL, members=5, model_widths=(64, 64), model_steps=1000, model_batch_size=128)
-STIMULATION = Toy(
-    "brain stimulation",
-    "Score from recorded days of fixed, late and random levels, a tenth of which is rated: 0 for levels at random, 100 "
-    "for a controller that knows the equations. The data's is -84.",
-    stimulation_score,
-    (
-        Variant("lower bound, IQL", "semi-pessimistic", _RATED, at_least=60),
-        Variant("clone", "bc", bc.Config(learning_rate=1e-3, **_SMALL), at_most=20),
-    ),
-)
-
-TOYS = (PENDULUM, STIMULATION)
+TOYS = (PENDULUM,)

@@ -163,7 +163,7 @@ LINE = Toy(
     "model. -30 is to stand beyond the cliff.",
     line_return,
     (
-        Variant("lower bound, c = 2", "semi-pessimistic", _rolled_out("lower-bound"), at_least=-16),
+        Variant("lower bound, c = 2", "semi-pessimistic", _rolled_out("lower-bound"), at_least=-20),
         Variant("mean", "semi-pessimistic", _rolled_out("mean"), at_most=-23),
     ),
 )

@@ -1,9 +1,9 @@
-"""What the name of a data file says of where its steps come from: the environment, its time limit, known faults.
+"""Origins of data files, from their names: the environment, its time limit, known faults.
 
-D4RL's files do not say it themselves. The table holds the families of D4RL (file names: d4rl/infos.py; time limits:
-the registrations in d4rl/*/__init__.py) and of the small flat files that d3rlpy 1.x wrote. An environment is given only
-where one that is registered today (Gymnasium 1.4, Gymnasium-Robotics 1.4) has the same observations and actions;
-maze2d, antmaze and kitchen now have dictionary observations of other widths, and Flow, CARLA and Bullet are not there.
+D4RL's files themselves say nothing of these. The table holds the families of D4RL (file names: d4rl/infos.py; time
+limits: the registrations in d4rl/*/__init__.py) and of the small flat files that d3rlpy 1.x wrote. An environment is
+given only where one that is registered today (Gymnasium 1.4, Gymnasium-Robotics 1.4) has the same observations and
+actions; maze2d, antmaze and kitchen now have dictionary observations of other widths; Flow, CARLA and Bullet have none.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _TABLE = (
     Origin(r"pendulum\b.*", 200, "Pendulum-v1", ()),
 )
 _UNKNOWN = Origin("", None, None, ("the file name does not tell the environment: name it with --env to evaluate",))
-# Files may hold choices as floats, which only the environment tells from amounts.
+# Files may hold choices as floats, and then only the environment shows that they are no amounts.
 _CHOICES = {
     "CartPole-v0": 2,
     "CartPole-v1": 2,
@@ -91,10 +91,10 @@ _CHOICES = {
 
 
 def origin(stem: str, env: str | None) -> Origin:
-    """What is known of a file called ``stem`` (no suffix). ``env``, where given, is the environment whatever the name.
+    """Origin of a file called ``stem`` (no suffix). ``env``, where given, is the environment whatever the name.
 
-    The time limit stays the one that the name tells, since that is what the data were recorded with; a name that tells
-    nothing leaves it to the environment's registration.
+    The time limit is the one that belongs to the name, since the data were recorded with it; where the name is not in
+    the table, it is that of the environment's registration.
     """
     name = stem.lower().replace("_", "-")
     known = next((row for row in _TABLE if re.fullmatch(row.pattern, name)), _UNKNOWN)
@@ -103,9 +103,10 @@ def origin(stem: str, env: str | None) -> Origin:
     limit = known.limit or next((row.limit for row in _TABLE if row.env == env), None)
     if limit is None and env in gymnasium.registry:
         limit = gymnasium.registry[env].max_episode_steps
-    return Origin(known.pattern, limit, env, tuple(note for note in known.notes if note in (_ANTMAZE, _MAZE2D)))
+    faults = tuple(note for note in known.notes if note in (_ANTMAZE, _MAZE2D))  # the other notes are of environments
+    return Origin(known.pattern, limit, env, faults)
 
 
 def choices(env: str | None) -> int | None:
-    """How many actions a well-known environment with discrete actions has; None for any other."""
+    """Number of actions of a well-known environment with discrete actions; None for any other."""
     return _CHOICES.get(env or "")

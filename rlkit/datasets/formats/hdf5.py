@@ -1,6 +1,6 @@
 """HDF5 files with one array per field: D4RL's layouts and the flat layout of d3rlpy 1.x.
 
-All fields lie at the root and have N rows, one per step, episodes end to end:
+All fields are at the root and have N rows, one per step, episodes end to end:
 
     observations [N, ...], actions [N, A] or [N], rewards [N], terminals [N]      always
     timeouts [N]             D4RL v1 and v2: the step hit the time limit
@@ -14,12 +14,12 @@ All fields lie at the root and have N rows, one per step, episodes end to end:
 [N, 1] stands for [N]. Source: d4rl/offline_env.py and d4rl/__init__.py (sequence_dataset), d3rlpy 1.x MDPDataset.dump.
 
 Where an episode ends:
-- `episode_terminals` rules alone where it exists. A terminal flag in mid-episode (a known fault of such files) reaches
-  the Recording as it is, for the validation to name.
+- `episode_terminals` alone counts where it exists. A terminal flag in mid-episode (a known fault of such files) goes
+  into the Recording as it is, and rows.py refuses it by name.
 - Otherwise at terminals and at timeouts. The row after either belongs to the next episode.
 - Where next_observations[i] (in float32) is not observations[i + 1], an episode ends too.
 - A file with neither (D4RL v0) ends episodes at terminals and at the time limit, which only the file name or the
-  environment tells: without either the file is refused, since its episodes would leak into each other.
+  environment gives: without either the file is refused, since steps would lead from one episode into the next.
 - At the last row.
 
 The final observation of an episode is its last next_observations; a file without that field has none.
@@ -55,10 +55,11 @@ class _File:
 
 
 def read(path: Path, *, env: str | None, infos: bool) -> Recording:
-    """Read ``path``. env: an environment id, in place of what the file name tells. infos: read infos/... too.
+    """Read ``path``. env: an environment id, in place of the one of the file name. infos: read infos/... too.
 
     Raises InputError for a file that is damaged, lacks a field or has fields whose shapes disagree.
     """
+    # --- where episodes end ---
     file = _load(path, infos)
     arrays = file.arrays
     notes = file.notes
@@ -67,26 +68,35 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     truncations = np.zeros_like(terminations)
     if "timeouts" in arrays:
         truncations = fields.flags(path, "timeouts", arrays["timeouts"])
-    is_end = _ends(path, arrays, terminations | truncations, known.limit, env is not None, notes)
+    flagged = terminations | truncations
+    is_end = _ends(path, arrays, flagged, known.limit, env is not None, notes)
     ends = np.flatnonzero(is_end)
-    successors = arrays.get("next_observations")
+
+    # --- the other fields ---
+    observations = arrays["observations"]
+    successors = arrays.get("next_observations", observations)
+    has_successors = "next_observations" in arrays
+    rewards = fields.column(path, "rewards", arrays["rewards"])
+    labelled = None
+    if "labelled" in arrays:
+        labelled = fields.flags(path, "labelled", arrays["labelled"])
     choices = d4rl_names.choices(known.env)
     actions, space = fields.actions(path, arrays["actions"], choices=choices, discrete=file.discrete, notes=notes)
     return Recording(
         name=path.name,
-        observations=arrays["observations"],
+        observations=observations,
         actions=actions,
-        rewards=fields.column(path, "rewards", arrays["rewards"]),
+        rewards=rewards,
         terminations=terminations,
         truncations=truncations,
         lengths=np.diff(ends, prepend=-1),
-        finals=(arrays["observations"] if successors is None else successors)[ends],
-        has_final=np.full(len(ends), successors is not None),
+        finals=successors[ends],
+        has_final=np.full(len(ends), has_successors),
         action_space=space,
         env_spec=known.env,
         infos=file.infos,
         notes=[*notes, *known.notes],
-        labelled=fields.flags(path, "labelled", arrays["labelled"]) if "labelled" in arrays else None,
+        labelled=labelled,
     )
 
 
@@ -97,75 +107,82 @@ def _load(path: Path, infos: bool) -> _File:
         with h5py.File(path, "r") as root:
             budget = Budget(path.name)
             items = _fields(path, root, budget)
-            columns, skipped = {}, []
+            info_items = {}
+            skipped = []
             if infos:
-                columns, skipped = _info_columns(root, items["observations"].shape[0], budget)
-            arrays = {name: h5.read(item) for name, item in items.items()}
+                rows = items["observations"].shape[0]
+                info_items, skipped = _info_items(root, rows, budget)
+            arrays = {}
+            for name, item in items.items():
+                arrays[name] = h5.read(item)
             file = _File(arrays, _discrete(path, root))
-            file.infos = {name: h5.read(item) for name, item in columns.items()}
+            for name, item in info_items.items():
+                file.infos[name] = h5.read(item)
             unread = set(root) - set(items) - _SILENT
     except InputError:
         raise
     except h5.Fault as fault:
         raise InputError(f"{path.name}: infos or discrete_action: {fault}") from None
     except h5.DAMAGE as error:
-        raise InputError(
-            f"{path.name}: cannot be read as HDF5 ({one_line(error)}); copy or download it again"
-        ) from error
+        reason = one_line(error)
+        raise InputError(f"{path.name}: cannot be read as HDF5 ({reason}); copy or download it again") from error
     if unread:
-        file.notes.append(f"fields that were not read: {fields.listed(sorted(unread, key=str))}")
+        names = fields.listed(sorted(unread, key=str))
+        file.notes.append(f"fields that were not read: {names}")
     if skipped:
-        file.notes.append(
-            f"infos without one row of numbers per step were left out: {fields.listed(sorted(skipped, key=str))}"
-        )
+        names = fields.listed(sorted(skipped, key=str))
+        file.notes.append(f"infos without one row of numbers per step were left out: {names}")
     return file
 
 
 def _fields(path: Path, root: h5py.File, budget: Budget) -> dict[str, h5.DatasetID]:
-    """The fields that are there, checked for presence, kind and number of rows before anything is read."""
+    """The known fields of the file, checked for presence, kind and number of rows before anything is read."""
     if "episode_0" in root:
         raise InputError(f"{path.name}: holds Minari episodes; give the dataset's id and --data-root instead")
-    missing = [name for name in _REQUIRED if name not in root]
-    if missing:
-        present = fields.listed(sorted(root, key=str)) or "none"
-        raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {present}); rename the fields, or write the file "
-            "again with them"
-        )
+    fields.check_present(path, root, _REQUIRED)
     items = {}
+    lengths = {}
     for name in (*_REQUIRED, *_OPTIONAL):
+        if name not in root:
+            continue
         try:
-            if name in root:
-                items[name] = h5.array(root, name, budget)
+            item = h5.array(root, name, budget)
         except h5.Fault as fault:
             raise InputError(f"{path.name}: {name} is {fault}") from None
-    fields.check_lengths(path, {name: item.shape[0] for name, item in items.items()})
-    budget.plan(math.prod(items["observations"].shape))
+        items[name] = item
+        lengths[name] = item.shape[0]
+    fields.check_lengths(path, lengths)
+    shape = items["observations"].shape
+    budget.plan(math.prod(shape))
     if "next_observations" in items:
-        shape = items["observations"].shape
-        given = items["next_observations"].shape
-        if given != shape:
+        next_shape = items["next_observations"].shape
+        if next_shape != shape:
             raise InputError(
-                f"{path.name}: next_observations has shape {given} where observations has {shape}; write the file "
+                f"{path.name}: next_observations has shape {next_shape} where observations has {shape}; write the file "
                 "again with the same shape"
             )
     return items
 
 
-def _info_columns(root: h5py.File, rows: int, budget: Budget) -> tuple[dict[str, h5.DatasetID], list[str]]:
+def _info_items(root: h5py.File, rows: int, budget: Budget) -> tuple[dict[str, h5.DatasetID], list[str]]:
     """Arrays below infos/ by their path below it, and the names of those that are not one row of numbers per step."""
-    infos = h5.member(root, "infos") if "infos" in root else None
-    return h5.arrays_below(infos, budget, (rows,)) if isinstance(infos, h5py.Group) else ({}, [])
+    if "infos" not in root:
+        return {}, []
+    infos = h5.member(root, "infos")
+    if not isinstance(infos, h5py.Group):
+        return {}, []
+    return h5.arrays_below(infos, budget, (rows,))
 
 
 def _discrete(path: Path, root: h5py.File) -> bool | None:
-    """The file's own word on its actions; None where it has none."""
+    """True if the file calls its actions choices, False if it calls them amounts; None if it says nothing."""
     if "discrete_action" not in root:
         return None
     item = h5.member(root, "discrete_action")
     if not isinstance(item, h5.DatasetID) or math.prod(item.shape) != 1 or item.dtype.kind not in "biuf":
         raise InputError(f"{path.name}: discrete_action is not one true or false; write it again or remove it")
-    return bool(h5.read(item).ravel()[0])
+    values = h5.read(item).ravel()
+    return bool(values[0])
 
 
 def _ends(
@@ -175,8 +192,13 @@ def _ends(
     if "episode_terminals" in arrays:
         ends = fields.flags(path, "episode_terminals", arrays["episode_terminals"])
     elif "next_observations" in arrays:
-        jumps = _jumps(arrays["observations"], arrays["next_observations"])
-        count = int((jumps & ~flagged[:-1]).sum())
+        # in float32, since the two may be stored in different widths
+        recorded = arrays["next_observations"][:-1].astype(np.float32, copy=False)
+        following = arrays["observations"][1:].astype(np.float32, copy=False)
+        differs = recorded != following
+        jumps = differs.reshape(len(differs), -1).any(axis=1)
+        unflagged = jumps & ~flagged[:-1]
+        count = int(unflagged.sum())
         if count:
             notes.append(f"episode ends without a flag, where next_observations is not the next observation: {count}")
         ends = flagged.copy()
@@ -189,27 +211,23 @@ def _ends(
     return ends
 
 
-def _jumps(observations: np.ndarray, successors: np.ndarray) -> np.ndarray:
-    """[N - 1] bool: the successor that was recorded is not the next row. In float32, since the two may be stored in
-    different widths."""
-    rows = len(observations) - 1
-    moved = successors[:-1].astype(np.float32, copy=False) != observations[1:].astype(np.float32, copy=False)
-    return moved.reshape(rows, -1).any(axis=1)
-
-
 def _limited(path: Path, terminals: np.ndarray, limit: int | None, env_given: bool, notes: list[str]) -> np.ndarray:
     """Ends at terminals, and at every ``limit`` steps since the last one (D4RL v0)."""
     if limit is None and not env_given:
+        names = ", ".join(_ENDS)
         raise InputError(
-            f"{path.name}: has none of {', '.join(_ENDS)}, and its name tells no time limit, so that its episodes "
-            "cannot be told apart; name the environment with --env, or add a field timeouts"
+            f"{path.name}: has none of {names}, and its name gives no time limit, so that nothing says where its "
+            "episodes end; name the environment with --env, or add a field timeouts"
         )
     if limit is None:
         notes.append("episodes end only at terminals: the file has no timeouts and the environment no known time limit")
         return terminals.copy()
     rows = np.arange(len(terminals))
-    starts = np.maximum.accumulate(np.where(np.append(True, terminals[:-1]), rows, 0))
-    at_limit = (rows - starts + 1) % limit == 0
-    count = int((at_limit & ~terminals).sum())
+    is_start = np.append(True, terminals[:-1])
+    starts = np.maximum.accumulate(np.where(is_start, rows, 0))
+    steps = rows - starts + 1
+    at_limit = steps % limit == 0
+    only_limit = at_limit & ~terminals
+    count = int(only_limit.sum())
     notes.append(f"the file has no timeouts: episode ends taken from the time limit of {limit} steps: {count}")
     return terminals | at_limit

@@ -4,8 +4,8 @@ Columns observations, actions, rewards, terminations, truncations and infos have
 observation alone. Rows of a Box are lists, a Dict is a struct. Source: minari/dataset/_storages/arrow_storage.py.
 A member `labelled` of infos is of our own: the reward is known (the first row belongs to reset); if not, it may be NaN.
 
-This runs in the process of reader_process.py. The arrays of an Arrow file are taken as they lie there, so that damaged
-offsets would be followed out of the file: every table is validated in full before it is used.
+This runs in the process of reader_process.py. The arrays of an Arrow file are used as they are stored, so that damaged
+offsets would lead out of the file: every table is validated in full before it is used.
 """
 
 from __future__ import annotations
@@ -37,24 +37,25 @@ def read(
 
     Raises InputError, one line that names episode and field.
     """
-    held = sum(entry.name.isdigit() and entry.is_dir() for entry in data.iterdir())
-    if held != promised:
+    stored_episodes = 0
+    for entry in data.iterdir():
+        if entry.name.isdigit() and entry.is_dir():
+            stored_episodes += 1
+    if stored_episodes != promised:
         raise InputError(
-            f"{name}: metadata promise {promised} episodes, the folder holds {held}; fetch or write it anew"
+            f"{name}: metadata promise {promised} episodes, the folder holds {stored_episodes}; fetch or write it again"
         )
     budget = Budget(name)
     for number in range(promised):
         where = f"{name}: episode {number}"
         folder = data / str(number)
-        table = _table(where, folder, infos)
-        columns = dict(zip(table.column_names, table.columns, strict=True))
-        for field in _REQUIRED:
-            if field not in columns:
-                raise InputError(f"{where}, {field}: missing")
-        steps = max(table.num_rows - 1, 0)
+        columns = _columns(where, folder, infos)
+        rows = len(columns["actions"])
+        steps = max(rows - 1, 0)
+        actions = columns["actions"].slice(0, steps)
         episode = {
             "observations": _column(f"{where}, observations", columns["observations"], observation_space, jpeg, budget),
-            "actions": _column(f"{where}, actions", columns["actions"].slice(0, steps), action_space, jpeg, budget),
+            "actions": _column(f"{where}, actions", actions, action_space, jpeg, budget),
             "labelled": _labelled(f"{where}, infos/labelled", columns.get("infos")),
             "infos": {},
             "total_steps": _promised_steps(where, folder / "metadata.json"),
@@ -65,6 +66,16 @@ def read(
         if infos and "infos" in columns:
             episode["infos"] = _infos(columns["infos"])
         yield episode
+
+
+def _columns(where: str, folder: Path, infos: bool) -> dict[str, Any]:
+    """The columns of one episode by name, each in one chunk. Raises InputError for one that is missing."""
+    table = _table(where, folder, infos)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    for field in _REQUIRED:
+        if field not in columns:
+            raise InputError(f"{where}, {field}: missing")
+    return columns
 
 
 def _table(where: str, folder: Path, infos: bool) -> Any:
@@ -79,19 +90,21 @@ def _table(where: str, folder: Path, infos: bool) -> Any:
     try:
         parts = [path for path in sorted(folder.iterdir()) if path.suffix in (".arrow", ".parquet")]
         if len(parts) != 1:
-            raise InputError(f"{where}: {len(parts)} files of data in its folder, not one; fetch or write it anew")
-        if parts[0].suffix == ".parquet":
-            table, _ = parquet.read(parts[0], where, wanted)
+            raise InputError(f"{where}: {len(parts)} files of data in its folder, not one; fetch or write it again")
+        part = parts[0]
+        if part.suffix == ".parquet":
+            table, _ = parquet.read(part, where, wanted)
         else:
-            table = _ipc(parts[0])
+            table = _ipc(part)
         parquet.refuse_extensions(where, table.schema)
-        str(table.schema)  # raises where a name is no text
+        str(table.schema)  # raises an error where a name is no text
     except (InputError, MemoryError):
         raise
     except (pa.ArrowException, *parquet.DAMAGE) as error:
-        raise InputError(f"{where}: cannot be read: {one_line(error)}; fetch or write it anew") from error
+        reason = one_line(error)
+        raise InputError(f"{where}: cannot be read: {reason}; fetch or write it again") from error
     if len(set(table.column_names)) < table.num_columns:
-        raise InputError(f"{where}: two columns have one name; write it anew")
+        raise InputError(f"{where}: two columns have one name; write it again")
     return table.combine_chunks()
 
 
@@ -112,8 +125,11 @@ def _column(where: str, column: Any, space: Space, jpeg: bool, budget: Budget) -
     import pyarrow as pa
 
     if isinstance(space, Dict):
+        columns = {}
         members = _members(where, column, space)
-        return {key: _column(f"{where}/{key}", members[key], sub, jpeg, budget) for key, sub in space.spaces.items()}
+        for key, member in space.spaces.items():
+            columns[key] = _column(f"{where}/{key}", members[key], member, jpeg, budget)
+        return columns
     if jpeg and images.is_image(space):
         if not pa.types.is_binary(column.type):
             raise InputError(f"{where}: no compressed images, though the space is one of images")
@@ -132,10 +148,12 @@ def _members(where: str, column: Any, space: Dict) -> dict[str, Any]:
     if not pa.types.is_struct(column.type):
         raise InputError(f"{where}: no struct, though the space is a Dict")
     names = [field.name for field in column.type]
+    members = {}
     for key in space.spaces:
         if key not in names:
             raise InputError(f"{where}/{key}: missing, though the space names it")
-    return {key: pc.struct_field(column, key) for key in space.spaces}
+        members[key] = pc.struct_field(column, key)
+    return members
 
 
 def _rows(where: str, column: Any, space: Box) -> np.ndarray:
@@ -143,11 +161,13 @@ def _rows(where: str, column: Any, space: Box) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
+    is_list = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
+    if not is_list:
         raise InputError(f"{where}: {column.type}, though the space is a Box")
     width = math.prod(space.shape)
     lengths = pc.list_value_length(column).to_numpy()
-    if (lengths != width).any():  # a null becomes NaN, and differs too
+    wrong = lengths != width  # a null becomes NaN, and differs too
+    if wrong.any():
         raise InputError(f"{where}: rows are not {width} numbers wide, as the space is")
     values = _numbers(where, pc.list_flatten(column))
     return values.reshape(len(column), *space.shape)
@@ -157,23 +177,28 @@ def _numbers(where: str, column: Any) -> np.ndarray:
     """[N] of a column of numbers or booleans."""
     import pyarrow as pa
 
-    if not (is_number(column.type) or pa.types.is_boolean(column.type)):
+    is_numeric = is_number(column.type) or pa.types.is_boolean(column.type)
+    if not is_numeric:
         raise InputError(f"{where}: {column.type}, not numbers")
     if column.null_count:
-        row = int(column.is_null().to_numpy().argmax())
+        is_null = column.is_null().to_numpy()
+        row = int(is_null.argmax())
         raise InputError(f"{where}: index {row} is null; give a number")
     return column.to_numpy()
 
 
 def _says_labels(kind: Any) -> bool:
-    """Whether infos of this type have a member `labelled`."""
+    """True if infos of this type have a member `labelled`."""
     import pyarrow as pa
 
-    return pa.types.is_struct(kind) and "labelled" in [field.name for field in kind]
+    if not pa.types.is_struct(kind):
+        return False
+    names = [field.name for field in kind]
+    return "labelled" in names
 
 
 def _labelled(where: str, infos: Any) -> np.ndarray | None:
-    """Which rewards are known, [T] or [T, 1] as Minari has it; None where the file does not say."""
+    """Flags of the known rewards, [T] or [T, 1] as Minari has them; None where the file has none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -207,21 +232,28 @@ def _infos(column: Any) -> dict[str, Any]:
         elif pa.types.is_fixed_size_list(field.type) and is_number(field.type.value_type):
             flat = pc.list_flatten(values)
             if len(flat) and not flat.null_count:
-                members[field.name] = _shaped(flat.to_numpy().reshape(len(values), -1), field)
+                rows = flat.to_numpy().reshape(len(values), -1)
+                members[field.name] = _shaped(rows, field)
     return members
 
 
 def _shaped(rows: np.ndarray, field: Any) -> np.ndarray:
     """[N, W] numbers in the shape that Minari notes in the metadata of the pyarrow.Field, where it fits."""
-    noted = (field.metadata or {}).get(b"shape", b"")
+    metadata = field.metadata or {}
+    noted = metadata.get(b"shape", b"")
     shape = [int(size) for size in noted.split(b",") if size.isdigit()]
-    return rows.reshape(-1, *shape) if math.prod(shape) == rows.shape[1] else rows
+    width = rows.shape[1]
+    if math.prod(shape) != width:
+        return rows
+    return rows.reshape(-1, *shape)
 
 
 def _promised_steps(where: str, path: Path) -> Any:
     try:
-        return json.loads(path.read_text()).get("total_steps")
+        metadata = json.loads(path.read_text())
+        return metadata.get("total_steps")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{where}: metadata.json cannot be read: {one_line(error)}") from error
+        reason = one_line(error)
+        raise InputError(f"{where}: metadata.json cannot be read: {reason}") from error

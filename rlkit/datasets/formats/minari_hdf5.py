@@ -21,7 +21,7 @@ from gymnasium.spaces import Dict
 
 from rlkit.datasets.untrusted import h5, images
 from rlkit.datasets.untrusted.fields import Budget
-from rlkit.types import InputError, one_line
+from rlkit.types import InputError
 
 _FLAT = ("rewards", "terminations", "truncations")
 
@@ -34,46 +34,38 @@ def read(
     Raises InputError, one line that names episode and field.
     """
     budget = Budget(name)
-    where = f"{name}: main_data.hdf5"
-    try:
-        with h5py.File(data / "main_data.hdf5", "r") as file:
-            if len(file) != promised:
-                raise InputError(
-                    f"{name}: metadata promise {promised} episodes, the file holds {len(file)}; fetch or write it anew"
-                )
-            for number in range(promised):
-                where = f"{name}: episode {number}"
+    with h5.naming(f"{name}: main_data.hdf5"), h5py.File(data / "main_data.hdf5", "r") as file:
+        stored_episodes = len(file)
+        if stored_episodes != promised:
+            problem = f"metadata promise {promised} episodes, the file holds {stored_episodes}"
+            raise InputError(f"{name}: {problem}; fetch or write it again")
+        for number in range(promised):
+            where = f"{name}: episode {number}"
+            with h5.naming(where):
                 group = h5.member(file, f"episode_{number}")
                 if not isinstance(group, h5py.Group):
                     raise h5.Fault("not a group of arrays")
-                observations = _column(where, group, "observations", observation_space, jpeg, budget)
-                actions = _column(where, group, "actions", action_space, jpeg, budget)
-                flat = {field: _array(where, group, field, budget) for field in _FLAT}
-                yield {
-                    "observations": observations,
-                    "actions": actions,
-                    **flat,
-                    "labelled": _labelled(where, group, len(flat["rewards"]), budget),
-                    "infos": _infos(where, group, budget) if infos else {},
-                    "total_steps": group.attrs.get("total_steps"),
+                episode = {
+                    "observations": _column(where, group, "observations", observation_space, jpeg, budget),
+                    "actions": _column(where, group, "actions", action_space, jpeg, budget),
                 }
-    except h5.Fault as fault:
-        raise InputError(f"{where}: {fault}") from None
-    except h5.DAMAGE as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{where} cannot be read: {one_line(error)}; fetch or write it anew") from error
+                for field in _FLAT:
+                    episode[field] = _array(where, group, field, budget)
+                steps = len(episode["rewards"])
+                episode["labelled"] = _labelled(where, group, steps, budget)
+                if infos:
+                    episode["infos"] = _infos(where, group, steps, budget)
+                episode["total_steps"] = group.attrs.get("total_steps")
+            yield episode
 
 
 def _array(where: str, group: h5py.Group, field: str, budget: Budget) -> np.ndarray:
-    try:
-        return h5.read(h5.array(group, field.rpartition("/")[2], budget))
-    except h5.Fault as fault:
-        raise InputError(f"{where}, {field}: {fault}") from None
-    except h5.DAMAGE as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{where}, {field}: cannot be read: {one_line(error)}") from error
+    """The array of a field, which ``group`` has under the last part of its name: that of observations/camera is
+    camera."""
+    key = field.rpartition("/")[2]
+    with h5.naming(f"{where}, {field}"):
+        item = h5.array(group, key, budget)
+        return h5.read(item)
 
 
 def _column(where: str, group: h5py.Group, field: str, space: Space, jpeg: bool, budget: Budget) -> Any:
@@ -83,24 +75,33 @@ def _column(where: str, group: h5py.Group, field: str, space: Space, jpeg: bool,
         inner = h5.member(group, key)
         if not isinstance(inner, h5py.Group):
             raise InputError(f"{where}, {field}: not a group, though the space is a Dict")
-        return {part: _column(where, inner, f"{field}/{part}", sub, jpeg, budget) for part, sub in space.spaces.items()}
-    if not (jpeg and images.is_image(space)):
-        return _array(where, group, field, budget)
-    return _images(f"{where}, {field}", h5.member(group, key), space, budget)
+        columns = {}
+        for name, member in space.spaces.items():
+            columns[name] = _column(where, inner, f"{field}/{name}", member, jpeg, budget)
+        return columns
+    if jpeg and images.is_image(space):
+        item = h5.member(group, key)
+        return _images(f"{where}, {field}", item, space, budget)
+    return _array(where, group, field, budget)
 
 
-def _images(where: str, member: Any, space: Space, budget: Budget) -> np.ndarray:
+def _images(where: str, item: Any, space: Space, budget: Budget) -> np.ndarray:
     """[T, *shape of the space] of an array with a compressed image in each row."""
-    item = h5py.Dataset(member) if isinstance(member, h5.DatasetID) else None
-    if item is None or (item.dtype != np.uint8 and h5py.check_vlen_dtype(item.dtype) != np.uint8):
+    if not isinstance(item, h5.DatasetID) or not _holds_bytes(item.dtype):
         raise InputError(f"{where}: no compressed images, though the space is one of images")
-    budget.take(item.nbytes)
-    frames = (frame.tobytes() for frame in item[()])
-    return images.decode(where, frames, len(item), space.shape, budget)
+    array = h5py.Dataset(item)
+    budget.take(array.nbytes)
+    frames = (frame.tobytes() for frame in array[()])
+    return images.decode(where, frames, len(array), space.shape, budget)
+
+
+def _holds_bytes(dtype: np.dtype) -> bool:
+    """True if each row is bytes: of one length for all rows, or of its own."""
+    return dtype == np.uint8 or h5py.check_vlen_dtype(dtype) == np.uint8
 
 
 def _labelled(where: str, group: h5py.Group, steps: int, budget: Budget) -> np.ndarray | None:
-    """Which rewards are known, [T]; None where the file does not say. A link is looked for, and never followed."""
+    """Flags of the known rewards, [T]; None where the file has none. A link by name counts as absent."""
     links = group.id.links
     if not links.exists(b"infos") or links.get_info(b"infos").type != h5py.h5l.TYPE_HARD:
         return None
@@ -108,16 +109,19 @@ def _labelled(where: str, group: h5py.Group, steps: int, budget: Budget) -> np.n
     if not isinstance(infos, h5py.Group) or not infos.id.links.exists(b"labelled"):
         return None
     labelled = _array(where, infos, "infos/labelled", budget)
-    return labelled[1:] if len(labelled) == steps + 1 else labelled
+    if len(labelled) == steps + 1:
+        return labelled[1:]
+    return labelled
 
 
-def _infos(where: str, group: h5py.Group, budget: Budget) -> dict[str, np.ndarray]:
-    """What has a row per step, or one more; the rest is left out."""
+def _infos(where: str, group: h5py.Group, steps: int, budget: Budget) -> dict[str, np.ndarray]:
+    """Arrays with a row per step, or one more; the rest is left out."""
     if "infos" not in group:
         return {}
-    try:
-        steps = h5.array(group, "rewards", Budget(where)).shape[0]
-        items, _ = h5.arrays_below(h5.member(group, "infos"), budget, (steps, steps + 1))
-        return {field: h5.read(item) for field, item in items.items()}
-    except h5.Fault as fault:
-        raise InputError(f"{where}, infos: {fault}") from None
+    values = {}
+    with h5.naming(f"{where}, infos"):
+        infos = h5.member(group, "infos")
+        items, _ = h5.arrays_below(infos, budget, (steps, steps + 1))
+        for field, item in items.items():
+            values[field] = h5.read(item)
+    return values

@@ -8,7 +8,7 @@
 A row is a state. `terminals` marks the last state of a trajectory, whose action led nowhere that was recorded: K rows
 are K - 1 steps and a final observation. It says nothing of the task: every trajectory is cut by a time limit. `masks`
 is 0 where the task is complete, so that the value of the next observation must not be used; trajectories go on after
-it. Such a step is terminal here, and the trajectory is split behind it: no step is lost, and each keeps its successor.
+it. Such a step is terminal here, and the trajectory is split after it: no step is lost, and each keeps its successor.
 Source: ogbench/utils.py (load_dataset) and the README of OGBench, "Offline RL".
 
 The format is a zip of .npy files. Sizes are checked against the zip directory and the .npy headers before anything is
@@ -47,49 +47,71 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
 
     Raises InputError for a file that is damaged or too big, lacks a field or has fields whose shapes disagree.
     """
+    # --- steps: every row but the last of its trajectory ---
     arrays, extra, notes = _load(path, infos)
     last = fields.flags(path, "terminals", arrays["terminals"])
     if not last[-1]:
         notes.append("the last row carries no terminals flag: taken as the last state of its trajectory")
         last[-1] = True
-    rows = np.flatnonzero(last)
-    lone = np.diff(rows, prepend=-1) == 1
-    if lone.any():
-        k = int(lone.argmax())
+    last_rows = np.flatnonzero(last)
+    single_state = np.diff(last_rows, prepend=-1) == 1
+    if single_state.any():
+        k = int(single_state.argmax())
         raise InputError(
-            f"{path.name}: trajectory {k} (row {rows[k]}) is a single state without a step; terminals must mark only "
-            "the last row of a trajectory"
+            f"{path.name}: trajectory {k} (row {last_rows[k]}) is a single state without a step; terminals must mark "
+            "only the last row of a trajectory"
         )
     steps = np.flatnonzero(~last)
+
+    # --- where episodes end ---
     done = np.zeros(len(steps), bool)
     if "masks" in arrays:
-        done = ~fields.flags(path, "masks", arrays["masks"])[steps]
+        masks = fields.flags(path, "masks", arrays["masks"])
+        done = ~masks[steps]
     cut = last[steps + 1] & ~done
     ends = np.flatnonzero(cut | done)
-    if len(ends) > len(rows):
-        notes.append(f"{len(rows)} trajectories make {len(ends)} episodes: split behind each step with masks 0")
-    if "labelled" in arrays and "rewards" not in arrays:
-        raise InputError(f"{path.name}: has a field labelled but no rewards; add them, or leave both out")
-    if "rewards" not in arrays:
-        notes.append("the file has no rewards: all are 0")
-    rewards = fields.column(path, "rewards", arrays.get("rewards", np.zeros(len(last), np.float32)))
-    actions, space = fields.actions(path, arrays["actions"].take(steps, 0), choices=None, discrete=None, notes=notes)
+    trajectories = len(last_rows)
+    if len(ends) > trajectories:
+        notes.append(f"{trajectories} trajectories make {len(ends)} episodes: split behind each step with masks 0")
+
+    # --- the other fields ---
+    rewards = _rewards(path, arrays, notes)
+    labelled = None
+    if "labelled" in arrays:
+        labelled = fields.flags(path, "labelled", arrays["labelled"])[steps]
+    actions = arrays["actions"].take(steps, 0)
+    actions, space = fields.actions(path, actions, choices=None, discrete=None, notes=notes)
+    observations = arrays["observations"]
+    infos_by_name = {}
+    for name, values in extra.items():
+        infos_by_name[name] = values.take(steps, 0)
     return Recording(
         name=path.name,
-        observations=arrays["observations"].take(steps, 0),
+        observations=observations.take(steps, 0),
         actions=actions,
         rewards=rewards[steps],
         terminations=done,
         truncations=cut,
         lengths=np.diff(ends, prepend=-1),
-        finals=arrays["observations"][steps[ends] + 1],
+        finals=observations[steps[ends] + 1],
         has_final=np.ones(len(ends), bool),
         action_space=space,
         env_spec=env,
-        infos={name: values.take(steps, 0) for name, values in extra.items()},
+        infos=infos_by_name,
         notes=notes,
-        labelled=fields.flags(path, "labelled", arrays["labelled"])[steps] if "labelled" in arrays else None,
+        labelled=labelled,
     )
+
+
+def _rewards(path: Path, arrays: dict[str, np.ndarray], notes: list[str]) -> np.ndarray:
+    """[M], all 0 where the file has none."""
+    if "rewards" in arrays:
+        return fields.column(path, "rewards", arrays["rewards"])
+    if "labelled" in arrays:
+        raise InputError(f"{path.name}: has a field labelled but no rewards; add them, or leave both out")
+    notes.append("the file has no rewards: all are 0")
+    rows = len(arrays["observations"])
+    return np.zeros(rows, np.float32)
 
 
 def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
@@ -101,61 +123,73 @@ def _load(path: Path, infos: bool) -> tuple[dict[str, np.ndarray], dict[str, np.
     except InputError:
         raise
     except _DAMAGE as error:
-        raise InputError(
-            f"{path.name}: cannot be read as .npz ({one_line(error)}); copy or download it again"
-        ) from error
+        reason = one_line(error)
+        raise InputError(f"{path.name}: cannot be read as .npz ({reason}); copy or download it again") from error
 
 
 def _load_members(
     path: Path, archive: zipfile.ZipFile, infos: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
-    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    members = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        members[name] = info
     wanted = _wanted(path, members)
     candidates = list(members) if infos else wanted
+
+    # --- sizes, from the headers ---
     budget = Budget(path.name)
-    budget.take(sum(members[name].file_size for name in candidates))
-    rows = {}  # of the members that are arrays of numbers
-    numbers = {}
-    for name in candidates:
-        shape, dtype = _header(path, archive, name, members[name])
-        if shape and dtype.kind in "biuf":
-            rows[name] = shape[0]
-            numbers[name] = math.prod(shape)
+    sizes = [members[name].file_size for name in candidates]
+    budget.take(sum(sizes))
+    shapes = _shapes(path, archive, {name: members[name] for name in candidates})
+    lengths = {}
     for name in wanted:
-        if name not in rows:
+        if name not in shapes:
             raise InputError(f"{path.name}: {name} is not an array of numbers with one row per state")
-    fields.check_lengths(path, {name: rows[name] for name in wanted})
-    budget.plan(numbers["observations"])
-    arrays = {name: _array(archive, members[name]) for name in wanted}
+        lengths[name] = shapes[name][0]
+    fields.check_lengths(path, lengths)
+    budget.plan(math.prod(shapes["observations"]))
+
+    # --- values ---
+    arrays = {}
     extra = {}
-    for name, count in rows.items():
-        if name not in wanted and count == rows["observations"]:
+    for name, shape in shapes.items():
+        if name in lengths:
+            arrays[name] = _array(archive, members[name])
+        elif shape[0] == lengths["observations"]:
             extra[name] = _array(archive, members[name])
+    notes = []
     unread = sorted(set(members) - set(arrays) - set(extra))
-    notes = [f"fields that were not read: {fields.listed(unread)}"] if unread else []
+    if unread:
+        notes.append(f"fields that were not read: {fields.listed(unread)}")
     return arrays, extra, notes
+
+
+def _shapes(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the members that are arrays of numbers."""
+    shapes = {}
+    for name, info in members.items():
+        shape, dtype = _header(path, archive, name, info)
+        if shape and dtype.kind in "biuf":
+            shapes[name] = shape
+    return shapes
 
 
 def _wanted(path: Path, members: dict[str, zipfile.ZipInfo]) -> tuple[str, ...]:
     """The names of the fields to read."""
-    missing = [name for name in _REQUIRED if name not in members]
-    if missing:
-        present = fields.listed(sorted(members)) or "none"
-        raise InputError(
-            f"{path.name}: no field {', '.join(missing)} (found: {present}); rename the fields, or write the file "
-            "again with them"
-        )
+    fields.check_present(path, members, _REQUIRED)
     for name in _REARRANGED:
         if name in members:
             raise InputError(
                 f"{path.name}: has a field {name}, so it was saved from OGBench's loader, which moves the ends of "
                 "trajectories; give the original .npz"
             )
-    return (*_REQUIRED, *(name for name in _OPTIONAL if name in members))
+    optional = [name for name in _OPTIONAL if name in members]
+    return (*_REQUIRED, *optional)
 
 
 def _header(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that a member's .npy header tells, once they are known to be what is stored."""
+    """Shape and dtype in a member's .npy header. Raises InputError unless as many bytes are stored as they need."""
     with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:
@@ -164,7 +198,8 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipIn
         header = stream.tell()
     if dtype.hasobject:
         raise InputError(f"{path.name}: {name} holds Python objects, which are never loaded; save it as numbers")
-    if header + math.prod(shape) * dtype.itemsize != info.file_size:
+    size = math.prod(shape) * dtype.itemsize
+    if header + size != info.file_size:
         raise InputError(
             f"{path.name}: {name} claims shape {shape} of {dtype}, which is not the {info.file_size} bytes stored; "
             "copy or download the file again"

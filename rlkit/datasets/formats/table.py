@@ -57,45 +57,57 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     # --- the columns, and the order of the rows ---
     fields.check_exists(path)
     budget = Budget(path.name)
-    table, skipped = (_csv(path, budget), []) if path.suffix.lower() == ".csv" else _parquet(path, infos, budget)
-    unknown = _check_columns(table, skipped)
+    if path.suffix.lower() == ".csv":
+        table = _csv(path, budget)
+        unread = []
+    else:
+        table, unread = _parquet(path, infos, budget)
+    unknown = _check_columns(table, unread)
     order = _order(table)
 
     # --- values, in the file's order ---
-    observations, observed = table_columns.matrix(table, "observation")
-    if not observed.all():
-        row = int(observed.argmin())
-        raise InputError(f"{table.at(row)}: observation is missing; every row needs one")
-    values, acted = table_columns.matrix(table, "action")
-    rewards, rewarded = table_columns.numbers(table, "reward")
+    observations = _observations(table)
+    values, has_action = table_columns.matrix(table, "action")
+    rewards, has_reward = table_columns.numbers(table, "reward")
     labelled = None
     if "labelled" in table.columns:
-        labelled = _flags(table, "labelled", ~acted)
-        rewarded = rewarded | (acted & ~labelled)
-    final = _finals(table, order, acted, rewarded)
+        labelled = _flags(table, "labelled", ~has_action)
+        has_reward = has_reward | (has_action & ~labelled)
+    final = _finals(table, order, has_action, has_reward)
     terminations = _flags(table, "terminated", final)
     truncations = _flags(table, "truncated", final)
 
     # --- steps and final observations, by episode ---
     is_final = final[order.rows]
     steps = order.rows[~is_final]
-    lengths = np.bincount(order.episode[~is_final], minlength=len(order.names))
+    episode_of_step = order.episode[~is_final]
+    lengths = np.bincount(episode_of_step, minlength=len(order.names))
     if not lengths.all():
-        empty = order.names[int(lengths.argmin())]
-        raise InputError(f"{path.name}: episode {empty} has no step; remove it")
+        empty = int(lengths.argmin())
+        raise InputError(f"{path.name}: episode {order.names[empty]} has no step; remove it")
     has_final = np.zeros(len(lengths), bool)
     has_final[order.episode[is_final]] = True
     finals = np.zeros((len(lengths), *observations.shape[1:]), observations.dtype)
-    finals[has_final] = observations[order.rows[is_final]]
+    final_rows = order.rows[is_final]
+    finals[has_final] = observations[final_rows]
 
     # --- actions, and what else the table has ---
     notes: list[str] = []
-    choices = d4rl_names.choices(env) if values.ndim == 1 else None
+    choices = None
+    if values.ndim == 1:
+        choices = d4rl_names.choices(env)
     actions, space = fields.actions(path, values[steps], choices=choices, discrete=None, notes=notes)
-    numeric = [name for name in unknown if infos and table_columns.is_number(table.columns[name].type)]
-    unread = skipped + [name for name in unknown if name not in numeric]
+    infos_by_name = {}
+    for name in unknown:
+        if infos and table_columns.is_number(table.columns[name].type):
+            column, _ = table_columns.numbers(table, name)
+            infos_by_name[name] = column[steps]
+        else:
+            unread.append(name)
     if unread:
         notes.append(f"columns that were not read: {fields.listed(unread)}")
+    if labelled is not None:
+        labelled = labelled[steps]
     return Recording(
         name=path.name,
         observations=observations.take(steps, 0),
@@ -108,10 +120,19 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
         has_final=has_final,
         action_space=space,
         env_spec=env,
-        infos={name: table_columns.numbers(table, name)[0][steps] for name in numeric},
+        infos=infos_by_name,
         notes=notes,
-        labelled=None if labelled is None else labelled[steps],
+        labelled=labelled,
     )
+
+
+def _observations(table: Table) -> np.ndarray:
+    """[M, O] or [M] in the file's order. Raises InputError for a row without one."""
+    observations, has_observation = table_columns.matrix(table, "observation")
+    if not has_observation.all():
+        row = int(has_observation.argmin())
+        raise InputError(f"{table.at(row)}: observation is missing; every row needs one")
+    return observations
 
 
 def _csv(path: Path, budget: Budget) -> Table:
@@ -121,16 +142,27 @@ def _csv(path: Path, budget: Budget) -> Table:
     budget.take(path.stat().st_size)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            header = next(csv.reader(stream), [])
-        # Columns that may be read in more than one way come as text; one thread, so that an error tells its row.
-        text = {name: pa.string() for name in (*_SINGLE, "observation", "action") if name != "reward"}
-        numbers = {name: pa.float64() for name in header if name == "reward" or WIDE.fullmatch(name)}
-        convert = arrow.ConvertOptions(column_types=text | numbers, null_values=[""], strings_can_be_null=True)
-        read_options = arrow.ReadOptions(use_threads=False)
-        table = arrow.read_csv(path, read_options=read_options, convert_options=convert)
+            lines = csv.reader(stream)
+            header = next(lines, [])
+        column_types = {}
+        for name in header:
+            if WIDE.fullmatch(name):
+                column_types[name] = pa.float64()
+        # columns that may be read in more than one way come as text
+        for name in _KNOWN:
+            column_types[name] = pa.string()
+        column_types["reward"] = pa.float64()
+        convert_options = arrow.ConvertOptions(
+            column_types=column_types,
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        read_options = arrow.ReadOptions(use_threads=False)  # so that an error names its row
+        columns = arrow.read_csv(path, read_options=read_options, convert_options=convert_options)
     except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name}: cannot be read as CSV ({one_line(error)}); correct it there") from error
-    return _table(path, table, 2, budget)
+        reason = one_line(error)
+        raise InputError(f"{path.name}: cannot be read as CSV ({reason}); correct it at that place") from error
+    return _table(path, columns, 2, budget)
 
 
 def _parquet(path: Path, infos: bool, budget: Budget) -> tuple[Table, list[str]]:
@@ -141,34 +173,48 @@ def _parquet(path: Path, infos: bool, budget: Budget) -> tuple[Table, list[str]]
             return True
         return infos and table_columns.is_number(field.type)
 
-    table, all_names = parquet.read(path, path.name, wanted)
-    return _table(path, table, 0, budget), [name for name in all_names if name not in table.column_names]
+    columns, all_names = parquet.read(path, path.name, wanted)
+    unread = [name for name in all_names if name not in columns.column_names]
+    return _table(path, columns, 0, budget), unread
 
 
-def _table(path: Path, table: Any, first: int, budget: Budget) -> Table:
-    # what its columns take is known only now: they are put side by side as float64, then into the order of the steps
-    budget.take(2 * table.nbytes)
-    budget.plan(table.nbytes // 8)
-    column_names = table.column_names
-    twice = sorted({name for name in column_names if column_names.count(name) > 1})
+def _table(path: Path, columns: Any, first: int, budget: Budget) -> Table:
+    """A Table of a pyarrow.Table. Raises InputError if it has no rows, has a name twice or is too big."""
+    # What its columns take is known only now: they are put side by side as float64, then into the order of the steps.
+    budget.take(2 * columns.nbytes)
+    budget.plan(columns.nbytes // 8)
+    by_name = {}
+    twice = []
+    for name, column in zip(columns.column_names, columns.columns, strict=True):
+        if name in by_name:
+            twice.append(name)
+        by_name[name] = column
     if twice:
-        raise InputError(f"{path.name}: there are two columns {twice[0]}; rename or remove one")
-    if not table.num_rows:
+        raise InputError(f"{path.name}: there are two columns {min(twice)}; rename or remove one")
+    if not columns.num_rows:
         raise InputError(f"{path.name}: has no rows; there is nothing to train on")
-    return Table(path, dict(zip(column_names, table.columns, strict=True)), table.num_rows, first)
+    return Table(path, by_name, columns.num_rows, first)
 
 
-def _check_columns(table: Table, skipped: list[str]) -> list[str]:
-    """The columns that this layout does not know, besides those that were ``skipped``. Raises InputError for those that
+def _check_columns(table: Table, unread: list[str]) -> list[str]:
+    """The columns that this layout does not know, besides those that are ``unread``. Raises InputError for those that
     it needs and lacks."""
-    missing = [name for name in _SINGLE if name not in table.columns and name not in _OPTIONAL]
+    missing = []
+    for name in _SINGLE:
+        if name not in table.columns and name not in _OPTIONAL:
+            missing.append(name)
     for base in ("observation", "action"):
         if base not in table.columns and f"{base}_0" not in table.columns:
             missing.append(base)
     if missing:
-        present = fields.listed([*table.columns, *skipped])
-        raise InputError(f"{table.path.name}: no column {', '.join(missing)} (found: {present}); rename the columns")
-    return [name for name in table.columns if name not in _KNOWN and not WIDE.fullmatch(name)]
+        names = ", ".join(missing)
+        present = fields.listed([*table.columns, *unread])
+        raise InputError(f"{table.path.name}: no column {names} (found: {present}); rename the columns")
+    unknown = []
+    for name in table.columns:
+        if name not in _KNOWN and not WIDE.fullmatch(name):
+            unknown.append(name)
+    return unknown
 
 
 def _order(table: Table) -> _Order:
@@ -176,59 +222,87 @@ def _order(table: Table) -> _Order:
     for name in ("episode", "step"):
         column = table.columns[name]
         if column.null_count:
-            row = int(column.is_null().to_numpy().argmax())
+            is_null = column.is_null().to_numpy()
+            row = int(is_null.argmax())
             raise InputError(f"{table.at(row)}: {name} is missing; every row needs one")
-    step, _ = table_columns.numbers(table, "step")
-    if step.dtype.kind != "i":
-        fraction = step != np.floor(step)
-        if fraction.any():
-            row = int(fraction.argmax())
-            raise InputError(f"{table.at(row)}: step {step[row]} is not a whole number")
-    episode, episode_names = _episodes(table)
+    step = _steps(table)
+    episode, names = _episodes(table)
     rows = np.lexsort((step, episode))
     episode = episode[rows]
     step = step[rows]
-    first = np.append(True, episode[1:] != episode[:-1])
-    place = np.arange(len(rows))
-    start = np.maximum.accumulate(np.where(first, place, 0))
-    expected = place - start
-    if (step != expected).any():
-        i = int((step != expected).argmax())
+    goes_on = episode[1:] == episode[:-1]
+    first = np.append(True, ~goes_on)
+    last = np.append(~goes_on, True)
+    position = np.arange(len(rows))
+    start = np.maximum.accumulate(np.where(first, position, 0))
+    expected = position - start
+    wrong = step != expected
+    if wrong.any():
+        i = int(wrong.argmax())
         problem = f"step {expected[i]} is missing before {step[i]:g}"
         if not first[i] and step[i] == step[i - 1]:
             problem = f"step {int(step[i])} is there twice"
-        name = episode_names[episode[i]]
-        raise InputError(f"{table.at(int(rows[i]))}: episode {name}: {problem}; steps count from 0")
-    return _Order(rows, episode, episode_names, np.append(first[1:], True))
+        row = int(rows[i])
+        name = names[episode[i]]
+        raise InputError(f"{table.at(row)}: episode {name}: {problem}; steps count from 0")
+    return _Order(rows, episode, names, last)
+
+
+def _steps(table: Table) -> np.ndarray:
+    """[M] the number of each row's step in its episode, as stored. Raises InputError for fractions."""
+    step, _ = table_columns.numbers(table, "step")
+    if step.dtype.kind == "i":
+        return step
+    is_fraction = step != np.floor(step)
+    if is_fraction.any():
+        row = int(is_fraction.argmax())
+        raise InputError(f"{table.at(row)}: step {step[row]} is not a whole number")
+    return step
 
 
 def _episodes(table: Table) -> tuple[np.ndarray, list[Any]]:
     """[M] the number of each row's episode, and the episodes' names, sorted."""
-    coded = table_columns.narrow(table.columns["episode"]).dictionary_encode().unify_dictionaries()
-    unsorted = coded.chunk(0).dictionary.to_pylist()
-    by_name = sorted(range(len(unsorted)), key=unsorted.__getitem__)
-    rank = np.empty(len(unsorted), np.int64)
-    rank[by_name] = np.arange(len(unsorted))
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in coded.chunks])
-    return rank[codes], [unsorted[i] for i in by_name]
+    names, codes = _distinct(table_columns.narrow(table.columns["episode"]))
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.empty(len(names), np.int64)
+    rank[by_name] = np.arange(len(names))
+    sorted_names = [names[i] for i in by_name]
+    return rank[codes], sorted_names
 
 
-def _finals(table: Table, order: _Order, acted: np.ndarray, rewarded: np.ndarray) -> np.ndarray:
+def _distinct(column: Any) -> tuple[list[Any], np.ndarray]:
+    """The distinct values of a column, and [M] the index of each row's value; their number where a row has none."""
+    coded = column.dictionary_encode().unify_dictionaries()
+    values = coded.chunk(0).dictionary.to_pylist()
+    null = len(values)
+    parts = []
+    for chunk in coded.chunks:
+        indices = chunk.indices.fill_null(null)
+        parts.append(indices.to_numpy())
+    return values, np.concatenate(parts)
+
+
+def _finals(table: Table, order: _Order, has_action: np.ndarray, has_reward: np.ndarray) -> np.ndarray:
     """[M] bool in the file's order: the row is a final observation."""
-    half = acted != rewarded
-    if half.any():
-        row = int(half.argmax())
-        given, lacks = ("action", "reward") if acted[row] else ("reward", "action")
+    has_one = has_action != has_reward
+    if has_one.any():
+        row = int(has_one.argmax())
+        given = "reward"
+        absent = "action"
+        if has_action[row]:
+            given = "action"
+            absent = "reward"
         cure = "give both, or neither for a final observation"
-        raise InputError(f"{table.at(row)}: {lacks} is missing and {given} is not; {cure}")
-    final = ~acted
+        raise InputError(f"{table.at(row)}: {absent} is missing and {given} is not; {cure}")
+    final = ~has_action
     early = final[order.rows] & ~order.last
     if early.any():
         i = int(early.argmax())
-        where = f"{table.at(int(order.rows[i]))}: episode {order.names[order.episode[i]]}"
+        row = int(order.rows[i])
+        name = order.names[order.episode[i]]
         raise InputError(
-            f"{where} goes on after this row without action and reward; only the last row of an episode may be a final "
-            "observation"
+            f"{table.at(row)}: episode {name} goes on after this row without action and reward; only the last row of "
+            "an episode may be a final observation"
         )
     return final
 
@@ -237,27 +311,31 @@ def _flags(table: Table, name: str, final: np.ndarray) -> np.ndarray:
     """[M] bool. An absent column is all false; rows of final observations must not be flagged."""
     if name not in table.columns:
         return np.zeros(table.rows, bool)
-    codes = _flag_codes(table.columns[name])
-    bad = (codes == _NEITHER) | ((codes == _NULL) & ~final)
+    column = table.columns[name]
+    codes = _flag_codes(column)
+    missing = (codes == _NULL) & ~final
+    bad = (codes == _NEITHER) | missing
     if bad.any():
         row = int(bad.argmax())
-        value = table.columns[name][row].as_py()
-        shown = "missing" if value is None else repr(value)
+        shown = "missing"
+        if not missing[row]:
+            shown = repr(column[row].as_py())
         raise InputError(f"{table.at(row)}: {name} is {shown}; expected true or false, or 1 or 0")
-    late = (codes == 1) & final
+    flagged = codes == 1
+    late = flagged & final
     if late.any():
         row = int(late.argmax())
-        raise InputError(f"{table.at(row)}: {name} is set on a final observation; set it on the step that led there")
-    return codes == 1
+        raise InputError(f"{table.at(row)}: {name} is set on a final observation; set it on the step that led to it")
+    return flagged
 
 
 def _flag_codes(column: Any) -> np.ndarray:
-    """[M] int8: 0 false, 1 true, or one of the two below."""
-    coded = column.dictionary_encode().unify_dictionaries()
-    meanings = []
-    for value in coded.chunk(0).dictionary.to_pylist():
+    """[M] int8: 0 false, 1 true, _NEITHER or _NULL."""
+    values, indices = _distinct(column)
+    codes = []
+    for value in values:
         text = str(value).strip().lower()
-        meanings.append(_FLAGS.get(text, _NEITHER))
-    null = len(meanings)
-    codes = np.concatenate([chunk.indices.fill_null(null).to_numpy() for chunk in coded.chunks])
-    return np.array([*meanings, _NULL], np.int8)[codes]
+        code = _FLAGS.get(text, _NEITHER)
+        codes.append(code)
+    codes.append(_NULL)
+    return np.array(codes, np.int8)[indices]

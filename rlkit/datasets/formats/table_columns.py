@@ -1,12 +1,13 @@
 """The columns of a table (see table.py) as numpy arrays: single numbers, lists, and numbered columns side by side.
 
-Every function returns values with one row per row of the table, and which rows have a value (0 stands for none).
+A Column has one row per row of the table.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ import numpy as np
 
 from rlkit.types import InputError
 
+Column = tuple[np.ndarray, np.ndarray]  # values [M] or [M, W], 0 where a row has none; [M] bool: the row has one
 WIDE = re.compile(r"(observation|action)_(0|[1-9][0-9]*)")  # one of the columns of a list that is spread over several
 
 
 @dataclass(frozen=True)
 class Table:
+    """A file's columns, and how messages name its rows."""
+
     path: Path
     columns: dict[str, Any]  # name -> pyarrow.ChunkedArray
     rows: int
@@ -31,22 +35,27 @@ class Table:
         return f"{self.path.name}: {unit} {row + self.first}"
 
 
-def matrix(table: Table, base: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values [M, W], or [M] from a column of single numbers, and [M] bool: the row has a value. Rows without are 0."""
-    matches = [WIDE.fullmatch(name) for name in table.columns]
-    numbered = {int(match[2]) for match in matches if match and match[1] == base}
+def matrix(table: Table, base: str) -> Column:
+    """Values [M, W], or [M] from a column of single numbers."""
+    numbered = set()
+    for name in table.columns:
+        match = WIDE.fullmatch(name)
+        if match and match[1] == base:
+            numbered.add(int(match[2]))
     if not numbered:
         return _single(table, base)
     if base in table.columns:
         raise InputError(f"{table.path.name}: has both {base} and {base}_0; keep one")
-    missing = set(range(len(numbered))) - numbered
-    if missing:
-        problem = f"no column {base}_{min(missing)}, but {base}_{max(numbered)}; count from 0"
-        raise InputError(f"{table.path.name}: {problem}")
-    return _side_by_side(table, [f"{base}_{i}" for i in range(len(numbered))])
+    names = []
+    for i in range(len(numbered)):
+        if i not in numbered:
+            problem = f"no column {base}_{i}, but {base}_{max(numbered)}; count from 0"
+            raise InputError(f"{table.path.name}: {problem}")
+        names.append(f"{base}_{i}")
+    return _side_by_side(table, names)
 
 
-def _single(table: Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _single(table: Table, name: str) -> Column:
     """One column, of lists or of single numbers."""
     import pyarrow as pa
 
@@ -57,11 +66,12 @@ def _single(table: Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     if pa.types.is_string(kind):
         first_text = column.drop_null().slice(0, 1).to_pylist()
         if first_text and first_text[0].startswith("["):
-            return _lists(table, name, _parse(table, name, column))
+            lists = _parse(table, name, column)
+            return _lists(table, name, lists)
     return numbers(table, name)
 
 
-def _side_by_side(table: Table, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _side_by_side(table: Table, names: list[str]) -> Column:
     """Numbered columns, of which a row has all or none."""
     parts = []
     present = []
@@ -74,14 +84,17 @@ def _side_by_side(table: Table, names: list[str]) -> tuple[np.ndarray, np.ndarra
     partly = some & ~every
     if partly.any():
         row = int(partly.argmax())
-        absent = [name for name, has_value in zip(names, present, strict=True) if not has_value[row]]
-        raise InputError(f"{table.at(row)}: {absent[0]} is missing; give all of these columns or none")
-    all_single = all(part.dtype == np.float32 for part in parts)
-    dtype = np.float32 if all_single else np.float64
-    return np.stack(parts, axis=1, dtype=dtype, casting="unsafe"), some
+        first_absent = [has_value[row] for has_value in present].index(False)
+        problem = f"{names[first_absent]} is missing; give all of these columns or none"
+        raise InputError(f"{table.at(row)}: {problem}")
+    dtype = np.float64
+    if all(part.dtype == np.float32 for part in parts):
+        dtype = np.float32
+    values = np.stack(parts, axis=1, dtype=dtype, casting="unsafe")
+    return values, some
 
 
-def _lists(table: Table, name: str, column: Any) -> tuple[np.ndarray, np.ndarray]:
+def _lists(table: Table, name: str, column: Any) -> Column:
     """A column of Arrow lists of numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -92,14 +105,21 @@ def _lists(table: Table, name: str, column: Any) -> tuple[np.ndarray, np.ndarray
             kind = kind.value_type
         raise InputError(f"{table.path.name}: {name} holds lists of {kind}; expected lists of numbers")
     has_value = column.is_valid().to_numpy()
-    lengths = pc.list_value_length(column).fill_null(0).to_numpy()
-    width = _width(table, name, lengths, has_value)
-    flat = pa.chunked_array([pc.list_flatten(chunk) for chunk in column.chunks], kind)
+    lengths = pc.list_value_length(column).fill_null(0)
+    width = _width(table, name, lengths.to_numpy(), has_value)
+    chunks = []
+    for chunk in column.chunks:
+        elements = pc.list_flatten(chunk)
+        chunks.append(elements)
+    flat = pa.chunked_array(chunks, kind)
     if flat.null_count:
-        element = int(flat.is_null().to_numpy().argmax())
-        row = int(np.flatnonzero(has_value)[element // width])
+        is_null = flat.is_null().to_numpy()
+        element = int(is_null.argmax())
+        rows = np.flatnonzero(has_value)
+        row = int(rows[element // width])
         raise InputError(f"{table.at(row)}: {name} has an element that is null; give a number")
-    return _spread(flat.to_numpy().reshape(-1, width), has_value)
+    values = flat.to_numpy().reshape(-1, width)
+    return _spread(values, has_value)
 
 
 def _parse(table: Table, name: str, column: Any) -> Any:
@@ -109,14 +129,27 @@ def _parse(table: Table, name: str, column: Any) -> Any:
 
     text = pc.utf8_trim_whitespace(column)
     try:
-        if not pc.all(pc.match_substring_regex(text, r"^\[.*\]$")).as_py():
+        in_brackets = pc.match_substring_regex(text, r"^\[.*\]$")
+        if not pc.all(in_brackets).as_py():
             raise pa.ArrowInvalid
-        return pa.chunked_array([_parse_chunk(chunk) for chunk in text.chunks], pa.list_(pa.float64()))
+        chunks = []
+        for chunk in text.chunks:
+            lists = _parse_chunk(chunk)
+            chunks.append(lists)
+        return pa.chunked_array(chunks, pa.list_(pa.float64()))
     except pa.ArrowInvalid as error:
-        row = next((i for i, value in enumerate(text.to_pylist()) if value is not None and not _is_list(value)), 0)
+        row = _first_without(text, _is_list)
         cell = column[row].as_py()[:40]
         problem = f"{name} is {cell!r}; expected a list of numbers such as [0.1, 0.2]"
         raise InputError(f"{table.at(row)}: {problem}") from error
+
+
+def _first_without(column: Any, is_right: Callable[[Any], bool]) -> int:
+    """The first row whose value is not null and not right; 0 where all are right."""
+    for row, value in enumerate(column.to_pylist()):
+        if value is not None and not is_right(value):
+            return row
+    return 0
 
 
 def _parse_chunk(chunk: Any) -> Any:
@@ -126,20 +159,25 @@ def _parse_chunk(chunk: Any) -> Any:
 
     inside = pc.utf8_slice_codeunits(chunk, 1, -1)
     parts = pc.split_pattern(inside, ",")
-    values = pc.utf8_trim_whitespace(pc.list_flatten(parts)).cast(pa.float64())
-    lengths = pc.list_value_length(parts).fill_null(0).to_numpy(zero_copy_only=False)
-    offsets = pa.array([0, *lengths.cumsum()], pa.int32())
+    texts = pc.utf8_trim_whitespace(pc.list_flatten(parts))
+    values = texts.cast(pa.float64())
+    lengths = pc.list_value_length(parts).fill_null(0)
+    ends = lengths.to_numpy(zero_copy_only=False).cumsum()
+    offsets = pa.array([0, *ends], pa.int32())
     return pa.ListArray.from_arrays(offsets, values, mask=chunk.is_null())
 
 
 def _is_list(text: str) -> bool:
-    in_brackets = text[:1] == "[" and text[-1:] == "]"
-    return in_brackets and all(_is_float(part) for part in text[1:-1].split(","))
+    if text[:1] != "[" or text[-1:] != "]":
+        return False
+    parts = text[1:-1].split(",")
+    return all(_is_float(part) for part in parts)
 
 
 def _width(table: Table, name: str, widths: np.ndarray, has_value: np.ndarray) -> int:
     """The one length of all lists."""
-    width = int(widths[has_value.argmax()])
+    first = has_value.argmax()
+    width = int(widths[first])
     other = has_value & (widths != width)
     if other.any():
         row = int(other.argmax())
@@ -149,27 +187,28 @@ def _width(table: Table, name: str, widths: np.ndarray, has_value: np.ndarray) -
     return width
 
 
-def _spread(values: np.ndarray, has_value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[V, W] values of the rows that have one as [M, W], 0 elsewhere. Lists are amounts, so integers become floats."""
+def _spread(values: np.ndarray, has_value: np.ndarray) -> Column:
+    """[V, W] values of the rows that have one as [M, W]. Lists are amounts, so integers become floats."""
     if values.dtype.kind in "iu":
         values = values.astype(np.float64)
     if has_value.all():
         return values, has_value
-    rows = np.zeros((len(has_value), values.shape[1]), values.dtype)
+    width = values.shape[1]
+    rows = np.zeros((len(has_value), width), values.dtype)
     rows[has_value] = values
     return rows, has_value
 
 
-def numbers(table: Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column of single numbers: [M] values, 0 where null, and [M] bool: not null. Integers stay integers."""
+def numbers(table: Table, name: str) -> Column:
+    """A column of single numbers, [M]. Integers stay integers."""
     column = narrow(table.columns[name])
     if not is_number(column.type):
-        cells = column.to_pylist()
-        row = next((i for i, value in enumerate(cells) if value is not None and not _is_float(value)), 0)
-        cell = str(cells[row])[:40]
+        row = _first_without(column, _is_float)
+        cell = str(column[row].as_py())[:40]
         raise InputError(f"{table.at(row)}: {name} is {cell!r}; expected a number")
     has_value = column.is_valid().to_numpy()
-    return column.fill_null(0).to_numpy(), has_value
+    values = column.fill_null(0).to_numpy()
+    return values, has_value
 
 
 def narrow(column: Any) -> Any:
@@ -178,7 +217,8 @@ def narrow(column: Any) -> Any:
 
     if pa.types.is_null(column.type):
         return column.cast(pa.float64())
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if not is_text:
         return column
     for kind in (pa.int64(), pa.float64()):
         try:
@@ -189,7 +229,7 @@ def narrow(column: Any) -> Any:
 
 
 def is_number(kind: Any) -> bool:
-    """Whether a pyarrow.DataType is one of integers or floats."""
+    """True for a pyarrow.DataType of integers or floats."""
     import pyarrow as pa
 
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)

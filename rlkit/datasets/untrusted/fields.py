@@ -1,7 +1,7 @@
-"""What the file sources (hdf5, ogbench, table) check alike before a Recording may be made of a file's fields.
+"""Checks of a file's fields that the readers of files (hdf5, ogbench, table) share, and the limit on memory.
 
-A source guarantees that shapes agree, that flags are flags and that numbers are numbers; see Recording. The checks are
-vectorised, and each failure is one line that names the file, the field and the index.
+A reader guarantees that shapes agree, that flags are flags and that numbers are numbers; see Recording. Each failure is
+one line that names the file, the field and the index.
 """
 
 from __future__ import annotations
@@ -30,15 +30,19 @@ def free_memory() -> int:
     """Bytes that can be allocated without swapping; the machine's whole memory where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 1024 * kibibytes
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            kibibytes = int(line.split()[1])
+            return 1024 * kibibytes
+    pages = os.sysconf("SC_PHYS_PAGES")
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Budget:
-    """Bytes that a dataset may unpack to: the free memory, and LIMIT. To be asked before anything is read, since a
-    small file can declare any size."""
+    """The number of bytes that a dataset may unpack to: the free memory, and at most LIMIT. Readers ask before they
+    read anything, since a small file can declare any size."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -75,14 +79,39 @@ class Budget:
 def listed(names: Iterable[object]) -> str:
     """Names from a file as a part of a message: long ones and long lists cut short."""
     texts = [str(name) for name in names]
-    short = [text if len(text) <= 60 else f"{text[:57]}..." for text in texts[:40]]
-    if len(texts) > 40:
-        short.append(f"and {len(texts) - 40} more")
+    short = []
+    for text in texts[:40]:
+        if len(text) > 60:
+            text = f"{text[:57]}..."
+        short.append(text)
+    more = len(texts) - len(short)
+    if more:
+        short.append(f"and {more} more")
     return ", ".join(short)
 
 
+def last_line(text: str) -> str:
+    """The last line that a program has written, as a part of a message."""
+    lines = text.strip().splitlines()
+    if not lines:
+        return "no reason given"
+    return lines[-1]
+
+
+def check_present(path: Path, names: Iterable[str], required: Iterable[str]) -> None:
+    """Raises InputError if a field that is ``required`` is not among the ``names`` in the file."""
+    names = sorted(names, key=str)
+    missing = [name for name in required if name not in names]
+    if missing:
+        absent = ", ".join(missing)
+        present = listed(names) or "none"
+        raise InputError(
+            f"{path.name}: no field {absent} (found: {present}); rename the fields, or write the file again with them"
+        )
+
+
 def check_lengths(path: Path, lengths: Mapping[str, int], against: str = "observations") -> None:
-    """Raises InputError where a field has not as many rows as ``against``, and where there are none."""
+    """Raises InputError where a field has not as many rows as ``against``, and where that has none."""
     rows = lengths[against]
     if not rows:
         raise InputError(f"{path.name}: {against} has no rows; there is nothing to train on")
@@ -128,37 +157,49 @@ def actions(
     stored_as_integers = values.dtype.kind in "iub"
     if discrete is None:
         discrete = choices is not None or stored_as_integers
-        if not discrete and values.size == len(values) and _could_be_choices(values):
+        one_number = values.size == len(values)
+        if not discrete and one_number and _could_be_choices(values):
             notes.append("actions are whole numbers stored as floats, taken as amounts; store choices as integers")
     if discrete:
         return _choices(path, values, choices)
-    amounts = values.astype(np.float32) if stored_as_integers else values
+    amounts = values
+    if stored_as_integers:
+        amounts = values.astype(np.float32)
     if amounts.ndim == 1:
         amounts = amounts[:, None]
     return amounts, None
 
 
 def _could_be_choices(values: np.ndarray) -> bool:
-    return bool((values >= 0).all() and (values == np.floor(values)).all())
+    whole = values == np.floor(values)
+    possible = whole & (values >= 0)
+    return bool(possible.all())
 
 
 def _choices(path: Path, values: np.ndarray, count: int | None) -> tuple[np.ndarray, gymnasium.spaces.Discrete]:
     """[N] integers from 0 to ``count``, where that is known, and their space."""
-    if values.ndim > 1 and values.shape != (len(values), 1):
+    rows = len(values)
+    if values.ndim > 1 and values.shape != (rows, 1):
         raise InputError(
             f"{path.name}: actions are integers of shape {values.shape}; only one choice per step is supported (store "
             "them as floats if they are amounts)"
         )
-    values = values.reshape(len(values))
-    whole = values if values.dtype.kind in "iu" else _whole(path, values)
+    whole = values.reshape(rows)
+    if whole.dtype.kind not in "iu":
+        whole = _whole(path, whole)
     outside = whole < 0
     if count is not None:
         outside |= whole >= count
     if outside.any():
         i = int(outside.argmax())
-        upper = "" if count is None else f" to {count - 1}"
-        raise InputError(f"{path.name}: actions[{i}] is {whole[i]}; expected a choice from 0{upper}")
-    return whole, gymnasium.spaces.Discrete(int(whole.max()) + 1 if count is None else count)
+        expected = "a choice from 0"
+        if count is not None:
+            expected += f" to {count - 1}"
+        raise InputError(f"{path.name}: actions[{i}] is {whole[i]}; expected {expected}")
+    if count is None:
+        most = int(whole.max())
+        count = most + 1
+    return whole, gymnasium.spaces.Discrete(count)
 
 
 def _whole(path: Path, values: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ LEAST = 32  # pixels along both sides; smaller Boxes of bytes are stored as arra
 
 
 def is_image(space: Space) -> bool:
-    """Whether Minari compresses the rows of this space."""
+    """True if Minari compresses the rows of this space."""
     return (
         isinstance(space, Box)
         and len(space.shape) in (2, 3)

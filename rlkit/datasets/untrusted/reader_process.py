@@ -45,9 +45,9 @@ reader_process.main()
 def read(
     options: DataOptions, source: sources.Source, roots: Sequence[Path], infos: bool, *, cache_root: Path | None
 ) -> Iterator[tuple[Episodes, Path]]:
-    """The data as read-only memory maps, and the folder of the cache's form that they lie in. The folder is in
-    ``cache_root`` if that can be written, else in the system's folder of temporary files. It is removed at the end,
-    unless it has been moved away; the maps stay valid.
+    """The data as read-only memory maps, and the folder that holds their files, in the form of the cache. The folder is
+    in ``cache_root`` if that can be written, else in the system's folder of temporary files. It is removed at the end,
+    unless it has been moved; the maps stay valid.
 
     Raises InputError.
     """
@@ -115,10 +115,10 @@ def _run(name: str, request: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def _end(done: subprocess.CompletedProcess[str]) -> str:
-    """How the child ended."""
+    """A phrase on how the child ended: its signal, or its exit code and last line."""
     if done.returncode < 0:
         return f"the process that read it ended with {signal.Signals(-done.returncode).name}"
-    last_words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    last_words = fields.last_line(done.stderr)
     return f"the process that read it ended with exit code {done.returncode}: {last_words[:200]}"
 
 

@@ -1,0 +1,100 @@
+"""Learning curves as a PNG."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlkit.evaluation.statistics import half_width
+
+# Okabe and Ito's palette, which the colour-blind can tell apart, darkest first
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+GREY = "#6b6b6b"
+LIGHT_GREY = "#e4e4e4"
+DASHES = ((5, 3), (1.5, 2), (7, 2, 1.5, 2))
+
+
+class Curve(NamedTuple):
+    """One method's K evaluations of S seeds."""
+
+    label: str
+    steps: Any  # [K] updates at each
+    values: Any  # [K, S, E] returns or scores of every episode
+
+
+def learning_curve(
+    path: Path,
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    ylabel: str = "normalised score",
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Draw ``curves`` against updates to the PNG ``path``: means, and where there are several seeds their 95 % bands
+    (rlkit.evaluation.statistics) and each seed as a thin line.
+
+    levels: horizontal lines by label, such as the mean return of the data. Raises ValueError for shapes that do not
+    agree, or OSError if the file cannot be written; an older file is replaced at once or not at all.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves:
+        raise ValueError("there is no curve to draw")
+    figure = Figure(
+        figsize=(7.2, 4.4), dpi=150, layout="constrained"
+    )  # not made by pyplot, which opens windows and keeps figures
+    axes = figure.add_subplot()
+    for curve, colour in zip(curves, itertools.cycle(COLOURS), strict=False):
+        _draw(axes, curve, colour)
+    levels = levels or {}
+    for (label, level), dashes in zip(levels.items(), itertools.cycle(DASHES), strict=False):
+        style = (0, dashes)
+        axes.axhline(level, color=GREY, linewidth=1.2, linestyle=style, label=f"{label} ({level:.1f})", zorder=1)
+    _decorate(axes, title, ylabel)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        figure.savefig(part, format="png")
+    except RuntimeError as error:  # of matplotlib's font and image libraries
+        raise ValueError(f"{path} could not be drawn: {error}") from error
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    part.replace(path)
+
+
+def _decorate(axes: Any, title: str, ylabel: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.set_title(title, loc="left", fontsize=12, pad=10)
+    axes.set_xlabel("updates")
+    axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.02)
+    axes.grid(axis="y", color=LIGHT_GREY, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(color=GREY)
+
+
+def _draw(axes: Any, curve: Curve, colour: str) -> None:
+    steps = np.asarray(curve.steps)
+    values = np.asarray(curve.values, np.float64)
+    if steps.ndim != 1 or values.ndim != 3 or len(steps) != len(values) or values.size == 0:
+        raise ValueError(f"{curve.label}: expected values [K, S, E] at steps [K], not {values.shape} at {steps.shape}")
+    seeds = values.shape[1]
+    means = values.mean((1, 2))
+    if seeds > 1:
+        half = half_width(values)
+        seed_means = values.mean(2)
+        axes.fill_between(steps, means - half, means + half, color=colour, alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(steps, seed_means, color=colour, alpha=0.4, linewidth=0.7, zorder=3)
+    plural = "s" if seeds > 1 else ""
+    label = f"{curve.label} ({seeds} seed{plural})"
+    mark = "o" if len(steps) == 1 else None
+    axes.plot(steps, means, color=colour, linewidth=2.2, marker=mark, label=label, zorder=4)

@@ -1,0 +1,143 @@
+"""run.json: what was run, on which data, and what a run must have in common with another to go on with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlkit.evaluation.statistics import Estimate
+from rlkit.runs import registry, serialization
+from rlkit.types import InputError, Spec, Stage
+
+FORMAT = 1
+# What two runs must have in common to be the same run. What follows from it, and the folders that data were found in,
+# are left out.
+_SAME = ("agent", "module", "config", "steps", "seeds", "log_every", "eval_every", "evaluation", "spec")
+_SAME_DATA = (
+    "repair",
+    "normalise",
+    "reward",
+    "reward_scale",
+    "reward_shift",
+    "label_share",
+    "label_from",
+    "label_seed",
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Mean returns of a random and of an expert policy, which have the scores 0 and 100."""
+
+    random: float
+    expert: float
+    source: str
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The data that a run was trained on."""
+
+    name: str
+    fingerprint: str
+    episodes: int
+    steps: int  # that can be drawn
+    rows: int  # of the buffer, final observations included
+    mean_return: Estimate  # over its episodes
+    observation_space: dict[str, Any]  # as stored, in Minari's JSON form
+    action_space: dict[str, Any]
+    options: dict[str, Any]  # rlkit.datasets.DataOptions
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """Environment and episodes of the evaluations. Episode i of every seed of the run was reset with ``seed`` + i."""
+
+    environment: str  # a gymnasium EnvSpec as JSON, or an id
+    episodes: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything in run.json."""
+
+    agent: str
+    module: str  # of the agent; it holds the Config
+    config: dict[str, Any]  # the fields of the Config
+    preset: str | None
+    steps: int  # updates of the last stage
+    stages: tuple[tuple[str, int], ...]  # name and updates of each
+    seeds: tuple[int, ...]
+    log_every: int
+    eval_every: int
+    data: DataRecord
+    spec: Spec
+    normaliser: dict[str, Any]
+    stats: dict[str, tuple[float, ...]]
+    evaluation: EvaluationRecord | None
+    reference: Reference | None
+    versions: dict[str, str]
+    device: str
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Read the record of the run in ``folder``. InputError if it has none, or one that this version cannot read."""
+        path = folder / "run.json"
+        if not path.exists():
+            raise InputError(f"{folder} is not a run directory: it has no run.json")
+        value = serialization.read_json(path)
+        if isinstance(value, dict):
+            _bring_up_to_date(value, path)
+        return serialization.decode(cls, value, str(path))
+
+    def differences(self, other: Record) -> list[str]:
+        """List values that keep ``other`` from going on with this run, as "key: mine -> theirs"."""
+        return serialization.differences(self.identity(), other.identity())
+
+    def drift(self, other: Record) -> list[str]:
+        """List the versions and devices that differ. They may, but they change the last bits of a result."""
+        mine = self.versions | {"device": self.device}
+        theirs = other.versions | {"device": other.device}
+        return serialization.differences(mine, theirs)
+
+    def identity(self) -> dict[str, Any]:
+        """Values that two runs must share to be the same run, as JSON values."""
+        identity = {}
+        for name in _SAME:
+            identity[name] = serialization.encode(getattr(self, name))
+        data = {}
+        for name in _SAME_DATA:
+            data[name] = serialization.encode(self.data.options.get(name))
+        identity["data"] = data
+        identity["dataset fingerprint"] = self.data.fingerprint
+        return identity
+
+
+def _bring_up_to_date(value: dict[str, Any], path: Path) -> None:
+    """Change what earlier versions wrote into what this one reads. InputError for another format."""
+    written = value.get("format", FORMAT)
+    if written != FORMAT:
+        raise InputError(f"{path}: format {written}; this version reads format {FORMAT}")
+    data = value.get("data")
+    if isinstance(data, dict):
+        data.pop("iqm", None)  # written by the first versions, and read by nothing
+
+
+def recorded_config(record: Record, agent: str | None = None) -> Any:
+    """The Config of a run, an instance of the class in the module that its record names.
+
+    agent: ``module:Config`` as the user typed it, for an agent in a module of their own, which a record alone does not
+    import.
+    """
+    method = registry.recorded(record.module, agent)
+    return serialization.decode(method.config, record.config, "run.json: config")
+
+
+def rebuild(record: Record, config: Any = None) -> tuple[Stage, ...]:
+    """The stages of a run; those of ``config`` in place of the recorded one, if it is given."""
+    if config is None:
+        config = recorded_config(record)
+    return config.stages(record.spec, record.steps)

@@ -1,0 +1,189 @@
+"""Scores of runs, read from their folders: rows of a table, learning curves, and the result of a finished run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlkit.evaluation import figures, tables
+from rlkit.evaluation.evaluate import score
+from rlkit.evaluation.figures import Curve
+from rlkit.evaluation.statistics import Estimate, estimate, last_fifth
+from rlkit.evaluation.tables import Row
+from rlkit.runs import serialization
+from rlkit.runs.record import Record
+from rlkit.runs.run import Evaluated, diverged, evaluations_by_goal, final_metrics
+from rlkit.types import RunError
+
+
+def conclude(folder: Path) -> None:
+    """Write result.json and curve.png from what the run in ``folder`` has logged, and print its table."""
+    record = Record.read(folder)
+    by_goal = sound_evaluations(folder)
+    rows = [data_row(record)]
+    for goal, evaluated in by_goal.items():
+        label = label_of(record.agent, goal)
+        rows.append(run_row(label, record, evaluated))
+    result = _result(folder, record, rows)
+    try:
+        serialization.write_json(folder / "result.json", result)
+    except OSError as error:
+        raise RunError(
+            f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
+        ) from error
+    print(heading(record))
+    tables.show(rows)
+    if not by_goal:
+        return
+    labels = [label_of(record.agent, goal) for goal in by_goal]
+    records = [record] * len(labels)
+    try:
+        draw_curves(folder / "curve.png", labels, records, list(by_goal.values()))
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # the run is done, with or without its picture
+        print(f"rlkit: the learning curve could not be drawn: {error}", file=sys.stderr)
+
+
+def _result(folder: Path, record: Record, rows: Sequence[Row]) -> dict[str, Any]:
+    """The content of result.json. ``rows``: the data, then the goals that were evaluated."""
+    data, *goals = rows
+    result: dict[str, Any] = {
+        "updates": sum(steps for _, steps in record.stages),
+        "data": data._asdict(),
+        "metrics": final_metrics(folder),
+    }
+    if not goals:
+        return result
+    first, *further = goals
+    goal, sound = next(iter(sound_evaluations(folder).items()))
+    *_, last = evaluations_by_goal(folder)[goal]
+    result["run"] = first._asdict()
+    result["run"]["late_returns"] = estimate(_last_fifth(sound))
+    result["run"]["episode_returns"] = last.returns  # NaN for the seeds that diverged
+    if further:
+        result["further_goals"] = [row._asdict() for row in further]
+    return result
+
+
+def sound_evaluations(folder: Path) -> dict[str, list[Evaluated]]:
+    """Label of a goal -> its evaluations in the run in ``folder``, without the seeds that diverged.
+
+    Left out are the seeds that training declared diverged and those without a finite return in the last evaluation. A
+    goal for which no seed is left is left out too.
+    """
+    lost = list(diverged(folder))
+    by_goal = {}
+    for goal, evaluated in evaluations_by_goal(folder).items():
+        last = evaluated[-1]
+        is_sound = np.isfinite(last.returns).all(1)
+        is_sound[lost] = False
+        if not is_sound.any():
+            continue
+        by_goal[goal] = []
+        for one in evaluated:
+            kept = one._replace(returns=one.returns[is_sound], lengths=one.lengths[is_sound])
+            by_goal[goal].append(kept)
+    return by_goal
+
+
+# --- words ---
+
+
+def label_of(agent: str, goal: str) -> str:
+    """Name of a row or a curve: the agent, and what it was asked for."""
+    return f"{agent}, asked for {goal}" if goal else agent
+
+
+def heading(record: Record) -> str:
+    """Name of the dataset, and the returns that have the scores 0 and 100."""
+    name = record.data.name
+    reference = record.reference
+    if reference is None:
+        return f"{name}: no reference returns are known, so there are no scores"
+    low = f"{reference.random:.1f}"
+    high = f"{reference.expert:.1f}"
+    return f"{name}: score 0 is a return of {low}, 100 is {high} (source: {reference.source})"
+
+
+# --- rows ---
+
+
+def data_row(record: Record, label: str = "data") -> Row:
+    """The line of the data that a run was trained on."""
+    returns = record.data.mean_return
+    scores = _scores(record, np.array(returns[:3]))
+    if scores is None:
+        return Row(label, returns)
+    value, low, high = scores.tolist()
+    return Row(label, returns, Estimate(value, low, high, returns.over))
+
+
+def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray | None = None) -> Row:
+    """The line of a run.
+
+    Args:
+        label: its first cell; the number of seeds that diverged is added.
+        record: the run's.
+        returns: [S, episodes] of the S seeds that did not diverge.
+        late: [S, episodes], means over the last fifth of training.
+    """
+    seeds = len(record.seeds)
+    sound = len(returns)
+    if sound < seeds:
+        label = f"{label} ({seeds - sound} of {seeds} seeds diverged)"
+    scores = _scores(record, returns)
+    late_scores = None
+    if late is not None:
+        late_scores = _scores(record, late)
+    return tables.row(label, returns, scores, late_scores)
+
+
+def run_row(label: str, record: Record, evaluated: Sequence[Evaluated]) -> Row:
+    """The line of a run's evaluations, those of one goal."""
+    last = evaluated[-1]
+    late = _last_fifth(evaluated)
+    return score_row(label, record, last.returns, late)
+
+
+def _last_fifth(evaluated: Sequence[Evaluated]) -> np.ndarray:
+    steps = [one.position.step for one in evaluated]
+    returns = [one.returns for one in evaluated]
+    return last_fifth(steps, returns)
+
+
+def _scores(record: Record, returns: np.ndarray) -> np.ndarray | None:
+    reference = record.reference
+    if reference is None:
+        return None
+    return score(returns, (reference.random, reference.expert))
+
+
+# --- curves ---
+
+
+def draw_curves(
+    path: Path, labels: Sequence[str], records: Sequence[Record], evaluated: Sequence[Sequence[Evaluated]]
+) -> None:
+    """Draw learning curves over the last stage: scores where every run has reference scores, else returns."""
+    is_scored = all(record.reference for record in records)
+
+    def scaled(record: Record, returns: Any) -> np.ndarray:
+        if is_scored:
+            return _scores(record, returns)
+        return np.asarray(returns)
+
+    curves = []
+    levels = {}
+    for label, record, run in zip(labels, records, evaluated, strict=True):
+        steps = [one.position.step for one in run]
+        returns = np.array([one.returns for one in run])
+        curve = Curve(label, steps, scaled(record, returns))
+        curves.append(curve)
+        level = scaled(record, record.data.mean_return.value)
+        levels[f"data ({record.data.name})"] = float(level)
+    names = dict.fromkeys(record.data.name for record in records)
+    ylabel = "normalised score" if is_scored else "return"
+    figures.learning_curve(path, curves, title=", ".join(names), ylabel=ylabel, levels=levels)
