@@ -297,6 +297,6 @@ for _world, _targets in _TARGETS.items():
     _paper = Config(targets=_targets, return_scale=1000.0)
     _small = replace(_paper, context=10, layers=2, head_width=64, mlp=256, learning_rate=1e-3, warmup=500)
     PRESETS[f"{_world}/paper"] = Preset(_paper, 100_000, _KZL, _STANDARD)
-    PRESETS[f"{_world}/small"] = Preset(_small, 6_000, _SMALL, _STANDARD)
+    PRESETS[f"{_world}/small"] = Preset(_small, 5_000, _SMALL, _STANDARD)
 
 VARIANTS = ({"acting": "rolling", "band": 4}, {"return_token": False})

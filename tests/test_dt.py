@@ -52,7 +52,7 @@ def small_model(**changes):
 def prepared(model, inputs):
     """(apply, parameters): with attention as strong as after training, so that it shows what a token sees."""
     params = model.init(jax.random.key(0), *inputs)
-    trunk = jax.tree.map(lambda x: 20 * x, params["params"]["trunk"])
+    trunk = jax.tree.map(lambda x: 8 * x, params["params"]["trunk"])
     return jax.jit(model.apply, static_argnames="method"), {"params": params["params"] | {"trunk": trunk}}
 
 
@@ -87,7 +87,7 @@ def test_a_token_sees_as_many_steps_as_the_band_is_wide():
     answer = apply(params, *inputs)
     to_go, obs, action, t = inputs
     changed = apply(params, to_go.at[:, 1].add(1.0), obs.at[:, 1].add(1.0), action.at[:, 1].add(1.0), t)
-    moved = np.abs(changed - answer).max((0, 2)) > 1e-3
+    moved = np.abs(changed - answer).max((0, 2)) > 1e-4
     assert moved.tolist() == [False, True, True, False, False, False]
 
 
@@ -102,7 +102,7 @@ def test_reading_each_step_once_answers_as_reading_the_whole_episode_under_the_b
     for step in range(12):
         now = (to_go[:, step], obs[:, step], before[:, step], t[:, step])
         answer, past = apply(params, past, *now, method="extend")
-        np.testing.assert_allclose(answer, whole[:, step], atol=1e-5)
+        np.testing.assert_allclose(answer, whole[:, step], rtol=1e-5, atol=1e-5)
     # not what the window of the last three steps answers: deeper layers have seen the steps before it
     window = apply(params, *(x[:, -3:] for x in inputs))[:, -1]
     assert np.abs(window - answer).max() > 1e-3
