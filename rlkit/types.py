@@ -140,6 +140,7 @@ class Learner(Protocol):
     jit: the loop adds those. ``needs`` names extra columns (see rlkit.columns), or brings its own, that `sample` reads.
     A learner whose Q has more in it than rewards, an entropy or a penalty, says in a further property
     ``intrinsic_reward`` how large that can be at a step: Q may be as much larger (see rlkit.training.divergence).
+    A learner of sequences says in a further property ``tokens`` how many its model reads at once, for ``--dry-run``.
     """
 
     @property

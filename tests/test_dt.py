@@ -2,18 +2,22 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import agents
+import envs
+import rlkit
 from agents import dt
-from rlkit import networks
+from rlkit import commands, networks
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.runs.run import evaluations_by_goal
 from rlkit.testing import random_episodes
-from rlkit.training.loop import fit
 from rlkit.types import InputError, Percept, Windows
 
 SMALL = dt.Config(layers=2, heads=2, head_width=4, mlp=16, context=4, batch_size=8, dropout=0.0, warmup=1)
@@ -231,58 +235,69 @@ def test_rolling_is_refused_where_no_window_of_training_was_longer_than_the_band
         prepare(config, from_episodes(random_episodes()), 1)
 
 
-# --- bandits: one step, two arms ---
+# --- the command line, on the embedded pendulum ---
 
-BANDIT = dt.Config(
-    targets=(1.0, 0.0),
-    layers=1,
-    head_width=32,
-    mlp=64,
-    context=1,
-    batch_size=256,
-    dropout=0.0,
-    learning_rate=1e-3,
-    warmup=1,
-)
+TINY = [
+    "--config.layers", "2", "--config.head-width", "4", "--config.mlp", "8", "--config.context", "5",
+    "--config.band", "2", "--config.batch-size", "4", "--config.targets", "-200", "-1000",
+]  # fmt: skip
 
 
-def bandit(good: float, bad: float, share_good: float, number: int = 4000) -> list[dict]:
-    """Arm 1 pays 1 with probability ``good``, arm 0 with ``bad``; arm 1 is chosen with probability ``share_good``."""
-    rng = np.random.default_rng(0)
-    arm = (rng.uniform(size=number) < share_good).astype(np.int32)
-    reward = (rng.uniform(size=number) < np.where(arm, good, bad)).astype(np.float32)
-    return [
-        {"observations": np.zeros((2, 1), np.float32), "actions": a[None], "rewards": r[None], "terminations": [True]}
-        for a, r in zip(arm, reward, strict=True)
-    ]
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache):
+    """A run of 4 updates that is asked for two returns."""
+    folder = tmp_path_factory.mktemp("runs") / "dt"
+    pace = ["--steps", "4", "--log-every", "2", "--eval-every", "4", "--eval-episodes", "2", "--seeds", "2"]
+    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLKIT_CACHE_DIR", str(cache))
+        assert commands.main(["train", "dt", *TINY, *pace, "--out", str(folder)], world) == 0
+    return folder
 
 
-def share_of_arm_1(config, episodes, goal, mesh, steps=400):
-    """How often the trained policy takes arm 1 when it is asked for ``goal``."""
-    stages, buffer, moments, _ = prepare(config, from_episodes(episodes), steps)
-    *_, last = fit(stages, buffer, moments, (0,), log_every=steps, mesh=mesh)
-    agent, state = stages[0].learner, jax.tree.map(lambda leaf: leaf[0], last.state)
-    memory = agent.begin(state, goal)
-    memory = agent.observe(state, memory, Percept(jnp.zeros(1), jnp.float32(0), jnp.int32(0)))
-    sampled = jax.vmap(lambda key: agent.act(state, memory, key, greedy=False)[0][0])
-    return float(sampled(jax.random.split(jax.random.key(1), 4000)).mean())
+def test_a_run_is_scored_by_its_first_target_and_draws_what_came_of_each(run):
+    by_goal = evaluations_by_goal(run)
+    assert list(by_goal) == ["-200", "-1000"]
+    assert (run / "returns.png").read_bytes().startswith(b"\x89PNG")
+    result = json.loads((run / "result.json").read_text())
+    np.testing.assert_array_equal(result["run"]["episode_returns"], by_goal["-200"][-1].returns)
+    assert [goal["method"] for goal in result["further_goals"]] == ["dt, asked for -1000"]
 
 
-@pytest.mark.slow
-@pytest.mark.learning
-def test_a_bandit_without_luck_is_told_which_arm_by_the_return(mesh):
-    episodes = bandit(good=1.0, bad=0.0, share_good=0.5)
-    assert share_of_arm_1(BANDIT, episodes, jnp.float32(1.0), mesh) >= 0.99
-    assert share_of_arm_1(BANDIT, episodes, jnp.float32(0.0), mesh) <= 0.01
-    clone = dataclasses.replace(BANDIT, return_token=False)
-    assert 0.4 < share_of_arm_1(clone, episodes, None, mesh) < 0.6
+def test_other_targets_and_another_way_of_acting_are_evaluated_without_training(run, tmp_path, rlkit_command):
+    code, out, _ = rlkit_command("evaluate", run, "--config.targets", "-1000", "-300", "-5", "--out", tmp_path / "w")
+    rows = [line for line in out.splitlines() if line.startswith("dt, ")]
+    assert code == 0 and [row.split()[3] for row in rows] == ["-1000", "-300", "-5"]
+    asked = evaluations_by_goal(run)["-1000"][-1].returns
+    assert rows[0].split()[4] == f"{asked.mean():.1f}"
+    assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["returns.png", "table.txt"]
+    heading, table = (tmp_path / "w" / "table.txt").read_text().split("\n", 1)
+    assert out.startswith(heading) and out.endswith(table)
+    code, out, _ = rlkit_command("evaluate", run, "--config.acting", "rolling", "--config.targets", "-1000")
+    assert code == 0 and "acting" in out.splitlines()[1]
+    code, _, err = rlkit_command("evaluate", run, "--config.acting", "rolling", "--config.band", "5")
+    assert code == 2 and err.startswith("rlkit: dt: --config.acting rolling needs") and err.count("\n") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.learning
-@pytest.mark.parametrize("p", [0.1, 0.4])
-def test_asking_for_a_lucky_return_does_not_find_the_better_arm(p, mesh):
-    """Arm 0 pays with probability p and arm 1 with 1 - p, and the data choose arm 1 with probability p: both arms have
-    as many lucky episodes, so that the return tells nothing. A policy that finds the better arm has seen the reward."""
-    share = share_of_arm_1(BANDIT, bandit(good=1 - p, bad=p, share_good=p), jnp.float32(1.0), mesh)
-    assert 0.42 < share < 0.58
+def test_a_loaded_policy_is_asked_for_a_return(run):
+    obs = np.array([1.0, 0.0, 0.0], np.float32)
+
+    def first_actions(policy, *goal):
+        policy.reset(*goal)
+        return np.concatenate([policy.act(obs), policy.act(obs, reward=-3.0)])
+
+    policy = rlkit.load(run)
+    first = first_actions(policy)
+    np.testing.assert_array_equal(first_actions(policy, -200.0), first)
+    assert np.abs(first_actions(policy, -1000.0) - first).max() > 0
+    other = rlkit.load(run, config={"targets": (-1000.0,)})
+    np.testing.assert_array_equal(first_actions(other), first_actions(policy, -1000.0))
+    rolling = rlkit.load(run, config={"acting": "rolling"})
+    np.testing.assert_allclose(first_actions(rolling), first, atol=1e-5)
+
+
+def test_a_dry_run_counts_tokens(rlkit_command):
+    code, out, _ = rlkit_command("train", "dt", *TINY, "--dry-run")
+    assert code == 0 and "tokens 15 of each window, 60 of a batch" in out and "memory: data" in out
+    code, out, _ = rlkit_command("train", "dt", *TINY, "--config.no-return-token", "--dry-run")
+    assert code == 0 and "tokens 10 of each window, 40 of a batch" in out

@@ -43,7 +43,12 @@ def describe(job: Job) -> str:
 def _batch(stage: Stage, job: Job) -> list[str]:
     batch = jax.eval_shape(stage.learner.sample, job.buffer, jax.random.key(0))
     leaves = jax.tree_util.tree_flatten_with_path(batch)[0]
-    return [f"  batch {_name(path):16} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
+    lines = [f"  batch {_name(path):16} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
+    tokens = getattr(stage.learner, "tokens", None)
+    if tokens is not None:
+        windows = leaves[0][1].shape[0]
+        lines.append(f"  tokens {tokens} of each window, {windows * tokens:,} of a batch")
+    return lines
 
 
 def _networks(state: Any) -> list[str]:

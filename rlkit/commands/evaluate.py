@@ -10,7 +10,7 @@ import numpy as np
 
 from rlkit.commands import World
 from rlkit.commands.options import EvaluateOptions
-from rlkit.commands.report import data_row, heading, label_of, score_row
+from rlkit.commands.report import ASKED, data_row, draw_asked, heading, label_of, score_row
 from rlkit.datasets import Normaliser
 from rlkit.evaluation import tables
 from rlkit.evaluation.evaluate import EvaluationError, Evaluator, longest
@@ -32,8 +32,13 @@ def run(options: EvaluateOptions, world: World) -> int:
     print(heading(record))
     if changed := serialization.differences(record.config, serialization.encode(options.config)):
         print(f"with other settings than in training: {'; '.join(changed)}")
-    rows = [score_row(label_of(record.agent, goal), record, returns) for goal, returns in played.returns.items()]
-    tables.show([data_row(record), *rows])
+    rows = [data_row(record)]
+    rows += [score_row(label_of(record.agent, goal), record, returns) for goal, returns in played.returns.items()]
+    tables.show(rows)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        serialization.write_text(options.out / "table.txt", "\n".join([heading(record), tables.table(rows), ""]))
+        draw_asked(options.out / ASKED, {record.agent: (record, played.returns)})
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Scores of runs: the result and the learning curve of one, and ``rlkit report``, a table and a figure of several."""
+"""Scores of runs: the result and the figures of one, and ``rlkit report``, a table and figures of several."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,23 @@ from rlkit.commands.options import ReportOptions
 from rlkit.evaluation import tables
 from rlkit.evaluation.evaluate import score
 from rlkit.evaluation.statistics import Estimate, estimate, last_fifth
-from rlkit.evaluation.tables import Curve, Row
+from rlkit.evaluation.tables import Asked, Curve, Row
 from rlkit.runs import serialization
 from rlkit.runs.run import Evaluated, Record, diverged, evaluations_by_goal, final_metrics
 from rlkit.types import InputError, RunError
 
+ASKED = "returns.png"  # the figure of what was asked for and what came
+
 
 def run(options: ReportOptions, world: World) -> int:
-    """Print one table of the runs, the data first; with ``--out`` write it and the learning curves there."""
-    labels, records, found = [], [], []
+    """Print one table of the runs, the data first; with ``--out`` write it and the figures there."""
+    labels, records, found, last = [], [], [], {}
     run_records = [Record.read(folder) for folder in options.runs]
     for folder, record, label in zip(options.runs, run_records, _labels(options.runs, run_records), strict=True):
         by_goal = evaluations_by_goal(folder)
         if not by_goal:
             raise InputError(f"{folder} has no evaluations to report")
+        last[label] = record, _last(by_goal, diverged(folder))
         for goal, every in by_goal.items():
             sound = _sound(every, diverged(folder))
             if not sound:
@@ -45,11 +48,12 @@ def run(options: ReportOptions, world: World) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         serialization.write_text(options.out / "table.txt", "\n".join([*headings, tables.table(rows), ""]))
         _draw(options.out / "curve.png", labels, records, found)
+        draw_asked(options.out / ASKED, last)
     return 0
 
 
 def conclude(folder: Path) -> None:
-    """Write result.json and curve.png from what the run in ``folder`` has logged, and print its table."""
+    """Write result.json and the figures from what the run in ``folder`` has logged, and print its table."""
     record, by_goal = Record.read(folder), evaluations_by_goal(folder)
     lost = diverged(folder)
     sound = {goal: _sound(every, lost) for goal, every in by_goal.items()}
@@ -76,13 +80,14 @@ def conclude(folder: Path) -> None:
         try:
             labels = [label_of(record.agent, goal) for goal in sound]
             _draw(folder / "curve.png", labels, [record] * len(labels), list(sound.values()))
+            draw_asked(folder / ASKED, {record.agent: (record, _last(by_goal, lost))})
         except (
             ImportError,
             OSError,
             RuntimeError,
             ValueError,
         ) as error:  # the run is done, with or without its picture
-            print(f"rlkit: the learning curve could not be drawn: {error}", file=sys.stderr)
+            print(f"rlkit: the figures could not be drawn: {error}", file=sys.stderr)
 
 
 def _sound(found: Sequence[Evaluated], lost: set[int]) -> list[Evaluated]:
@@ -92,6 +97,47 @@ def _sound(found: Sequence[Evaluated], lost: set[int]) -> list[Evaluated]:
     sound = np.isfinite(found[-1].returns).all(1)
     sound[list(lost)] = False
     return [one._replace(returns=one.returns[sound], lengths=one.lengths[sound]) for one in found if sound.any()]
+
+
+def _last(by_goal: Mapping[str, Sequence[Evaluated]], lost: set[int]) -> dict[str, np.ndarray]:
+    """Label of a goal -> the [S, episodes] returns of the last evaluation, without the seeds that diverged."""
+    return {goal: sound[-1].returns for goal, every in by_goal.items() if (sound := _sound(every, lost))}
+
+
+def draw_asked(path: Path, runs: Mapping[str, tuple[Record, Mapping[str, np.ndarray]]]) -> None:
+    """The returns that came against those that were asked for, where a run was asked for at least two.
+
+    runs: label -> (record, label of a goal -> [S, episodes] returns). A goal is a return if its label is a number. Runs
+    that were asked for nothing are horizontal lines. Nothing is drawn where no run was asked for several returns.
+    """
+    asked, levels = [], {}
+    for label, (_, by_goal) in runs.items():
+        targets = {goal: number for goal in by_goal if (number := _number(goal)) is not None}
+        if len(targets) > 1:
+            asked.append(Asked(label, list(targets.values()), np.array([by_goal[goal] for goal in targets])))
+        elif "" in by_goal:
+            levels[label] = float(by_goal[""].mean())
+    if not asked:
+        return
+    records = [record for record, _ in runs.values()]
+    best = {_largest_return(record) for record in records}
+    title = ", ".join(dict.fromkeys(record.data.name for record in records))
+    tables.asked_and_achieved(path, asked, title=title, best=best.pop() if len(best) == 1 else None, levels=levels)
+
+
+def _number(goal: str) -> float | None:
+    try:
+        return float(goal)
+    except ValueError:
+        return None
+
+
+def _largest_return(record: Record) -> float | None:
+    """Of the data, in the environment's units; None where it does not follow from what agents see."""
+    spec, returns = record.spec, record.stats.get("returns")
+    if returns is None or spec.reward_shift or not spec.reward_scale:
+        return None
+    return max(float(value) / spec.reward_scale for value in (returns[0], returns[2]))
 
 
 def label_of(agent: str, goal: str) -> str:

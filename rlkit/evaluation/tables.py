@@ -1,4 +1,4 @@
-"""What a reader sees: a table of scores with intervals, and learning curves as a PNG.
+"""What a reader sees: a table of scores with intervals, and PNGs of learning curves and of what came of what was asked.
 
 The table shows the last checkpoint and the mean of the evaluations in the last fifth of training side by side, since
 single checkpoints of one run differ by tens of points. The best checkpoint is not shown: choosing it takes the
@@ -139,10 +139,76 @@ def learning_curve(
         _draw(axes, curve, COLOURS[number % len(COLOURS)])
     for (label, level), dashes in zip((levels or {}).items(), itertools.cycle(DASHES), strict=False):
         axes.axhline(level, color=GREY, linewidth=1.2, linestyle=(0, dashes), label=f"{label} ({level:.1f})", zorder=1)
-    axes.set_title(title, loc="left", fontsize=12, pad=10)
     axes.set_xlabel("updates")
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _finish(figure, axes, title, path)
+
+
+class Asked(NamedTuple):
+    """One method, asked for the returns ``targets`` [G]. returns: [G, S, E], what came of each episode."""
+
+    label: str
+    targets: Sequence[float]
+    returns: Any
+
+
+def asked_and_achieved(
+    path: Path,
+    runs: Sequence[Asked],
+    *,
+    title: str,
+    best: float | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Draw the returns that came against those that were asked for to the PNG ``path``: means with 95 % intervals, and
+    where there are several seeds each of them as a thin line. On the diagonal one gets what one asks for.
+
+    best: the largest return of the data, beyond which nothing was learnt from. levels: horizontal lines by label, such
+    as a method that is not asked. Raises as `learning_curve`.
+    """
+    from matplotlib.figure import Figure
+
+    if not runs:
+        raise ValueError("there is nothing to draw")
+    figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for number, run in enumerate(runs):
+        _draw_asked(axes, run, COLOURS[number % len(COLOURS)])
+    ends = [min(min(run.targets) for run in runs), max(max(run.targets) for run in runs)]
+    axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle=(0, DASHES[0]), label="as asked", zorder=1)
+    if best is not None:
+        label = f"the data's largest ({best:.1f})"
+        axes.axvline(best, color=GREY, linewidth=1.2, linestyle=(0, DASHES[1]), label=label, zorder=1)
+    for number, (label, level) in enumerate((levels or {}).items(), len(runs)):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.axhline(level, color=colour, linewidth=1.2, linestyle=(0, DASHES[2]), label=f"{label} ({level:.1f})")
+    axes.set_xlabel("return asked for")
+    axes.set_ylabel("return")
+    _finish(figure, axes, title, path)
+
+
+def _draw_asked(axes: Any, run: Asked, colour: str) -> None:
+    targets, returns = np.asarray(run.targets, np.float64), np.asarray(run.returns, np.float64)
+    if targets.ndim != 1 or returns.ndim != 3 or len(targets) != len(returns) or returns.size == 0:
+        raise ValueError(
+            f"{run.label}: expected returns [G, S, E] for targets [G], not {returns.shape} for {targets.shape}"
+        )
+    seeds = returns.shape[1]
+    order = np.argsort(targets)
+    targets, returns = targets[order], returns[order]
+    if seeds > 1:
+        axes.plot(targets, returns.mean(2), color=colour, alpha=0.4, linewidth=0.7, zorder=3)
+    label = f"{run.label} ({seeds} seed{'s' if seeds > 1 else ''})"
+    axes.errorbar(
+        targets, returns.mean((1, 2)), half_width(returns), color=colour, linewidth=2.2, marker="o", markersize=4,
+        elinewidth=1.2, capsize=3, label=label, zorder=4,
+    )  # fmt: skip
+
+
+def _finish(figure: Any, axes: Any, title: str, path: Path) -> None:
+    """What all figures share; written at once or not at all."""
+    axes.set_title(title, loc="left", fontsize=12, pad=10)
     axes.margins(x=0.02)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
