@@ -18,7 +18,7 @@ from .toy import Data, Toy, Trained, Variant, prepare, train
 
 SPEC = Spec(Box((1,), (-np.inf,), (np.inf,)), Discrete(2), 1)
 EPISODES = 1000
-STEPS = 400
+STEPS = 1000
 SAMPLES = 4000
 LUCK = (0.1, 0.2, 0.3, 0.4)
 
@@ -84,8 +84,8 @@ def farthest_from_half(config, seed: int) -> float:
 
 
 _SIZE = {"layers": 1, "head_width": 32, "mlp": 64, "context": 1, "batch_size": 256, "dropout": 0.0, "warmup": 1}
-ASKED = dt.Config(targets=(1.0, 0.0), learning_rate=1e-3, **_SIZE)
-CLONE = dt.Config(return_token=False, learning_rate=1e-3, **_SIZE)
+ASKED = dt.Config(targets=(1.0, 0.0), learning_rate=3e-4, **_SIZE)
+CLONE = dt.Config(return_token=False, learning_rate=3e-4, **_SIZE)
 BC = bc.Config(widths=(32,), learning_rate=1e-3)
 
 ARM = Toy(
