@@ -219,9 +219,10 @@ def actions(agent: Any, state: Any, clock: Clock) -> int:
 
 
 def synthetic() -> Any:
-    """A buffer of a million rows with Hopper's shapes, one row in a thousand terminal, and columns of next actions."""
+    """A buffer of a million rows with Hopper's shapes, one row in a thousand terminal, with extra columns."""
     import jax
 
+    from rlkit import columns
     from rlkit.buffer import Buffer
     from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, TERMINAL
 
@@ -236,7 +237,7 @@ def synthetic() -> Any:
         index=np.arange(ROWS - 1, dtype=np.int32),
         extra={},
     )
-    extra = dict.fromkeys(("next_action", "has_next_action"))  # derived from the rows
+    extra = columns.make(("next_action", "has_next_action", "return_to_go"), rows)
     return jax.device_put(rows._replace(extra=extra))
 
 

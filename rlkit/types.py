@@ -142,7 +142,8 @@ class Learner(Protocol):
     It holds no array, is hashable (equal learners share one compilation) and mentions no device, no seed axis and no
     jit: the loop adds those. ``needs`` names extra columns (see rlkit.columns), or brings its own, that `sample` reads.
     Where a learner adds something to the rewards inside Q, an entropy or a penalty, a further property
-    ``intrinsic_reward`` says how large that can be at a step (see rlkit.training.divergence).
+    ``intrinsic_reward`` says how large that can be at a step (see rlkit.training.divergence). A learner of sequences
+    says in a further property ``tokens`` how many its model reads at once, for ``--dry-run``.
     """
 
     @property

@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from rlkit.evaluation.figures import Curve, _draw, learning_curve
+from rlkit.evaluation.figures import Asked, Curve, _draw, _draw_asked, asked_and_achieved, learning_curve
 from rlkit.evaluation.statistics import Estimate, estimate
 from rlkit.evaluation.tables import Row, row, show, table
 
@@ -144,3 +144,37 @@ def test_the_band_is_the_interval_of_each_evaluation():
 def test_a_path_that_cannot_be_written_is_an_os_error(tmp_path):
     with pytest.raises(OSError):
         learning_curve(tmp_path / "missing" / "x.png", curves(), title="")
+
+
+def asked() -> Asked:
+    """Two seeds that get what they are asked for up to 30, and no more."""
+    targets = np.array([40.0, 10.0, 20.0, 30.0])
+    spread = np.random.default_rng(0).normal(size=(4, 2, 6))
+    return Asked("dt", targets, np.minimum(targets, 30.0)[:, None, None] + spread)
+
+
+def test_what_came_is_drawn_against_what_was_asked_for(tmp_path):
+    asked_and_achieved(tmp_path / "returns.png", [asked()], title="toy", best=30.0, levels={"bc": 15.0})
+    image = pixels(tmp_path / "returns.png")
+    for colour in ((0, 0x72, 0xB2), (0xD5, 0x5E, 0)):  # the method's curve, the level
+        assert (np.abs(image - np.array(colour) / 255).max(-1) < 0.02).sum() > 300
+    before = (tmp_path / "returns.png").read_bytes()
+    asked_and_achieved(tmp_path / "returns.png", [asked()], title="toy", levels={"bc": 15.0})  # no largest return
+    assert (tmp_path / "returns.png").read_bytes() != before
+    with pytest.raises(ValueError, match=r"dt: expected returns \[G, S, E\]"):
+        asked_and_achieved(tmp_path / "x.png", [asked()._replace(targets=[1.0])], title="")
+    assert [path.name for path in tmp_path.iterdir()] == ["returns.png"]
+
+
+def test_the_intervals_are_those_of_each_target_in_the_order_of_the_targets():
+    from matplotlib.figure import Figure
+
+    axes, given = Figure().add_subplot(), asked()
+    _draw_asked(axes, given, "#0072B2")
+    (drawn,) = axes.containers
+    line, _, (bars,) = drawn
+    assert line.get_xdata().tolist() == [10, 20, 30, 40]
+    for place, target in enumerate((10, 20, 30, 40)):
+        found = estimate(given.returns[list(given.targets).index(target)])
+        assert line.get_ydata()[place] == pytest.approx(found.value)
+        assert bars.get_segments()[place][:, 1].tolist() == pytest.approx([found.low, found.high])

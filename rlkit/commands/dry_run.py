@@ -76,6 +76,11 @@ def _batch(stage: Stage, job: Job) -> list[str]:
     for path, leaf in leaves:
         name = _name(path)
         lines.append(f"  batch {name:16} {leaf.dtype}{list(leaf.shape)}")
+    tokens = getattr(stage.learner, "tokens", None)
+    if tokens is not None:
+        _, first = leaves[0]
+        windows = first.shape[0]
+        lines.append(f"  tokens {tokens} of each window, {windows * tokens:,} of a batch")
     return lines
 
 

@@ -8,7 +8,7 @@ from rlkit.evaluation import tables
 from rlkit.runs import serialization
 from rlkit.runs.record import Record
 from rlkit.runs.restored import play
-from rlkit.runs.scores import data_row, heading, label_of, score_row
+from rlkit.runs.scores import ASKED, data_row, draw_asked, heading, label_of, score_row
 from rlkit.training.compilation import keep_compiled
 
 
@@ -30,4 +30,9 @@ def run(options: EvaluateOptions, catalog: Catalog) -> int:
         label = label_of(record.agent, goal)
         rows.append(score_row(label, record, returns))
     tables.show(rows)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        text = "\n".join([heading(record), tables.table(rows), ""])
+        serialization.write_text(options.out / "table.txt", text)
+        draw_asked(options.out / ASKED, {record.agent: (record, played.returns)})
     return 0

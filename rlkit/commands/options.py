@@ -101,19 +101,24 @@ class EvaluateOptions(Generic[C]):
     """Episodes for each seed of the run. Default: as in training."""
     eval_seed: Seed | None = None
     """Episode i is reset with EVAL-SEED + i. Default: as in training."""
+    out: Path | None = None
+    """Folder to write table.txt to and, where several returns are asked for, returns.png. Default: the table is only
+    printed."""
     agent: str | None = None
     """module:Config, for an agent in a module of your own, as in training."""
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Print one table of several runs on the same data, and draw their learning curves."""
+    """Print one table of several runs on the same data, and draw their learning curves and, of runs that were asked for
+    several returns, what came of each."""
 
     command: ClassVar[str] = "report"
     runs: Positional[tuple[Path, ...]]
     """Run directories."""
     out: Path | None = None
-    """Folder to write table.txt and curve.png to. Default: the table is only printed."""
+    """Folder to write table.txt and curve.png to and, where several returns were asked for, returns.png. Default: the
+    table is only printed."""
 
 
 @dataclass(frozen=True)

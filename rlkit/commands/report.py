@@ -12,24 +12,36 @@ from rlkit.evaluation.tables import Row
 from rlkit.runs import serialization
 from rlkit.runs.record import Record
 from rlkit.runs.run import evaluations_by_goal
-from rlkit.runs.scores import data_row, draw_curves, heading, label_of, run_row, sound_evaluations
+from rlkit.runs.scores import (
+    ASKED,
+    data_row,
+    draw_asked,
+    draw_curves,
+    heading,
+    label_of,
+    last_returns,
+    run_row,
+    sound_evaluations,
+)
 from rlkit.types import InputError
 
 
 def run(options: ReportOptions, catalog: Catalog) -> int:
-    """Print one table of the runs, the data first; with ``--out`` write it and the learning curves to that folder."""
+    """Print one table of the runs, the data first; with ``--out`` write it and the figures to that folder."""
     # --- read the runs: one curve for each run and goal ---
     run_records = [Record.read(folder) for folder in options.runs]
     run_labels = _labels(options.runs, run_records)
     labels = []
     records = []
     curves = []
+    last = {}
     for folder, record, label in zip(options.runs, run_records, run_labels, strict=True):
         if not evaluations_by_goal(folder):
             raise InputError(f"{folder} has no evaluations to report")
         by_goal = sound_evaluations(folder)
         if not by_goal:
             raise InputError(f"{folder}: every seed diverged, so there is nothing to report")
+        last[label] = record, last_returns(by_goal)
         for goal, evaluated in by_goal.items():
             labels.append(label_of(label, goal))
             records.append(record)
@@ -50,6 +62,7 @@ def run(options: ReportOptions, catalog: Catalog) -> int:
     text = "\n".join([*headings, tables.table(rows), ""])
     serialization.write_text(options.out / "table.txt", text)
     draw_curves(options.out / "curve.png", labels, records, curves)
+    draw_asked(options.out / ASKED, last)
     return 0
 
 

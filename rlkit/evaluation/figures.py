@@ -1,4 +1,4 @@
-"""Learning curves as a PNG."""
+"""Figures as PNGs: learning curves, and the returns that came of the returns that were asked for."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def learning_curve(
     agree, or OSError if the file cannot be written; an older file is replaced at once or not at all.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     if not curves:
         raise ValueError("there is no curve to draw")
@@ -54,7 +55,78 @@ def learning_curve(
     for (label, level), dashes in zip(levels.items(), itertools.cycle(DASHES), strict=False):
         style = (0, dashes)
         axes.axhline(level, color=GREY, linewidth=1.2, linestyle=style, label=f"{label} ({level:.1f})", zorder=1)
-    _decorate(axes, title, ylabel)
+    _decorate(axes, title, "updates", ylabel)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _save(figure, path)
+
+
+class Asked(NamedTuple):
+    """One method that was asked for G returns."""
+
+    label: str
+    targets: Sequence[float]  # [G]
+    returns: Any  # [G, S, E] what came of each episode
+
+
+def asked_and_achieved(
+    path: Path,
+    runs: Sequence[Asked],
+    *,
+    title: str,
+    best: float | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Draw the returns that came against those that were asked for to the PNG ``path``: means with 95 % intervals, and
+    where there are several seeds each of them as a thin line. On the diagonal one gets what one asks for.
+
+    best: the largest return of the data, beyond which nothing was learnt from. levels: horizontal lines by label, such
+    as a method that is not asked. Raises as `learning_curve`.
+    """
+    from matplotlib.figure import Figure
+
+    if not runs:
+        raise ValueError("there is nothing to draw")
+    figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for run, colour in zip(runs, itertools.cycle(COLOURS), strict=False):
+        _draw_asked(axes, run, colour)
+    lowest = min(min(run.targets) for run in runs)
+    highest = max(max(run.targets) for run in runs)
+    ends = [lowest, highest]
+    axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle=(0, DASHES[0]), label="as asked", zorder=1)
+    if best is not None:
+        label = f"the data's largest ({best:.1f})"
+        axes.axvline(best, color=GREY, linewidth=1.2, linestyle=(0, DASHES[1]), label=label, zorder=1)
+    levels = levels or {}
+    for number, (label, level) in enumerate(levels.items(), len(runs)):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.axhline(level, color=colour, linewidth=1.2, linestyle=(0, DASHES[2]), label=f"{label} ({level:.1f})")
+    _decorate(axes, title, "return asked for", "return")
+    _save(figure, path)
+
+
+def _draw_asked(axes: Any, run: Asked, colour: str) -> None:
+    targets = np.asarray(run.targets, np.float64)
+    returns = np.asarray(run.returns, np.float64)
+    if targets.ndim != 1 or returns.ndim != 3 or len(targets) != len(returns) or returns.size == 0:
+        shapes = f"{returns.shape} for {targets.shape}"
+        raise ValueError(f"{run.label}: expected returns [G, S, E] for targets [G], not {shapes}")
+    seeds = returns.shape[1]
+    order = np.argsort(targets)
+    targets = targets[order]
+    returns = returns[order]
+    if seeds > 1:
+        axes.plot(targets, returns.mean(2), color=colour, alpha=0.4, linewidth=0.7, zorder=3)
+    plural = "s" if seeds > 1 else ""
+    label = f"{run.label} ({seeds} seed{plural})"
+    means = returns.mean((1, 2))
+    half = half_width(returns)
+    line = {"color": colour, "linewidth": 2.2, "marker": "o", "markersize": 4, "zorder": 4}
+    axes.errorbar(targets, means, half, elinewidth=1.2, capsize=3, label=label, **line)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write the figure at once or not at all."""
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     part = path.with_name(f"{path.name}.part")
     try:
@@ -67,13 +139,10 @@ def learning_curve(
     part.replace(path)
 
 
-def _decorate(axes: Any, title: str, ylabel: str) -> None:
-    from matplotlib.ticker import EngFormatter
-
+def _decorate(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
     axes.set_title(title, loc="left", fontsize=12, pad=10)
-    axes.set_xlabel("updates")
+    axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(x=0.02)
     axes.grid(axis="y", color=LIGHT_GREY, linewidth=0.8)
     axes.set_axisbelow(True)

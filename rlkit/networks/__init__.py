@@ -11,7 +11,7 @@ from rlkit.networks.policy import (
     tanh_normal_sample,
 )
 from rlkit.networks.sequence import DecisionTransformer
-from rlkit.networks.transformer import Transformer
+from rlkit.networks.transformer import Past, Transformer
 
 __all__ = [
     "CONDITIONINGS",
@@ -21,6 +21,7 @@ __all__ = [
     "DecisionTransformer",
     "Ensemble",
     "GaussianPolicy",
+    "Past",
     "Transformer",
     "normal_log_prob",
     "normal_sample",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,11 +20,37 @@ class Flat(nn.Module):
 
     width: int
     kernel_init: Callable = nn.initializers.normal(0.02)
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        flat = x.reshape(-1, x.shape[-1])
-        return nn.Dense(self.width, kernel_init=self.kernel_init)(flat).reshape(*x.shape[:-1], self.width)
+        dense = nn.Dense(self.width, kernel_init=self.kernel_init, bias_init=self.bias_init)
+        return dense(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.width)
+
+
+class Past(NamedTuple):
+    """What attention needs to know of tokens that were read before: P of them in L layers, the oldest first."""
+
+    key: Array  # [L, B, P, heads, head_width]
+    value: Array  # [L, B, P, heads, head_width]
+
+    @classmethod
+    def empty(cls, layers: int, batch: int, tokens: int, heads: int, head_width: int) -> Past:
+        """Zeros, which nothing must see."""
+        zeros = jnp.zeros((layers, batch, tokens, heads, head_width))
+        return cls(zeros, zeros)
+
+    def layer(self, number: int) -> Past:
+        """That of one layer, [B, P, heads, head_width]."""
+        return Past(self.key[number], self.value[number])
+
+    def then(self, new: Past) -> Past:
+        """The tokens of both, those of ``new`` behind."""
+        return jax.tree.map(lambda old, young: jnp.concatenate([old, young], -3), self, new)
+
+    def latest(self, tokens: int) -> Past:
+        """The last ``tokens`` of them."""
+        return jax.tree.map(lambda x: x[..., x.shape[-3] - tokens :, :, :], self)
 
 
 class Attention(nn.Module):
@@ -35,17 +61,22 @@ class Attention(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, x: Array, visible: Array, deterministic: bool) -> Array:
-        """[B, T, D] -> [B, T, D]. visible: [B or 1, T, T] bool, which tokens (last axis) each token sees."""
+    def __call__(self, x: Array, visible: Array, deterministic: bool, past: Past | None = None) -> tuple[Array, Past]:
+        """[B, T, D] -> [B, T, D], and the keys and values of these tokens, [B, T, heads, head_width].
+
+        visible: [B or 1, T, P + T] bool, which tokens (last axis), those of ``past`` first, each token sees.
+        """
         batch, tokens, width = x.shape
         qkv = Flat(3 * self.heads * self.head_width)(x)
         query, key, value = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, self.head_width), 2, 0)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(self.head_width)
+        own = Past(key, value)
+        seen = own if past is None else past.then(own)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, seen.key) / math.sqrt(self.head_width)
         scores = jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min)
         weights = nn.Dropout(self.dropout)(jax.nn.softmax(scores), deterministic)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, seen.value)
         out = Flat(width)(mixed.reshape(batch, tokens, self.heads * self.head_width))
-        return nn.Dropout(self.dropout)(out, deterministic)
+        return nn.Dropout(self.dropout)(out, deterministic), own
 
 
 class Block(nn.Module):
@@ -62,7 +93,8 @@ class Block(nn.Module):
     norm: Norm
 
     @nn.compact
-    def __call__(self, x: Array, visible: Array, deterministic: bool) -> Array:
+    def __call__(self, x: Array, visible: Array, deterministic: bool, past: Past | None = None) -> tuple[Array, Past]:
+        """As Attention."""
         attention = Attention(self.heads, self.head_width, self.dropout)
         first, second = nn.LayerNorm(epsilon=1e-5), nn.LayerNorm(epsilon=1e-5)
 
@@ -71,10 +103,12 @@ class Block(nn.Module):
             return nn.Dropout(self.dropout)(Flat(y.shape[-1])(hidden), deterministic)
 
         if self.norm == "pre":
-            x = x + attention(first(x), visible, deterministic)
-            return x + perceptron(second(x))
-        x = first(x + attention(x, visible, deterministic))
-        return second(x + perceptron(x))
+            mixed, own = attention(first(x), visible, deterministic, past)
+            x = x + mixed
+            return x + perceptron(second(x)), own
+        mixed, own = attention(x, visible, deterministic, past)
+        x = first(x + mixed)
+        return second(x + perceptron(x)), own
 
 
 class Transformer(nn.Module):
@@ -88,17 +122,28 @@ class Transformer(nn.Module):
     activation: Callable = nn.relu
     norm: Norm = "pre"
 
-    @nn.compact
     def __call__(self, x: Array, visible: Array, deterministic: bool = True) -> Array:
         """[B, T, D] -> [B, T, D].
 
         visible: [B or 1, T, T] bool, which tokens (last axis) each token sees, see `causal`. Unless ``deterministic``,
         the random key "dropout" is needed.
         """
-        for _ in range(self.layers):
+        return self.extend(x, visible, None, deterministic)[0]
+
+    @nn.compact
+    def extend(self, x: Array, visible: Array, past: Past | None, deterministic: bool = True) -> tuple[Array, Past]:
+        """As `__call__` for tokens that follow those of ``past``; and the keys and values of the T tokens alone.
+
+        visible: [B or 1, T, P + T] bool, which tokens (last axis), those of ``past`` first, each token sees.
+        """
+        added = []
+        for number in range(self.layers):
             block = Block(self.heads, self.head_width, self.mlp, self.dropout, self.activation, self.norm)
-            x = block(x, visible, deterministic)
-        return nn.LayerNorm(epsilon=1e-5)(x) if self.norm == "pre" else x
+            x, own = block(x, visible, deterministic, None if past is None else past.layer(number))
+            added.append(own)
+        if self.norm == "pre":
+            x = nn.LayerNorm(epsilon=1e-5)(x)
+        return x, jax.tree.map(lambda *layers: jnp.stack(layers), *added)
 
 
 def causal(steps: int, per_step: int, *, band: int | None = None, valid: Array | None = None) -> Array:

@@ -9,6 +9,7 @@ tensorboard/   the scalars of metrics.jsonl, means over seeds
 result.json    final scores, and every episode's return in the last evaluation; its presence says that the run is
                finished
 curve.png      the learning curve
+returns.png    of a run that is asked for several returns: what came of each
 .lock          who writes here, while somebody does
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from rlkit.evaluation import figures, tables
 from rlkit.evaluation.evaluate import score
-from rlkit.evaluation.figures import Curve
+from rlkit.evaluation.figures import Asked, Curve
 from rlkit.evaluation.statistics import Estimate, estimate, last_fifth
 from rlkit.evaluation.tables import Row
 from rlkit.runs import serialization
@@ -19,9 +19,11 @@ from rlkit.runs.record import Record
 from rlkit.runs.run import Evaluated, diverged, evaluations_by_goal, final_metrics
 from rlkit.types import RunError
 
+ASKED = "returns.png"  # the figure of what was asked for and what came
+
 
 def conclude(folder: Path) -> None:
-    """Write result.json and curve.png from what the run in ``folder`` has logged, and print its table."""
+    """Write result.json and the figures from what the run in ``folder`` has logged, and print its table."""
     record = Record.read(folder)
     by_goal = sound_evaluations(folder)
     rows = [data_row(record)]
@@ -43,8 +45,9 @@ def conclude(folder: Path) -> None:
     records = [record] * len(labels)
     try:
         draw_curves(folder / "curve.png", labels, records, list(by_goal.values()))
-    except (ImportError, OSError, RuntimeError, ValueError) as error:  # the run is done, with or without its picture
-        print(f"rlkit: the learning curve could not be drawn: {error}", file=sys.stderr)
+        draw_asked(folder / ASKED, {record.agent: (record, last_returns(by_goal))})
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # the run is done, with or without its pictures
+        print(f"rlkit: the figures could not be drawn: {error}", file=sys.stderr)
 
 
 def _result(folder: Path, record: Record, rows: Sequence[Row]) -> dict[str, Any]:
@@ -187,3 +190,52 @@ def draw_curves(
     names = dict.fromkeys(record.data.name for record in records)
     ylabel = "normalised score" if is_scored else "return"
     figures.learning_curve(path, curves, title=", ".join(names), ylabel=ylabel, levels=levels)
+
+
+# --- what came of what was asked for ---
+
+
+def last_returns(by_goal: Mapping[str, Sequence[Evaluated]]) -> dict[str, np.ndarray]:
+    """Label of a goal -> the [S, episodes] returns of its last evaluation."""
+    return {goal: evaluated[-1].returns for goal, evaluated in by_goal.items()}
+
+
+def draw_asked(path: Path, runs: Mapping[str, tuple[Record, Mapping[str, np.ndarray]]]) -> None:
+    """Draw the returns that came against those that were asked for, where a run was asked for at least two.
+
+    runs: label -> (record, label of a goal -> [S, episodes] returns). A goal is a return if its label is a number. Runs
+    that were asked for nothing are horizontal lines. Nothing is drawn where no run was asked for several returns.
+    """
+    asked = []
+    levels = {}
+    for label, (_, by_goal) in runs.items():
+        targets = {goal: _number(goal) for goal in by_goal if _number(goal) is not None}
+        if len(targets) > 1:
+            returns = np.array([by_goal[goal] for goal in targets])
+            asked.append(Asked(label, list(targets.values()), returns))
+        elif "" in by_goal:
+            levels[label] = float(by_goal[""].mean())
+    if not asked:
+        return
+    records = [record for record, _ in runs.values()]
+    largest = {_largest_return(record) for record in records}
+    best = largest.pop() if len(largest) == 1 else None
+    names = dict.fromkeys(record.data.name for record in records)
+    figures.asked_and_achieved(path, asked, title=", ".join(names), best=best, levels=levels)
+
+
+def _number(goal: str) -> float | None:
+    try:
+        return float(goal)
+    except ValueError:
+        return None
+
+
+def _largest_return(record: Record) -> float | None:
+    """Of the data, in the environment's units; None where it does not follow from what agents see."""
+    spec = record.spec
+    returns = record.stats.get("returns")
+    if returns is None or spec.reward_shift or not spec.reward_scale:
+        return None
+    least, _, largest = returns
+    return max(least / spec.reward_scale, largest / spec.reward_scale)
