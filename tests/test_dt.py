@@ -248,7 +248,7 @@ def run(tmp_path_factory, cache):
     """A run of 4 updates that is asked for two returns."""
     folder = tmp_path_factory.mktemp("runs") / "dt"
     pace = ["--steps", "4", "--log-every", "2", "--eval-every", "4", "--eval-episodes", "2", "--seeds", "2"]
-    world = commands.World(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+    world = commands.Catalog(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLKIT_CACHE_DIR", str(cache))
         assert commands.main(["train", "dt", *TINY, *pace, "--out", str(folder)], world) == 0
