@@ -77,7 +77,8 @@ def restore(folder: Path, record: Record, config: Any = None) -> Restored:
 
 
 def _recorded_stats(folder: Path, record: Record) -> Stats:
-    if set(record.stats) != set(Stats._fields):
+    required = set(Stats._fields) - set(Stats._field_defaults)  # older runs lack what has a default
+    if not required <= set(record.stats) <= set(Stats._fields):
         raise InputError(f"{folder}/run.json: stats are {sorted(record.stats)}, expected {sorted(Stats._fields)}")
     arrays = {}
     for name, value in record.stats.items():
