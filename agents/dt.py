@@ -298,5 +298,3 @@ for _world, _targets in _TARGETS.items():
     _small = replace(_paper, context=10, layers=2, head_width=64, mlp=256, learning_rate=3e-4, warmup=1_000)
     PRESETS[f"{_world}/paper"] = Preset(_paper, 100_000, _KZL, _STANDARD)
     PRESETS[f"{_world}/small"] = Preset(_small, 12_000, _SMALL, _STANDARD)
-
-VARIANTS = ({"acting": "rolling", "band": 4},)
