@@ -73,7 +73,7 @@ class AWAC(Reactive):
         return AWACState(
             actor=optim.init(actor, self._optimiser),
             critic=optim.init(critic, self._optimiser),
-            target=jax.tree.map(jnp.copy, critic),  # a copy, because the loop donates the state
+            target=optim.target_copy(critic),
         )
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
@@ -108,8 +108,7 @@ class AWAC(Reactive):
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Array]:
         """sum_i mean (Q_i(s, a) - y)^2, and the values [2, B] in it."""
         q = self._q(params, batch.obs, batch.action)
-        error = q - target[None]
-        loss = (error**2).mean(1).sum(0)
+        loss = losses.critic_error(q, target)
         return loss, q
 
     def actor_loss(self, params: Any, critic: Any, q: Array, batch: Transitions, key: Key) -> tuple[Array, Metrics]:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.sac import SAC
-from rlkit import networks, optim
+from rlkit import losses, networks, optim
 from rlkit.optim import Net
 from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
@@ -206,8 +206,7 @@ class CQL(SAC):
         if self.config.min_gap is not None:
             gap = jnp.maximum(gap, self.config.min_gap)
         gap = gap.mean(1)
-        error = q - target[None]
-        loss = (error**2).mean(1).sum(0) + weight * gap.sum(0)
+        loss = losses.critic_error(q, target) + weight * gap.sum(0)
         metrics = {"critic/loss": loss, "critic/q": q.mean(), "critic/gap": gap.mean()}
         return loss, metrics
 

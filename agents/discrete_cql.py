@@ -66,7 +66,7 @@ class DiscreteCQL(Reactive):
         """The target starts as a copy of the critic."""
         params = self._critic.init(key, stats.obs_mean)
         critic = optim.init(params, self._optimiser)
-        target = jax.tree.map(jnp.copy, params)  # a copy, because the loop donates the state
+        target = optim.target_copy(params)
         return DiscreteCQLState(critic, target)
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:

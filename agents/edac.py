@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.sac import SAC
+from rlkit import losses
 from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, InputError, Metrics, Preset, Spec, Stage, Transitions
 
@@ -74,8 +75,7 @@ class EDAC(SAC):
         q, pullback = jax.vjp(lambda action: network.apply(params, obs, action).squeeze(-1), action)
         (gradients,) = pullback(jnp.ones_like(q))
         cosine = diversity(gradients).mean()
-        error = q - target[None]
-        loss = (error**2).mean(1).sum(0) + self.config.eta * cosine
+        loss = losses.critic_error(q, target) + self.config.eta * cosine
         metrics = {
             "critic/loss": loss,
             "critic/q": q.mean(),

@@ -89,7 +89,7 @@ class IQL(Reactive):
         return IQLState(
             actor=optim.init(actor, self._actor_optimiser),
             critic=optim.init(critic, self._critic_optimiser),
-            target=jax.tree.map(jnp.copy, critic),  # a copy, because the loop donates the state
+            target=optim.target_copy(critic),
             value=optim.init(value, self._critic_optimiser),
         )
 
@@ -129,8 +129,7 @@ class IQL(Reactive):
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """sum_i mean (Q_i(s, a) - r - discount V(s'))^2 (paper, eq. 6)."""
         q = self._q(params, batch)
-        error = q - target[None]
-        loss = (error**2).mean(1).sum(0)
+        loss = losses.critic_error(q, target)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
 
     def actor_loss(self, params: Any, advantage: Array, batch: Transitions) -> tuple[Array, Metrics]:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import networks, optim
+from rlkit import losses, networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
@@ -94,7 +94,7 @@ class SAC(Reactive):
         return SACState(
             actor=optim.init(actor, self._actor_optimiser),
             critic=optim.init(critic, self._critic_optimiser),
-            target=jax.tree.map(jnp.copy, critic),  # a copy, because the loop donates the state
+            target=optim.target_copy(critic),
             log_alpha=optim.init(log_alpha, self._alpha_optimiser),
         )
 
@@ -171,8 +171,7 @@ class SAC(Reactive):
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """sum_i mean (Q_i(s, a) - y)^2 (eq. 5, without its half)."""
         q = self._q(params, batch.obs, batch.action)
-        error = q - target[None]
-        loss = (error**2).mean(1).sum(0)
+        loss = losses.critic_error(q, target)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
 
     def act(self, state: SACState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:

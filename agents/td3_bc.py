@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlkit import networks, optim
+from rlkit import losses, networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
@@ -83,8 +83,8 @@ class TD3BC(Reactive):
         return TD3State(
             actor=optim.init(actor, self._actor_optimiser),
             critic=optim.init(critic, self._critic_optimiser),
-            target_actor=jax.tree.map(jnp.copy, actor),  # copies, because the loop donates the state
-            target_critic=jax.tree.map(jnp.copy, critic),
+            target_actor=optim.target_copy(actor),
+            target_critic=optim.target_copy(critic),
         )
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
@@ -134,8 +134,7 @@ class TD3BC(Reactive):
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """sum_i mean (Q_i(s, a) - y)^2 (TD3, algorithm 1)."""
         q = self._critic.apply(params, batch.obs, batch.action).squeeze(-1)
-        error = q - target[None]
-        loss = (error**2).mean(1).sum(0)
+        loss = losses.critic_error(q, target)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
 
     def actor_loss(self, params: Any, critic: Any, batch: Transitions) -> tuple[Array, Metrics]:

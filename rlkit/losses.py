@@ -1,4 +1,4 @@
-"""Losses and weights that several methods share. All are elementwise; the agents take the means."""
+"""Losses and weights that several methods share. Unless one says so it is elementwise, and the agents take the mean."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ def masked_mean(values: Array, mask: Array) -> Array:
 def advantage_weight(advantage: Array, beta: float, limit: float) -> Array:
     """min(exp(beta advantage), limit), the weight of a recorded action in advantage-weighted regression."""
     return jnp.minimum(jnp.exp(beta * advantage), limit)
+
+
+def critic_error(q: Array, target: Array) -> Array:
+    """sum_i mean (Q_i - y)^2, the squared error of an ensemble's values q [N, B] against one target y [B]."""
+    error = q - target[None]
+    return (error**2).mean(1).sum(0)

@@ -89,6 +89,12 @@ def _zeros(shape: jax.ShapeDtypeStruct) -> Array:
     return jnp.zeros(shape.shape, shape.dtype)
 
 
+def target_copy(params: Any) -> Any:
+    """Parameters of a target network at the start: a copy, since the loop donates the state, and an array that is
+    donated cannot stand in it twice."""
+    return jax.tree.map(jnp.copy, params)
+
+
 def polyak(target: Any, online: Any, tau: float) -> Any:
     """(1 - tau) target + tau online, leaf by leaf."""
 
