@@ -190,6 +190,13 @@ def test_a_return_that_says_nothing_in_the_environments_units_is_refused(options
     prepare(dataclasses.replace(SMALL, return_token=False), data, 1, **options)  # the clone does not look at them
 
 
+def test_steps_whose_reward_is_not_known_are_refused():
+    """What is to go after them is not known either."""
+    episodes = [episode | {"labelled": np.arange(20) > 4} for episode in random_episodes()]
+    with pytest.raises(InputError, match="30 of 120 steps have no reward label"):
+        prepare(SMALL, from_episodes(episodes), 1)
+
+
 def test_the_step_size_rises_from_the_first_update_on():
     """Adam's first step has the size of the learning rate: at update n of w it is n / w of it."""
     config = dataclasses.replace(SMALL, warmup=4, learning_rate=0.1, weight_decay=0.0)
