@@ -128,12 +128,25 @@ class Terms(NamedTuple):
     returns: Array
 
 
+class Steps(NamedTuple):
+    """A part of a batch of windows."""
+
+    obs: Array  # [B, K, O]
+    action: Array  # [B, K, A]
+    valid: Array  # [B, K] bool: a recorded step
+
+
 class Futures(NamedTuple):
     """The encoder's answer for each step of the context."""
 
     mean: Array  # [B, K, Z]
     log_std: Array  # [B, K, Z]
     mask: Array  # [B, K] bool: a step that is learnt from
+
+    def draw(self, key: Key) -> Array:
+        """[B, K, Z], reparameterised."""
+        noise = jax.random.normal(key, self.mean.shape)
+        return self.mean + jnp.exp(self.log_std) * noise
 
 
 @dataclass(frozen=True)
@@ -152,13 +165,13 @@ class PDT:
         """Untrained networks in the first stage; the second goes on with what the first one ends with."""
         c = self.config
         if prev is not None:
-            size = jnp.abs(stats.returns).max()
-            derived = jnp.where(size > 0, size, 1.0)
-            return prev._replace(scale=derived if c.return_scale is None else jnp.float32(c.return_scale))
+            return prev._replace(scale=self._return_scale(stats))
         policy_key, encoder_key, prior_key, returns_key = jax.random.split(key, 4)
-        obs = jnp.zeros((1, c.context, *self.spec.observation.shape))
-        action = jnp.zeros((1, c.context, *self.spec.action.shape))
-        latent, valid = jnp.zeros((1, c.context, c.latent)), jnp.ones((1, c.context), bool)
+        shape = (1, c.context)
+        obs = jnp.zeros((*shape, *self.spec.observation.shape))
+        action = jnp.zeros((*shape, *self.spec.action.shape))
+        latent = jnp.zeros((*shape, c.latent))
+        valid = jnp.ones(shape, bool)
         width = c.heads * c.head_width
         params = {
             "policy": self._policy.init(policy_key, obs, latent, action),
@@ -218,72 +231,84 @@ class PDT:
     def terms(self, params: Any, scale: Array, batch: Windows, key: Key) -> Terms:
         """The means over the steps that are learnt from."""
         encoder_key, latent_key, policy_key, action_key = jax.random.split(key, 4)
-        length = self.config.context
+        context = self._context(batch)
         futures = self._futures(params, batch, encoder_key)
-        noise = jax.random.normal(latent_key, futures.mean.shape)
-        latent = futures.mean + jnp.exp(futures.log_std) * noise
-
-        def mean(values: Array) -> Array:
-            return losses.masked_mean(values, futures.mask)
-
-        obs, action, valid = batch.obs[:, :length], batch.action[:, :length], batch.mask[:, :length]
+        latent = futures.draw(latent_key)
         policy = self._policy.apply(
             params["policy"],
-            obs,
+            context.obs,
             latent,
-            action,
-            valid,
+            context.action,
+            context.valid,
             deterministic=False,
             told=self.config.told,
             rngs={"dropout": policy_key},
         )
+        log_prob = networks.tanh_normal_log_prob(*policy, context.action)
         _, drawn_log_prob = networks.tanh_normal_sample(*policy, action_key)
         zeros = jnp.zeros_like(futures.mean)
-        regulariser = losses.normal_kl(futures.mean, futures.log_std, zeros, zeros).mean(-1)
+        from_standard = losses.normal_kl(futures.mean, futures.log_std, zeros, zeros)
         posterior = jax.lax.stop_gradient((futures.mean, futures.log_std))
-        prior = losses.normal_kl(*posterior, *self._prior_of(params, obs)).mean(-1)
-        returns = jnp.zeros(())
+        prior = self._prior_of(params, context.obs)
+        from_prior = losses.normal_kl(*posterior, *prior)
+        surprise = jnp.zeros(futures.mask.shape)
         if self.rewards:
-            to_go = batch.extra["return_to_go"][:, :length, None] / scale
-            returns = -mean(networks.normal_log_prob(*self._returns_of(params, obs, latent), to_go))
+            predicted = self._returns_of(params, context.obs, latent)
+            to_go = batch.extra["return_to_go"][:, : self.config.context]
+            surprise = -networks.normal_log_prob(*predicted, to_go[..., None] / scale)
         return Terms(
-            likelihood=mean(networks.tanh_normal_log_prob(*policy, action)),
-            entropy=-mean(drawn_log_prob),
-            regulariser=mean(regulariser),
-            prior=mean(prior),
-            returns=returns,
+            likelihood=losses.masked_mean(log_prob, futures.mask),
+            entropy=-losses.masked_mean(drawn_log_prob, futures.mask),
+            regulariser=losses.masked_mean(from_standard.mean(-1), futures.mask),
+            prior=losses.masked_mean(from_prior.mean(-1), futures.mask),
+            returns=losses.masked_mean(surprise, futures.mask),
         )
 
     def retold(self, params: Any, batch: Windows, key: Key) -> Array:
         """[B, K, A]: the policy's squashed means for the context of recorded windows, told the future that was."""
-        length = self.config.context
         encoder_key, latent_key = jax.random.split(key)
+        context = self._context(batch)
         futures = self._futures(params, batch, encoder_key)
-        latent = futures.mean + jnp.exp(futures.log_std) * jax.random.normal(latent_key, futures.mean.shape)
-        inputs = (batch.obs[:, :length], latent, batch.action[:, :length], batch.mask[:, :length])
-        mean, _ = self._policy.apply(params["policy"], *inputs, told=self.config.told)
+        mean, _ = self._policy.apply(
+            params["policy"],
+            context.obs,
+            futures.draw(latent_key),
+            context.action,
+            context.valid,
+            told=self.config.told,
+        )
         return jnp.tanh(mean)
 
     def temperature_loss(self, log_temperature: Array, entropy: Array) -> tuple[Array, Metrics]:
         """temperature (H - target): it falls where the entropy is above its target."""
         wanted = self.config.target_entropy
-        wanted = -float(self.spec.action.shape[0]) if wanted is None else wanted
+        if wanted is None:
+            wanted = -float(self.spec.action.shape[0])
         temperature = jnp.exp(log_temperature)
         return temperature * (entropy - wanted), {"temperature/value": temperature}
 
+    def _context(self, batch: Windows) -> Steps:
+        """The steps that the policy sees."""
+        length = self.config.context
+        return Steps(batch.obs[:, :length], batch.action[:, :length], batch.mask[:, :length])
+
     def _futures(self, params: Any, batch: Windows, key: Key) -> Futures:
         """What the encoder makes of what follows each step of the context."""
-        length, mask = self.config.context, batch.mask
+        length = self.config.context
+        mask = batch.mask[:, :length]
         if self.config.layout == "next":
-            obs, action, valid = batch.obs[:, 1:], batch.action[:, 1:], mask[:, 1:]
-            learnt = mask[:, :length] & mask[:, 1 : length + 1]
+            future = Steps(batch.obs[:, 1:], batch.action[:, 1:], batch.mask[:, 1:])
+            mask = mask & future.valid[:, :length]
         else:
-            obs, action, valid = _to_the_right(batch.obs[:, length:], batch.action[:, length:], mask[:, length:])
-            learnt = mask[:, :length]
+            behind = Steps(batch.obs[:, length:], batch.action[:, length:], batch.mask[:, length:])
+            future = _to_the_right(behind)
         mean, log_std = self._encoder.apply(
-            params["encoder"], obs, action, valid, deterministic=False, rngs={"dropout": key}
+            params["encoder"],
+            *future,
+            deterministic=False,
+            rngs={"dropout": key},
         )
-        return Futures(mean[:, :length], log_std[:, :length], learnt)
+        return Futures(mean[:, :length], log_std[:, :length], mask)
 
     def _prior_of(self, params: Any, obs: Array) -> tuple[Array, Array]:
         """Mean and log standard deviation [..., Z] of the futures of ``obs`` [..., O]."""
@@ -294,14 +319,26 @@ class PDT:
         """Mean and log standard deviation [..., 1] of the scaled return to go."""
         of_obs = self._policy.apply(params["policy"], obs, method="embed_obs")
         of_latent = self._policy.apply(params["policy"], latent, method="embed_latent")
-        return self._returns.apply(params["returns"], jax.nn.relu(jnp.concatenate([of_obs, of_latent], -1)))
+        both = jnp.concatenate([of_obs, of_latent], -1)
+        return self._returns.apply(params["returns"], jax.nn.relu(both))
+
+    def _return_scale(self, stats: Stats) -> Array:
+        """[] what returns are divided by."""
+        if self.config.return_scale is not None:
+            return jnp.float32(self.config.return_scale)
+        size = jnp.abs(stats.returns).max()
+        return jnp.where(size > 0, size, 1.0)
 
     @property
     def _held(self) -> tuple[str, ...]:
         """The networks that stay as they are."""
         if not self.rewards:
             return ("returns",)
-        return {"all": (), "all-but-prior": ("prior",), "returns": ("policy", "encoder", "prior")}[self.config.learns]
+        if self.config.learns == "all":
+            return ()
+        if self.config.learns == "all-but-prior":
+            return ("prior",)
+        return ("policy", "encoder", "prior")
 
     # --- acting ---
 
@@ -333,12 +370,22 @@ class PDT:
         """Choose a future and act towards it: the squashed mean if ``greedy``, else a sample."""
         future_key, action_key = jax.random.split(key)
         now = jnp.minimum(memory.t.max(), self.config.acting_context - 1)
-        latent = memory.latent.at[now].set(self.choose(state, memory.obs[now], future_key))
-        params, told = state.net.params["policy"], self.config.told
-        policy = self._policy.apply(params, memory.obs[None], latent[None], memory.action[None], told=told)
-        mean, log_std = (x[0, now] for x in policy)
-        action = jnp.tanh(mean) if greedy else networks.tanh_normal_sample(mean, log_std, action_key)[0]
-        return action[None], memory._replace(latent=latent, action=memory.action.at[now].set(action))
+        future = self.choose(state, memory.obs[now], future_key)
+        memory = memory._replace(latent=memory.latent.at[now].set(future))
+        mean, log_std = self._policy.apply(
+            state.net.params["policy"],
+            memory.obs[None],
+            memory.latent[None],
+            memory.action[None],
+            told=self.config.told,
+        )
+        mean, log_std = mean[0, now], log_std[0, now]
+        if greedy:
+            action = jnp.tanh(mean)
+        else:
+            action, _ = networks.tanh_normal_sample(mean, log_std, action_key)
+        memory = memory._replace(action=memory.action.at[now].set(action))
+        return action[None], memory
 
     def choose(self, state: PDTState, obs: Array, key: Key) -> Array:
         """[Z]: of the futures that the prior draws for ``obs`` [O], the one of the ``pick``-th highest return."""
@@ -346,7 +393,8 @@ class PDT:
         number = c.candidates if self.rewards else 1
         many = jnp.broadcast_to(obs, (number, *obs.shape))
         mean, log_std = self._prior_of(params, many)
-        latents = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+        noise = jax.random.normal(key, mean.shape)
+        latents = mean + jnp.exp(log_std) * noise
         if number == 1:
             return latents[0]
         predicted, _ = self._returns_of(params, many, latents)
@@ -384,16 +432,16 @@ class PDT:
         return optax.chain(optax.clip_by_global_norm(c.clip), lamb)
 
 
-def _to_the_right(obs: Array, action: Array, mask: Array) -> tuple[Array, Array, Array]:
-    """[B, K, ...] each: the steps in ``mask`` [B, K], which stand on the left, moved to the right end."""
-    length = mask.shape[1]
-    empty = length - mask.sum(1, keepdims=True)
+def _to_the_right(steps: Steps) -> Steps:
+    """The valid steps, which stand on the left, moved to the right end."""
+    length = steps.valid.shape[1]
+    empty = length - steps.valid.sum(1, keepdims=True)
     place = (jnp.arange(length)[None] - empty) % length
-
-    def moved(x: Array) -> Array:
-        return jnp.take_along_axis(x, place[..., None], 1)
-
-    return moved(obs), moved(action), jnp.take_along_axis(mask, place, 1)
+    return Steps(
+        obs=jnp.take_along_axis(steps.obs, place[..., None], 1),
+        action=jnp.take_along_axis(steps.action, place[..., None], 1),
+        valid=jnp.take_along_axis(steps.valid, place, 1),
+    )
 
 
 _PDT = (

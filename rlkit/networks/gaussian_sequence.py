@@ -90,7 +90,10 @@ class StochasticDecisionTransformer(nn.Module):
     ) -> tuple[Array, Array]:
         """to_go [B, T], obs [B, T, O], action [B, T, A], t [B, T] int32 -> mean and log std, [B, T, A] each."""
         width = self.size.width
-        tokens = [Embedded(width)(to_go[..., None]), Embedded(width)(obs), Embedded(width)(action)]
+        of_to_go = Embedded(width)(to_go[..., None])
+        of_obs = Embedded(width)(obs)
+        of_action = Embedded(width)(action)
+        tokens = [of_to_go, of_obs, of_action]
         if self.horizon is not None:
             times = nn.Embed(self.horizon, width, embedding_init=nn.initializers.normal(1.0))
             time = times(jnp.clip(t, 0, self.horizon - 1))
@@ -156,11 +159,14 @@ class FutureEncoder(nn.Module):
         ``backwards``: a step sees itself and the valid ones after it, else those before it.
         """
         if self.backwards:
-            obs, action, valid = (jnp.flip(x, 1) for x in (obs, action, valid))
+            obs = jnp.flip(obs, 1)
+            action = jnp.flip(action, 1)
+            valid = jnp.flip(valid, 1)
         width = self.size.width
         tokens = [Embedded(width)(obs), Embedded(width)(action)]
         answers = Interleaved(self.size)(tokens, valid, deterministic)
         mean, log_std = GaussianHead(self.latent, "clip")(answers[:, :, 1])
         if self.backwards:
-            mean, log_std = jnp.flip(mean, 1), jnp.flip(log_std, 1)
+            mean = jnp.flip(mean, 1)
+            log_std = jnp.flip(log_std, 1)
         return mean, log_std
