@@ -74,7 +74,7 @@ def _first_actions(trained: Trained) -> jax.Array:
 
 # ---- which future
 
-PRETRAIN_STEPS, STEPS = 800, 200
+PRETRAIN_STEPS, STEPS = 1200, 200
 
 
 def _trained_pdt(config: pdt.Config, sign: float, seed: int) -> Trained:
