@@ -10,6 +10,8 @@ REGISTRY = {
     "discrete-cql": Entry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
     "edac": Entry("agents.edac", "SAC with diverse critics, or SAC-N (An et al. 2021)"),
     "iql": Entry("agents.iql", "Implicit Q-learning: advantage-weighted cloning (Kostrikov et al. 2022)"),
+    "odt": Entry("agents.odt", "Online decision transformer, its offline part: stochastic (Zheng et al. 2022)"),
+    "pdt": Entry("agents.pdt", "Reward-free pretraining on futures, then the best of 256 (Xie et al. 2023)"),
     "rebrac": Entry("agents.rebrac", "TD3+BC with a penalty in the critics' target too (Tarasov et al. 2023)"),
     "sac": Entry("agents.sac", "Soft actor-critic without pessimism (Haarnoja et al. 2018)"),
     "sac-rnd": Entry("agents.sac_rnd", "SAC with a random-network-distillation penalty (Nikulin et al. 2023)"),

@@ -23,3 +23,10 @@ def masked_mean(values: Array, mask: Array) -> Array:
 def advantage_weight(advantage: Array, beta: float, limit: float) -> Array:
     """min(exp(beta advantage), limit), the weight of a recorded action in advantage-weighted regression."""
     return jnp.minimum(jnp.exp(beta * advantage), limit)
+
+
+def normal_kl(mean: Array, log_std: Array, other_mean: Array, other_log_std: Array) -> Array:
+    """KL divergence of N(mean, std) from N(other_mean, other_std), elementwise."""
+    ratio = jnp.exp(2 * (log_std - other_log_std))
+    distance = ((mean - other_mean) * jnp.exp(-other_log_std)) ** 2
+    return other_log_std - log_std + 0.5 * (ratio + distance - 1)

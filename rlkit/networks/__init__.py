@@ -1,6 +1,13 @@
 """Network bodies. The only folder that knows flax.linen; agents see modules with ``init`` and ``apply``."""
 
 from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
+from rlkit.networks.gaussian_sequence import (
+    FutureEncoder,
+    FuturePolicy,
+    GaussianHead,
+    StochasticDecisionTransformer,
+    TransformerSize,
+)
 from rlkit.networks.mlp import MLP, Ensemble, uniform
 from rlkit.networks.policy import (
     LOG_STD_MIN,
@@ -20,9 +27,14 @@ __all__ = [
     "ConditionedMLP",
     "DecisionTransformer",
     "Ensemble",
+    "FutureEncoder",
+    "FuturePolicy",
+    "GaussianHead",
     "GaussianPolicy",
     "Past",
+    "StochasticDecisionTransformer",
     "Transformer",
+    "TransformerSize",
     "normal_log_prob",
     "normal_sample",
     "tanh_normal_log_prob",
