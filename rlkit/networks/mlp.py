@@ -51,7 +51,7 @@ class Joined(nn.Module):
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU, an optional LayerNorm after each ReLU, and a linear output.
+    """Dense layers with ReLU (or another activation), an optional LayerNorm after each, and a linear output.
 
     Hidden kernels are fan-in uniform with a bias of 0.1 and the output is U(-out_bound, out_bound), the initialisation
     of EDAC (An et al. 2021) that SAC-RND and ReBRAC inherit.
@@ -61,13 +61,14 @@ class MLP(nn.Module):
     out: int
     out_bound: float
     layer_norm: bool = False
+    activation: Callable = nn.relu
 
     @nn.compact
     def __call__(self, *parts: Array) -> Array:
         """[..., I] -> [..., out]; an input may come in parts, see Joined."""
         for i, width in enumerate(self.widths):
             fan_in = fan_in_uniform(sum(part.shape[-1] for part in parts))
-            x = nn.relu(Joined(width, fan_in, _BIAS, name=f"Dense_{i}")(*parts))
+            x = self.activation(Joined(width, fan_in, _BIAS, name=f"Dense_{i}")(*parts))
             parts = (nn.LayerNorm()(x) if self.layer_norm else x,)
         bound = uniform(self.out_bound)
         return Joined(self.out, bound, bound, name=f"Dense_{len(self.widths)}")(*parts)

@@ -1,5 +1,5 @@
 """All toys."""
 
-from . import bandits, environments, labels, point_mass
+from . import bandits, environments, labels, luck, point_mass
 
-TOYS = (*bandits.TOYS, *point_mass.TOYS, *labels.TOYS, *environments.TOYS)
+TOYS = (*bandits.TOYS, *point_mass.TOYS, *labels.TOYS, *luck.TOYS, *environments.TOYS)
