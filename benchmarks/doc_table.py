@@ -3,10 +3,11 @@
     python -m benchmarks.doc_table                                      train all, over 5 sets of data; a few minutes
     python -m benchmarks.doc_table --insert docs/sequence_doc.md        the table in the document, from the tracked file
 
-Each method is trained on the same five recordings of 100 episodes. "Estimated" is the return that the agent believes in
-at the start, where it believes anything. "Realised" is the probability of arriving within the time limit, computed from
-the transition table: of the policy as it samples, its probabilities counted from draws at every place and step, and of
-its greedy actions. All methods see one step, so that a policy is a table. A row is written as soon as it is there.
+Each method is trained on the same recordings, five of 100 episodes and five of 2000. "Estimated" is the return that the
+agent believes in at the start, where it believes anything. "Realised" is the probability of arriving within the time
+limit, computed from the transition table: of the policy as it samples, its probabilities counted from draws at every
+place and step, and of its greedy actions. All methods see one step, so that a policy is a table. A row is written as
+soon as it is there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import csv
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,18 +37,25 @@ from rlkit.training.sharding import make_mesh
 from rlkit.types import Agent, Percept, State
 
 TABLE = Path(__file__).parent / "tables" / "doc_lake.csv"
-COLUMNS = ("method", "agent", "data_seed", "updates", "estimated", "sampled", "greedy", "cpu_seconds")
+COLUMNS = ("method", "agent", "episodes", "data_seed", "updates", "estimated", "sampled", "greedy", "cpu_seconds")
 SEEDS = 5
-DRAWS = 200  # actions at every place and step
+EPISODES = (frozen_lake.EPISODES, 2000)  # of a recording
+DRAWS = 100  # actions at every place and step
 MARKS = ("<!-- doc table -->", "<!-- end of doc table -->")
 
 
 class Method(NamedTuple):
-    """A row of the table: the name of the agent in the registry, its settings, and how many updates it gets."""
+    """A row of the table.
+
+    agent: its name in the registry. timeless: whether the policy is the same at every step. acting: settings that
+    differ from those of the training, which is that of the other rows with the same ones.
+    """
 
     agent: str
     config: Any
     updates: int
+    timeless: bool = True
+    acting: tuple[tuple[str, Any], ...] = ()
 
 
 _SMALL = doc.PRESETS["small"]
@@ -64,29 +73,31 @@ _DT = dt.Config(
 )
 METHODS = {
     "DoC": Method("doc", _SMALL.config, _SMALL.steps),
+    "DoC, codes of 0.15 or more": Method("doc", _SMALL.config, _SMALL.steps, acting=(("least_mass", 0.15),)),
     "future VAE": Method("doc", _VAE, _SMALL.steps),
-    "DT, asks for 1": Method("dt", _DT, 1_000),
+    "DT, asks for 1": Method("dt", _DT, 1_000, timeless=False),
     "BC": Method("bc", bc.Config(widths=(64, 64), learning_rate=1e-3), 1_000),
 }
 
 
-def trained(method: Method, data_seed: int) -> tuple[Agent, State]:
-    """The agent and its state after its updates on the recording of ``data_seed``."""
+@functools.lru_cache(maxsize=2)
+def trained(config: Any, updates: int, episodes: int, data_seed: int) -> tuple[Agent, State]:
+    """The agent of ``config`` and its state after its updates on a recording of so many episodes."""
     world = gymnasium.make(frozen_lake.ENV)
-    recorded = frozen_lake.record(seed=data_seed)
+    recorded = frozen_lake.record(episodes, data_seed)
     spaces = {"observation_space": world.observation_space, "action_space": world.action_space}
     data = from_episodes(recorded, name="slippery lake", **spaces)
     normaliser = Normaliser.fit(data, DataOptions("lake"))
-    stages = method.config.stages(spec(data, frozen_lake.STEPS), method.updates)
+    stages = config.stages(spec(data, frozen_lake.STEPS), updates)
     buffer = Buffer.from_episodes(data, normaliser, needs(stages))
     mesh = make_mesh(1, jax.devices()[:1])
-    *_, end = loop.fit(stages, buffer, stats(buffer), (data_seed,), log_every=method.updates, mesh=mesh)
+    *_, end = loop.fit(stages, buffer, stats(buffer), (data_seed,), log_every=updates, mesh=mesh)
     return stages[-1].learner, jax.tree.map(lambda leaf: leaf[0], end.state)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def tables(agent: Agent, state: State) -> tuple[jax.Array, jax.Array]:
-    """Probabilities [STEPS, 16, 4] of the sampled and of the greedy policy, at every step and place."""
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def tables(agent: Agent, state: State, steps: int) -> tuple[jax.Array, jax.Array]:
+    """Probabilities [steps, 16, 4] of the sampled and of the greedy policy, at every step and place."""
     places = len(frozen_lake.lake().start)
     keys = jax.random.split(jax.random.key(0), DRAWS)
 
@@ -98,7 +109,7 @@ def tables(agent: Agent, state: State) -> tuple[jax.Array, jax.Array]:
         return jax.nn.one_hot(drawn, actions).mean(0), jax.nn.one_hot(chosen, actions)
 
     at_places = jax.vmap(at, (0, None))
-    return jax.vmap(at_places, (None, 0))(jnp.eye(places), jnp.arange(frozen_lake.STEPS))
+    return jax.vmap(at_places, (None, 0))(jnp.eye(places), jnp.arange(steps))
 
 
 def estimated(agent: Agent, state: State) -> float | None:
@@ -112,15 +123,17 @@ def estimated(agent: Agent, state: State) -> float | None:
 
 def rows() -> Iterator[dict[str, str]]:
     """The rows of the table, all methods on one recording before the next."""
-    for data_seed in range(SEEDS):
+    for episodes, data_seed in itertools.product(EPISODES, range(SEEDS)):
         for name, method in METHODS.items():
             began = time.process_time()
-            agent, state = trained(method, data_seed)
-            sampled, greedy = (frozen_lake.success(np.asarray(table)) for table in tables(agent, state))
+            agent, state = trained(method.config, method.updates, episodes, data_seed)
+            agent = dataclasses.replace(agent, config=dataclasses.replace(method.config, **dict(method.acting)))
+            steps = 1 if method.timeless else frozen_lake.STEPS
+            sampled, greedy = (frozen_lake.success(np.asarray(table)) for table in tables(agent, state, steps))
             belief = estimated(agent, state)
             values = ("" if belief is None else f"{belief:.4f}", f"{sampled:.4f}", f"{greedy:.4f}")
             seconds = f"{time.process_time() - began:.1f}"
-            row = (name, method.agent, str(data_seed), str(method.updates), *values, seconds)
+            row = (name, method.agent, str(episodes), str(data_seed), str(method.updates), *values, seconds)
             yield dict(zip(COLUMNS, row, strict=True))
 
 
@@ -136,12 +149,16 @@ def rendered(path: Path) -> str:
     """The means over the recordings, and each recording's values, as Markdown."""
     with path.open(newline="") as stream:
         found = list(csv.DictReader(stream))
-    lines = ["| method | estimated | realised, sampled | each | realised, greedy | each |", "|---|---|---|---|---|---|"]
-    for name in METHODS:
-        own = [row for row in found if row["method"] == name]
-        cells = [name, _mean(own, "estimated"), _mean(own, "sampled"), _each(own, "sampled")]
-        cells += [_mean(own, "greedy"), _each(own, "greedy")]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = [
+        "| episodes | method | estimated | realised, sampled | each | realised, greedy | each |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for episodes, name in itertools.product(EPISODES, METHODS):
+        own = [row for row in found if (row["episodes"], row["method"]) == (str(episodes), name)]
+        if own:
+            sampled, greedy = ([_mean(own, column), _each(own, column)] for column in ("sampled", "greedy"))
+            cells = [str(episodes), name, _mean(own, "estimated"), *sampled, *greedy]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ from rlkit.types import Agent, Box, Discrete, Percept, Spec, State
 from .bandits import one_step
 from .toy import Data, Toy, Trained, Variant, prepare, train
 
-UPDATES = 1500
+UPDATES = 2500
 DRAWS = 2000  # actions of each policy: their mean is known to 0.01 where the policy is undecided
 
 
@@ -184,7 +184,7 @@ def coin_consistency(config, seed: int) -> float:
 def _doc(constraint: str, weight: float, **changes) -> doc.Config:
     settings = {
         "context": 1, "future": 1, "reader": "mlp", "latent": "discrete", "latent_size": 6, "widths": (32, 32),
-        "prior_weight": 0.1, "batch_size": 256, "learning_rate": 3e-3, "decay": True, "warmup": 1, "clip": 10.0,
+        "prior_weight": 0.05, "batch_size": 256, "learning_rate": 5e-3, "decay": True, "warmup": 1, "clip": 10.0,
         "weight_decay": 0.0,
     }  # fmt: skip
     return doc.Config(constraint=constraint, constraint_weight=weight, **settings | changes)
