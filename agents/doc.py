@@ -114,13 +114,10 @@ class DoCState(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The last K steps, the newest last, and the latent that is followed. Steps that have not been have t = -1."""
+    """What an acting agent keeps."""
 
-    obs: Array  # [K, O]
-    action: Array  # [K, A], choices one-hot
-    reward: Array  # [K]
-    t: Array  # [K] int32
-    latent: Array  # [D]
+    steps: Steps  # [K, ...] the last steps, the newest last; of those that have not been nothing is seen
+    latent: Array  # [D] the one that is followed
 
 
 @dataclass(frozen=True)
@@ -134,12 +131,12 @@ class DoC:
 
     def init(self, key: Key, prev: None, stats: Stats) -> DoCState:
         """Untrained networks."""
-        length = self.config.context + self.config.future
-        window = jax.tree.map(lambda leaf: jnp.zeros((1, length, *leaf.shape[1:]), leaf.dtype), self._no_steps(1))
-        params = self._model.init(key, window, jnp.zeros((1, 1, self.config.latent_size)))
+        c = self.config
+        window = _batch_of_one(self._no_steps(c.context + c.future))
+        params = self._model.init(key, window, jnp.zeros((1, 1, c.latent_size)))
         size = jnp.abs(stats.returns).max()
         derived = jnp.where(size > 0, size, 1.0)
-        scale = derived if self.config.return_scale is None else jnp.float32(self.config.return_scale)
+        scale = derived if c.return_scale is None else jnp.float32(c.return_scale)
         return DoCState(optim.init(params, self._optimiser), scale)
 
     def sample(self, buffer: Buffer, key: Key) -> Windows:
@@ -149,62 +146,77 @@ class DoC:
 
     def update(self, state: DoCState, batch: Windows, key: Key, step: Array) -> tuple[DoCState, Metrics]:
         """One step down the sum of all losses."""
-        offset_key, *keys = jax.random.split(key, 4)
-        window = self._as_steps(batch, state.scale)
-        offset = jax.random.randint(offset_key, (self.config.batch_size,), 0, self.config.hold)
+        offset_key, loss_key = jax.random.split(key)
+        offset = jax.random.randint(offset_key, batch.mask.shape[:1], 0, self.config.hold)
 
         def loss(params: Any) -> tuple[Array, Metrics]:
-            terms = self.losses(params, window, batch, batch.extra["return_to_go"] / state.scale, offset, keys)
-            total = terms["policy/loss"] + terms["value/loss"] + terms.pop("prior/cost") + terms.pop("luck/cost")
+            terms = self.losses(state._replace(net=params), batch, offset, loss_key)
+            total = terms["policy/loss"] + terms["value/loss"]
+            total += terms["prior/loss"] + terms["luck/loss"]
             return total, terms
 
         net, metrics = optim.descend(loss, state.net, self._optimiser)
         return state._replace(net=net), metrics
 
-    def losses(
-        self, params: Any, window: Steps, batch: Windows, to_go: Array, offset: Array, keys: tuple[Key, Key, Key]
-    ) -> Metrics:
-        """The terms of the loss, and how many nats the latents hold.
+    def losses(self, state: DoCState, batch: Windows, offset: Array, key: Key) -> Metrics:
+        """The terms of the loss, and how many nats the latents hold; ``state`` has parameters as its net.
 
         policy/loss: -log pi(a | past, z), for continuous actions the squared error; value/loss: (V(past, z) - R)^2 of
         the scaled return to go; both at the step ``offset`` [B] after the present one, at which z is still followed.
         """
-        latent_key, belief_key, answer_key = keys
-        beliefs = self._model.apply(params, window, deterministic=False, rngs={"dropout": belief_key}, method="beliefs")
+        belief_key, latent_key, answer_key = jax.random.split(key, 3)
+        window = self._as_steps(batch, state.scale)
+        beliefs = self._train("beliefs", state, belief_key, window)
         latent, weight = self._expand(beliefs.posterior, latent_key)
+
         past = jax.tree.map(lambda leaf: _from(leaf, offset, self.config.context), window)
-        answer, value = self._model.apply(
-            params, past, latent, deterministic=False, rngs={"dropout": answer_key}, method="answers"
-        )
-        present = offset + self.config.context - 1
-        action, to_go, mask = (_from(column, present, 1) for column in (batch.action, to_go, batch.mask))
+        answer, value = self._train("answers", state, answer_key, past, latent)
+        now = offset + self.config.context - 1
+        action = _from(batch.action, now, 1)
+        to_go = _from(batch.extra["return_to_go"], now, 1) / state.scale
+        is_step = _from(batch.mask, now, 1)[:, 0]
+
         imitation = (weight * self.error(answer, action)).sum(1)
         regression = (weight * (value - to_go) ** 2).sum(1)
-        surprise, luck = self.information(beliefs, window)
-        return {
-            "policy/loss": losses.masked_mean(imitation, mask[:, 0]),
-            "value/loss": losses.masked_mean(regression, mask[:, 0]),
-            "prior/nats": self.divergence(beliefs.posterior, beliefs.prior).mean(),
-            "prior/cost": surprise,
-            "luck/nats": luck[0],
-            "luck/cost": luck[1],
+        terms = {
+            "policy/loss": losses.masked_mean(imitation, is_step),
+            "value/loss": losses.masked_mean(regression, is_step),
         }
+        return terms | self.information(beliefs, window)
 
-    def information(self, beliefs: Beliefs, window: Steps) -> tuple[Array, tuple[Array, Array]]:
-        """(cost of the prior, (nats of luck in the latents, their cost)), means over the batch.
+    def information(self, beliefs: Beliefs, window: Steps) -> Metrics:
+        """Nats in the latents of a batch, and what they cost.
 
         A learnt distribution follows the posterior at full weight; the posterior pays for what was not expected. The
         mean divergence from the best c(z | past, action) is I(z; future | past, action), and from any other it is more.
         """
-        surprise = self._learnt(beliefs.posterior, beliefs.prior, self.config.prior_weight)
-        if self.config.constraint == "bottleneck":
-            luck = self.divergence(beliefs.posterior, beliefs.marginal).mean()
-            return surprise, (luck, self._learnt(beliefs.posterior, beliefs.marginal, self.config.constraint_weight))
-        past = Steps(*(part[:, : self.config.context] for part in window))
-        luck = conditional_information(
-            jax.nn.log_softmax(beliefs.posterior), networks.flat(networks.before_outcome(past))
-        )
-        return surprise, (luck, self.config.constraint_weight * luck)
+        c = self.config
+        posterior, marginal = beliefs.posterior, beliefs.marginal
+        surprise = self.divergence(posterior, beliefs.prior).mean()
+        price = self._learnt(posterior, beliefs.prior, c.prior_weight)
+        if c.constraint == "bottleneck":
+            luck = self.divergence(posterior, marginal).mean()
+            luck_price = self._learnt(posterior, marginal, c.constraint_weight)
+        else:
+            past = networks.before_outcome(_first(window, c.context))
+            log_q = jax.nn.log_softmax(posterior)
+            luck = conditional_information(log_q, networks.flat(past))
+            luck_price = c.constraint_weight * luck
+        return {
+            "prior/nats": surprise,
+            "prior/loss": price,
+            "luck/nats": luck,
+            "luck/loss": luck_price,
+        }
+
+    def _train(self, method: str, state: DoCState, key: Key, *inputs: Any) -> Any:
+        """The model's ``method`` with dropout; ``state`` has parameters as its net."""
+        rngs = {"dropout": key}
+        return self._model.apply(state.net, *inputs, deterministic=False, rngs=rngs, method=method)
+
+    def _say(self, method: str, state: DoCState, *inputs: Any) -> Any:
+        """The model's ``method`` as it acts."""
+        return self._model.apply(state.net.params, *inputs, method=method)
 
     def _learnt(self, posterior: Array, expected: Array, weight: float) -> Array:
         """KL(q || p) that trains p alone, and ``weight`` times the same that moves q alone."""
@@ -215,9 +227,11 @@ class DoC:
     def divergence(self, posterior: Array, expected: Array) -> Array:
         """[B]: KL(q || p) of two distributions of latents, from their parameters [B, P] each."""
         if self.config.latent == "discrete":
-            log_q, log_p = jax.nn.log_softmax(posterior), jax.nn.log_softmax(expected)
+            log_q = jax.nn.log_softmax(posterior)
+            log_p = jax.nn.log_softmax(expected)
             return (jnp.exp(log_q) * (log_q - log_p)).sum(-1)
-        (mean, log_std), (other, other_log_std) = _gaussian(posterior), _gaussian(expected)
+        mean, log_std = _gaussian(posterior)
+        other, other_log_std = _gaussian(expected)
         ratio = jnp.exp(2 * (log_std - other_log_std))
         distance = (mean - other) ** 2 * jnp.exp(-2 * other_log_std)
         return (other_log_std - log_std + 0.5 * (ratio + distance - 1)).sum(-1)
@@ -225,18 +239,19 @@ class DoC:
     def error(self, answer: Array, action: Array) -> Array:
         """[B, N]: what is left to be imitated of actions [B, 1, ...] by each of N answers [B, N, ...]."""
         if isinstance(self.spec.action, Discrete):
-            return -(jax.nn.log_softmax(answer) * jax.nn.one_hot(action, self.spec.action.n)).sum(-1)
+            log_pi = jax.nn.log_softmax(answer)
+            return -(log_pi * self._as_numbers(action)).sum(-1)
         return ((jnp.tanh(answer) - action) ** 2).mean(-1)
 
     def _expand(self, parameters: Array, key: Key) -> tuple[Array, Array]:
         """(latents [B, N, D], their weights [B, N]) over which an expectation is a sum: every code with its
         probability, or one draw with its gradient."""
+        size = self.config.latent_size
         if self.config.latent == "discrete":
             probability = jax.nn.softmax(parameters)
-            every_code = jnp.eye(self.config.latent_size)
-            return jnp.broadcast_to(every_code, (*probability.shape, self.config.latent_size)), probability
-        mean, log_std = _gaussian(parameters)
-        latent = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+            every_code = jnp.eye(size)
+            return jnp.broadcast_to(every_code, (*probability.shape, size)), probability
+        latent = _draw(parameters, key)
         return latent[:, None], jnp.ones((len(latent), 1))
 
     # --- acting ---
@@ -248,78 +263,84 @@ class DoC:
     def begin(self, state: DoCState, goal: None) -> Memory:
         """An empty memory."""
         steps = self._no_steps(self.config.context)
-        none_yet = jnp.full(self.config.context, -1, jnp.int32)
-        return Memory(steps.obs, steps.action, steps.reward, none_yet, jnp.zeros(self.config.latent_size))
+        return Memory(steps, jnp.zeros(self.config.latent_size))
 
     def observe(self, state: DoCState, memory: Memory, percept: Percept) -> Memory:
         """Take in the reward of the last step, and the observation of the next one."""
-        reward = memory.reward.at[-1].set(percept.reward / state.scale)
-        return memory._replace(
-            obs=_shifted(memory.obs, percept.obs),
-            action=_shifted(memory.action, 0.0),
-            reward=_shifted(reward, 0.0),
-            t=_shifted(memory.t, percept.t),
+        last = memory.steps
+        received = last.reward.at[-1].set(percept.reward / state.scale)
+        steps = Steps(
+            obs=_shifted(last.obs, percept.obs),
+            action=_shifted(last.action, 0.0),
+            reward=_shifted(received, 0.0),
+            t=_shifted(last.t, percept.t),
+            sees=_shifted(last.sees, True),
         )
+        return memory._replace(steps=steps)
 
     def choose(self, state: DoCState, memory: Memory, key: Key) -> tuple[Array, Array]:
         """(the latent [D] of the largest value among the candidates, that value as a return []).
 
         The value is what the agent believes that it will earn from here on, in the rewards that it is trained on.
         """
-        past = self._remembered(memory)
-        prior = self._model.apply(state.net.params, past, method="prior")
-        if self.config.latent == "discrete":
-            latents = jnp.eye(self.config.latent_size)
-            mass = jax.nn.softmax(prior[0])
-            allowed = mass >= jnp.minimum(self.config.least_mass, mass.max())
-        else:
-            mean, log_std = _gaussian(prior)
-            noise = jax.random.normal(key, (self.config.candidates, self.config.latent_size))
-            latents = mean + jnp.exp(log_std) * noise
-            allowed = jnp.ones(len(latents), bool)
-        _, value = self._model.apply(state.net.params, past, latents[None], method="answers")
-        promised = jnp.where(allowed, value[0], -jnp.inf)
+        past = _batch_of_one(memory.steps)
+        prior = self._say("prior", state, past)[0]
+        latents, is_allowed = self._candidates(prior, key)
+        _, value = self._say("answers", state, past, latents[None])
+        promised = jnp.where(is_allowed, value[0], -jnp.inf)
         best = jnp.argmax(promised)
         return latents[best], promised[best] * state.scale
+
+    def _candidates(self, prior: Array, key: Key) -> tuple[Array, Array]:
+        """(latents [N, D], which of them may be chosen [N])."""
+        c = self.config
+        if c.latent == "discrete":
+            mass = jax.nn.softmax(prior)
+            least = jnp.minimum(c.least_mass, mass.max())
+            return jnp.eye(c.latent_size), mass >= least
+        repeated = jnp.repeat(prior[None], c.candidates, 0)
+        return _draw(repeated, key), jnp.ones(c.candidates, bool)
 
     def act(self, state: DoCState, memory: Memory, key: Key, *, greedy: bool) -> tuple[Array, Memory]:
         """One action. The continuous policy is deterministic; the discrete one samples unless ``greedy``."""
         latent_key, action_key = jax.random.split(key)
+        steps = memory.steps
         chosen, _ = self.choose(state, memory, latent_key)
-        is_due = memory.t[-1] % self.config.hold == 0
+        is_due = steps.t[-1] % self.config.hold == 0
         latent = jnp.where(is_due, chosen, memory.latent)
-        answer, _ = self._model.apply(state.net.params, self._remembered(memory), latent[None, None], method="answers")
-        answer = answer[0, 0]
+        answers, _ = self._say("answers", state, _batch_of_one(steps), latent[None, None])
+        answer = answers[0, 0]
         if not isinstance(self.spec.action, Discrete):
             action = jnp.tanh(answer)
         elif greedy:
             action = jnp.argmax(answer).astype(jnp.int32)
         else:
             action = jax.random.categorical(action_key, answer).astype(jnp.int32)
-        taken = memory.action.at[-1].set(self._as_numbers(action))
-        return action[None], memory._replace(action=taken, latent=latent)
+        taken = steps.action.at[-1].set(self._as_numbers(action))
+        return action[None], Memory(steps._replace(action=taken), latent)
 
     # --- what the networks read ---
 
     def _as_steps(self, batch: Windows, scale: Array) -> Steps:
         sees = jnp.stack([batch.seen, batch.mask, batch.mask], -1)
-        return Steps(batch.obs, self._as_numbers(batch.action), batch.reward / scale, batch.t, sees)
-
-    def _remembered(self, memory: Memory) -> Steps:
-        """The memory as a batch of one."""
-        sees = jnp.repeat((memory.t >= 0)[:, None], 3, 1)
-        steps = Steps(memory.obs, memory.action, memory.reward, memory.t, sees)
-        return jax.tree.map(lambda leaf: leaf[None], steps)
+        action = self._as_numbers(batch.action)
+        return Steps(batch.obs, action, batch.reward / scale, batch.t, sees)
 
     def _no_steps(self, length: int) -> Steps:
         """[length, ...] steps of which nothing is seen."""
-        obs = jnp.zeros((length, *self.spec.observation.shape))
-        action = jnp.zeros((length, self._actions))
-        return Steps(obs, action, jnp.zeros(length), jnp.zeros(length, jnp.int32), jnp.zeros((length, 3), bool))
+        return Steps(
+            obs=jnp.zeros((length, *self.spec.observation.shape)),
+            action=jnp.zeros((length, self._actions)),
+            reward=jnp.zeros(length),
+            t=jnp.zeros(length, jnp.int32),
+            sees=jnp.zeros((length, 3), bool),
+        )
 
     def _as_numbers(self, action: Array) -> Array:
         """[..., A]: choices are one-hot."""
-        return jax.nn.one_hot(action, self.spec.action.n) if isinstance(self.spec.action, Discrete) else action
+        if isinstance(self.spec.action, Discrete):
+            return jax.nn.one_hot(action, self.spec.action.n)
+        return action
 
     @property
     def _actions(self) -> int:
@@ -379,12 +400,29 @@ def _gaussian(parameters: Array) -> tuple[Array, Array]:
     return mean, jnp.clip(log_std, *LOG_STD_BOUNDS)
 
 
+def _draw(parameters: Array, key: Key) -> Array:
+    """A latent [..., D] of each of the Gaussians [..., 2 D], with its gradient."""
+    mean, log_std = _gaussian(parameters)
+    noise = jax.random.normal(key, mean.shape)
+    return mean + jnp.exp(log_std) * noise
+
+
 def _from(column: Array, start: Array, length: int) -> Array:
     """``column`` [B, T, ...] at ``start`` [B] and after it, [B, length, ...]."""
     return jax.vmap(lambda row, first: jax.lax.dynamic_slice_in_dim(row, first, length))(column, start)
 
 
-def _shifted(window: Array, value: Array | float) -> Array:
+def _first(steps: Steps, length: int) -> Steps:
+    """The first ``length`` steps of each piece."""
+    return Steps(*(part[:, :length] for part in steps))
+
+
+def _batch_of_one(steps: Steps) -> Steps:
+    """[K, ...] -> [1, K, ...]."""
+    return Steps(*(part[None] for part in steps))
+
+
+def _shifted(window: Array, value: Array | float | bool) -> Array:
     """``window`` [K, ...] without its oldest entry, and with ``value`` as the newest."""
     return jnp.roll(window, -1, 0).at[-1].set(value)
 

@@ -117,13 +117,14 @@ def test_acting_reads_what_training_reads(reader):
     for t in range(6):
         reward = buffer.reward[t - 1] if t else jnp.float32(0)
         memory = agent.observe(state, memory, Percept(buffer.obs[t], reward, jnp.int32(t)))
-        remembered = agent._remembered(memory)
+        remembered = Steps(*(part[None] for part in memory.steps))
         _, window = windows(agent, buffer, [t])
         past = Steps(*(part[:, :3] for part in window))
         played = agent._model.apply(state.net.params, remembered, method="prior")
         recorded = agent._model.apply(state.net.params, past, method="prior")
         np.testing.assert_allclose(played, recorded, atol=1e-5)
-        memory = memory._replace(action=memory.action.at[-1].set(jax.nn.one_hot(buffer.action[t], 3)))
+        taken = memory.steps.action.at[-1].set(jax.nn.one_hot(buffer.action[t], 3))
+        memory = memory._replace(steps=memory.steps._replace(action=taken))
 
 
 # --- information ---
@@ -177,22 +178,22 @@ def test_the_posterior_pays_for_luck_and_nobody_else_does():
 def test_a_held_latent_is_not_learnt_from_beyond_the_end():
     """The drawn step is an episode's last: one step on there is nothing to imitate."""
     agent, state, buffer = first_state(dataclasses.replace(CODES, hold=2))
-    batch, window = windows(agent, buffer, [19, 19])
-    keys = tuple(jax.random.split(jax.random.key(0), 3))
-    to_go = batch.extra["return_to_go"]
-    terms = agent.losses(state.net.params, window, batch, to_go, jnp.array([1, 1]), keys)
-    assert terms["policy/loss"] == 0 and terms["value/loss"] == 0
-    one = agent.losses(state.net.params, window, batch, to_go, jnp.array([0, 1]), keys)
-    both = agent.losses(state.net.params, window, batch, to_go, jnp.array([0, 0]), keys)
+    batch, _ = windows(agent, buffer, [19, 19])
+    learning = state._replace(net=state.net.params)
+    beyond, one, both = (
+        agent.losses(learning, batch, jnp.array(offset), jax.random.key(0)) for offset in ([1, 1], [0, 1], [0, 0])
+    )
+    assert beyond["policy/loss"] == 0 and beyond["value/loss"] == 0
     np.testing.assert_allclose(one["policy/loss"], both["policy/loss"], rtol=1e-5)
 
 
 def test_the_losses_of_codes_are_expectations_by_hand():
     agent, state, buffer = first_state(CODES)
     batch, window = windows(agent, buffer, [4])
-    keys = tuple(jax.random.split(jax.random.key(0), 3))
+    state = state._replace(scale=jnp.float32(1.0))
+    learning = state._replace(net=state.net.params)
+    terms = agent.losses(learning, batch, jnp.array([0]), jax.random.key(0))
     to_go = batch.extra["return_to_go"]
-    terms = agent.losses(state.net.params, window, batch, to_go, jnp.array([0]), keys)
     past = Steps(*(part[:, :3] for part in window))
     q = jax.nn.softmax(agent._model.apply(state.net.params, window, method="beliefs").posterior)[0]
     answer, value = agent._model.apply(state.net.params, past, jnp.eye(4)[None], method="answers")
@@ -217,7 +218,7 @@ def test_a_code_that_the_prior_never_gives_is_not_chosen_however_good_it_seems()
     percept = Percept(buffer.obs[0], jnp.float32(0), jnp.int32(0))
     memory = agent.observe(state, agent.begin(state, None), percept)
     latent, value = agent.choose(state, memory, jax.random.key(0))
-    past = agent._remembered(memory)
+    past = Steps(*(part[None] for part in memory.steps))
     _, values = agent._model.apply(state.net.params, past, jnp.eye(4)[None], method="answers")
     best = int(np.argmax(values[0]))
     assert int(jnp.argmax(latent)) == best
