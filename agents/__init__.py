@@ -8,6 +8,7 @@ REGISTRY = {
     "cql": Entry("agents.cql", "Conservative Q-learning (Kumar et al. 2020), or Cal-QL (Nakamoto et al. 2023)"),
     "dt": Entry("agents.dt", "Decision transformer: the actions that led to a return (Chen et al. 2021)"),
     "discrete-cql": Entry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
+    "doc": Entry("agents.doc", "Dichotomy of control: latent futures free of luck (Yang et al. 2023)"),
     "edac": Entry("agents.edac", "SAC with diverse critics, or SAC-N (An et al. 2021)"),
     "iql": Entry("agents.iql", "Implicit Q-learning: advantage-weighted cloning (Kostrikov et al. 2022)"),
     "odt": Entry("agents.odt", "Online decision transformer, its offline part: stochastic (Zheng et al. 2022)"),

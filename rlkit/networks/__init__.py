@@ -8,6 +8,7 @@ from rlkit.networks.gaussian_sequence import (
     StochasticDecisionTransformer,
     TransformerSize,
 )
+from rlkit.networks.latent import Beliefs, LatentFuture, ReaderKind, Steps, before_outcome, flat
 from rlkit.networks.mlp import MLP, Ensemble, uniform
 from rlkit.networks.policy import (
     LOG_STD_MIN,
@@ -24,6 +25,7 @@ __all__ = [
     "CONDITIONINGS",
     "LOG_STD_MIN",
     "MLP",
+    "Beliefs",
     "ConditionedMLP",
     "DecisionTransformer",
     "Ensemble",
@@ -35,6 +37,12 @@ __all__ = [
     "StochasticDecisionTransformer",
     "Transformer",
     "TransformerSize",
+    "LatentFuture",
+    "ReaderKind",
+    "Steps",
+    "Transformer",
+    "before_outcome",
+    "flat",
     "normal_log_prob",
     "normal_sample",
     "tanh_normal_log_prob",
