@@ -12,7 +12,7 @@ from agents import pdt
 from rlkit import networks
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
-from rlkit.testing import one_device, random_episodes, same_bits
+from rlkit.testing import bits, one_device, random_episodes
 from rlkit.training.loop import fit
 from rlkit.types import InputError, Percept
 
@@ -180,8 +180,8 @@ def after(stages, buffer, moments):
 def test_the_first_stage_sees_no_reward():
     """Whatever is added to every reward, its bits are the same; those of the second stage are not."""
     plain, shifted = (after(*prepare(TRAINED, reward_shift=shift)) for shift in (0.0, 3.0))
-    assert same_bits(plain[0], shifted[0])
-    assert not same_bits(plain[1].net.params["returns"], shifted[1].net.params["returns"])
+    assert bits(plain[0]) == bits(shifted[0])
+    assert bits(plain[1].net.params["returns"]) != bits(shifted[1].net.params["returns"])
 
 
 @pytest.mark.parametrize(
@@ -198,17 +198,18 @@ def test_a_network_that_is_held_keeps_its_bits(learns, moved):
     start = stages[0].learner.init(KEY, None, moments).net.params
     pretrained, end = (state.net.params for state in after(stages, buffer, moments))
     names = set(start)
-    assert {name for name in names if not same_bits(pretrained[name], end[name])} == moved
+    assert {name for name in names if bits(pretrained[name]) != bits(end[name])} == moved
     untouched = dataclasses.replace(stages[0], steps=1)
     first = after((untouched,), buffer, moments)[0].net.params
-    assert {name for name in names if same_bits(first[name], pretrained[name])} == {"returns"}
+    assert {name for name in names if bits(first[name]) == bits(pretrained[name])} == {"returns"}
 
 
 def test_the_second_stage_goes_on_with_the_optimiser_and_has_the_returns_scale():
     stages, buffer, moments = prepare(TRAINED)
     (pretrained,) = after(stages[:1], buffer, moments)
     state = stages[1].learner.init(KEY, pretrained, moments)
-    assert same_bits(state.net, pretrained.net) and same_bits(state.log_temperature, pretrained.log_temperature)
+    assert bits(state.net) == bits(pretrained.net)
+    assert bits(state.log_temperature) == bits(pretrained.log_temperature)
     counts = [leaf for leaf in jax.tree.leaves(state.net.opt) if leaf.dtype == np.int32]
     assert counts and all(count == 3 for count in counts)
     np.testing.assert_allclose(state.scale, np.abs(moments.returns).max())

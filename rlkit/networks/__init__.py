@@ -40,7 +40,6 @@ __all__ = [
     "LatentFuture",
     "ReaderKind",
     "Steps",
-    "Transformer",
     "before_outcome",
     "flat",
     "normal_log_prob",
