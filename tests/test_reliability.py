@@ -224,5 +224,5 @@ def test_a_plot_that_fails_does_not_fail_the_run(rlkit_command, run, monkeypatch
     (run / "result.json").unlink()
     (run / "curve.png").unlink()
     code, _, err = rlkit_command(*TRAIN, "--out", run, "--resume", "auto")
-    assert code == 0 and "the learning curve could not be drawn: libfreetype is missing" in err
+    assert code == 0 and "the figures could not be drawn: libfreetype is missing" in err
     assert (run / "result.json").exists() and not (run / "curve.png").exists()
