@@ -74,11 +74,8 @@ class Config:
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage. Raises InputError where a return does not say what it is in the environment's units, or where
         acting would not be what was trained."""
-        if self.return_token and (spec.reward_shift or not spec.reward_scale):
-            raise InputError(
-                f"dt: returns cannot be asked for where rewards are {spec.reward_scale:g} x + {spec.reward_shift:g}: "
-                "leave --reward standard, --reward-shift and a --reward-scale of 0 away"
-            )
+        if self.return_token:
+            require_returns("dt", spec)
         if self.acting == "window":
             return (Stage("dt", DT(self, spec), steps),)
         if self.band is None or self.band >= self.context:
@@ -87,6 +84,15 @@ class Config:
                 f"--config.context of {self.context}: use --config.acting window"
             )
         return (Stage("dt", RollingDT(self, spec), steps),)
+
+
+def require_returns(agent: str, spec: Spec) -> None:
+    """Raises InputError where the returns that are trained on do not say what they are in the environment's units."""
+    if spec.reward_shift or not spec.reward_scale:
+        raise InputError(
+            f"{agent}: returns cannot be asked for where rewards are {spec.reward_scale:g} x + {spec.reward_shift:g}: "
+            "leave --reward standard, --reward-shift and a --reward-scale of 0 away"
+        )
 
 
 BEST = float("nan")  # asks for the largest return of the data, which the state knows and a Config does not
@@ -134,7 +140,7 @@ class DT:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("return_to_go",) if self.config.return_token else ()
+        return ("return_to_go",) if self._is_told else ()
 
     def init(self, key: Key, prev: None, stats: Stats) -> DTState:
         """An untrained transformer."""
@@ -178,7 +184,7 @@ class DT:
 
     @property
     def goals(self) -> Mapping[str, Any]:
-        if not self.config.return_token:
+        if not self._is_told:
             return {"": None}
         if not self.config.targets:
             return {"best of the data": BEST}
@@ -186,7 +192,7 @@ class DT:
 
     def begin(self, state: DTState, goal: Any) -> Memory:
         """An empty memory. ``goal``: a return in the environment's units; NaN stands for the data's best."""
-        length = self.config.context
+        length = self._remembered
         obs = jnp.zeros((length, *self.spec.observation.shape))
         t = jnp.zeros(length, jnp.int32)
         return Memory(self._asked(state, goal), jnp.zeros(length), obs, self._no_action(length), t)
@@ -204,11 +210,21 @@ class DT:
 
     def act(self, state: DTState, memory: Memory, key: Key, *, greedy: bool) -> tuple[Array, Memory]:
         """One action. The continuous policy is deterministic; the discrete one samples unless ``greedy``."""
-        now = jnp.minimum(memory.t.max(), self.config.context - 1)
+        now = jnp.minimum(memory.t.max(), self._remembered - 1)
         inputs = (memory.to_go / state.scale, memory.obs, self._as_numbers(memory.action), memory.t)
-        answer = self._model.apply(state.net.params, *(x[None] for x in inputs))[0, now]
-        action = self._choose(answer, key, greedy)
+        answers = self._model.apply(state.net.params, *(x[None] for x in inputs))
+        action = self._choose(jax.tree.map(lambda x: x[0, now], answers), key, greedy)
         return action[None], memory._replace(action=memory.action.at[now].set(action))
+
+    @property
+    def _remembered(self) -> int:
+        """Steps that it sees when it acts."""
+        return self.config.context
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether it sees the return to go."""
+        return self.config.return_token
 
     def _asked(self, state: DTState, goal: Any) -> Array:
         """[] the return to go at the start, as the data's are measured."""
@@ -250,8 +266,7 @@ class DT:
     @property
     def _optimiser(self) -> optax.GradientTransformation:
         c = self.config
-        first = c.learning_rate / c.warmup  # of the first update already, as in the official code
-        rate = optax.linear_schedule(first, c.learning_rate, c.warmup - 1)
+        rate = optim.warm_up(c.learning_rate, c.warmup)
         return optax.chain(optax.clip_by_global_norm(c.clip), optax.adamw(rate, weight_decay=c.weight_decay))
 
 

@@ -4,7 +4,8 @@
 
 The peak is the largest resident memory of `rlkit train bc --steps 1` in a process of its own, less that of the same
 command with ten rows of the same width: what is left is the data's. "first" reads the file, "again" finds it in the
-cache. Linux only: the peak is VmHWM of /proc/self/status.
+cache. Medians of several rounds, since the peak of a process of 360 MiB scatters by some MiB. Linux only: the peak is
+VmHWM of /proc/self/status.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -95,18 +97,21 @@ def run(words: Sequence[str], cache: Path) -> tuple[str, int]:
     return done.stdout, int(found[1])
 
 
-def measure(dataset: Dataset, folder: Path, rows: int | None = None) -> dict[str, float]:
-    """MiB: what --dry-run says of the data and in all, and the peaks of training, first and again."""
+def measure(dataset: Dataset, folder: Path, rows: int | None = None, rounds: int = 1) -> dict[str, float]:
+    """MiB: what --dry-run says of the data and in all, and the peaks of training, first and again: medians."""
 
-    def peaks(count: int) -> tuple[list[int], str]:
+    def peaks(count: int) -> tuple[list[float], str]:
         path = folder / f"{dataset.name}-{dataset.dtype}-{count}{dataset.suffix}"
         write(dataset, count, path)
-        cache = folder / f"cache-{path.name}"
         words = ["--dataset", str(path), "--steps", "1"]
-        found = [run([*words, "--out", str(folder / f"run-{path.name}-{n}")], cache)[1] for n in range(2)]
+        found = []
+        for number in range(rounds):
+            cache = folder / f"cache-{path.name}-{number}"
+            runs = [str(folder / f"run-{path.name}-{number}-{n}") for n in range(2)]
+            found.append([run([*words, "--out", out], cache)[1] for out in runs])
         told = run([*words, "--dry-run"], cache)[0]
         path.unlink()
-        return found, told
+        return [statistics.median(column) for column in zip(*found, strict=True)], told
 
     few, _ = peaks(10)
     many, told = peaks(rows or dataset.rows)
@@ -118,11 +123,12 @@ def measure(dataset: Dataset, folder: Path, rows: int | None = None) -> dict[str
 def main(argv: Sequence[str] | None = None, show: Callable[[str], None] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="CSV to write")
+    parser.add_argument("--rounds", type=int, default=5, help="of each measurement (default: %(default)s)")
     options = parser.parse_args(argv)
     rows = []
     for dataset in DATASETS:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(dataset, Path(folder))
+            found = measure(dataset, Path(folder), rounds=options.rounds)
         shape = "x".join(map(str, dataset.shape))
         values = {name: f"{value:.1f}" for name, value in found.items()}
         rows.append({

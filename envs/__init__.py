@@ -109,6 +109,8 @@ def _register(env_id: str) -> None:
         import envs.toys.brain_stimulation  # noqa: F401  (registers on import)
     if env_id.startswith("ICUSepsis"):
         import envs.toys.icu_sepsis  # noqa: F401  (registers on import)
+    if env_id.startswith("SlipperyLake"):
+        import envs.toys.frozen_lake  # noqa: F401  (registers on import)
     if env_id in gymnasium.registry or not env_id.startswith(_ROBOTICS):
         return
     with warnings.catch_warnings():

@@ -28,6 +28,7 @@ _STIMULATION = (
     "envs.toys.brain_stimulation.references(): uniform levels, and a controller that knows it; 100 seeded days"
 )
 _SEPSIS = "envs.toys.icu_sepsis.references(): uniform actions, and an optimal policy; exact values"
+_LAKE = "envs.toys.frozen_lake.references(): uniform actions, and an optimal policy; exact values"
 _CARTPOLE = "100 episodes of uniform actions (env seeds 0 to 99, actions from numpy's default_rng(0)); the time limit"
 
 REFERENCES: dict[str, Reference] = {
@@ -42,6 +43,7 @@ REFERENCES: dict[str, Reference] = {
     "FrankaKitchen-v1": Reference(0.0, 4.0, _KITCHEN),
     "Pendulum-v1": Reference(-1166.440794190852, -138.26908571493766, _PENDULUM),
     "BrainStimulation-v0": Reference(-103.63303451962344, -42.92937443299103, _STIMULATION),
+    "SlipperyLake-v0": Reference(0.013939795959171438, 0.7401648977587011, _LAKE),
     "ICUSepsis-v0": Reference(0.7800709046121405, 0.875141699609933, _SEPSIS),
     "CartPole-v1": Reference(23.68, 500.0, _CARTPOLE),
 }

@@ -25,6 +25,13 @@ def advantage_weight(advantage: Array, beta: float, limit: float) -> Array:
     return jnp.minimum(jnp.exp(beta * advantage), limit)
 
 
+def normal_kl(mean: Array, log_std: Array, other_mean: Array, other_log_std: Array) -> Array:
+    """KL divergence of N(mean, std) from N(other_mean, other_std), elementwise."""
+    ratio = jnp.exp(2 * (log_std - other_log_std))
+    distance = ((mean - other_mean) * jnp.exp(-other_log_std)) ** 2
+    return other_log_std - log_std + 0.5 * (ratio + distance - 1)
+
+
 def critic_error(q: Array, target: Array) -> Array:
     """sum_i mean (Q_i - y)^2, the squared error of an ensemble's values q [N, B] against one target y [B]."""
     error = q - target[None]

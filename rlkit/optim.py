@@ -89,6 +89,11 @@ def _zeros(shape: jax.ShapeDtypeStruct) -> Array:
     return jnp.zeros(shape.shape, shape.dtype)
 
 
+def warm_up(rate: float, updates: int) -> optax.Schedule:
+    """A step size that rises linearly to ``rate`` at the last of so many updates; the first has its share already."""
+    return optax.linear_schedule(rate / updates, rate, updates - 1)
+
+
 def target_copy(params: Any) -> Any:
     """Parameters of a target network at the start: a copy, since the loop donates the state, and an array that is
     donated cannot stand in it twice."""

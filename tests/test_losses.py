@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from rlkit import losses
 
@@ -32,3 +33,14 @@ def test_the_expectile_at_one_half_is_half_the_square():
 def test_weights_grow_with_the_advantage_up_to_their_limit_and_stay_finite():
     weight = losses.advantage_weight(jnp.array([-1e4, 0.0, 0.5, 1e4]), 2.0, 100.0)
     np.testing.assert_allclose(weight, [0, 1, np.e, 100], rtol=1e-6)
+
+
+def test_the_divergence_of_normals_is_that_of_quadrature():
+    """KL of N(1, 2^2) from N(0, 1) is (4 + 1 - 1) / 2 - ln 2; for others the integral of p (log p - log q)."""
+    zero = jnp.zeros(())
+    np.testing.assert_allclose(losses.normal_kl(jnp.ones(()), jnp.log(2.0), zero, zero), 2 - np.log(2), rtol=1e-6)
+    x = np.linspace(-30, 30, 200_001)
+    p, q = stats.norm(1.5, 0.7), stats.norm(-0.5, 1.3)
+    integral = np.trapezoid(p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), x)
+    found = losses.normal_kl(*(jnp.float32(v) for v in (1.5, np.log(0.7), -0.5, np.log(1.3))))
+    np.testing.assert_allclose(found, integral, rtol=1e-5)

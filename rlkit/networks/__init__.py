@@ -1,6 +1,14 @@
 """Network bodies. The only folder that knows flax.linen; agents see modules with ``init`` and ``apply``."""
 
 from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
+from rlkit.networks.gaussian_sequence import (
+    FutureEncoder,
+    FuturePolicy,
+    GaussianHead,
+    StochasticDecisionTransformer,
+    TransformerSize,
+)
+from rlkit.networks.latent import Beliefs, LatentFuture, ReaderKind, Steps, before_outcome, flat
 from rlkit.networks.mlp import MLP, Ensemble, uniform
 from rlkit.networks.policy import (
     LOG_STD_MIN,
@@ -17,12 +25,23 @@ __all__ = [
     "CONDITIONINGS",
     "LOG_STD_MIN",
     "MLP",
+    "Beliefs",
     "ConditionedMLP",
     "DecisionTransformer",
     "Ensemble",
+    "FutureEncoder",
+    "FuturePolicy",
+    "GaussianHead",
     "GaussianPolicy",
     "Past",
+    "StochasticDecisionTransformer",
     "Transformer",
+    "TransformerSize",
+    "LatentFuture",
+    "ReaderKind",
+    "Steps",
+    "before_outcome",
+    "flat",
     "normal_log_prob",
     "normal_sample",
     "tanh_normal_log_prob",

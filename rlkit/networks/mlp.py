@@ -59,7 +59,7 @@ class Joined(nn.Module):
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU, an optional LayerNorm after each ReLU, and a linear output.
+    """Dense layers with ReLU (or another activation), an optional LayerNorm after each, and a linear output.
 
     Hidden kernels are fan-in uniform with a bias of 0.1 and the output is U(-out_bound, out_bound), the initialisation
     of EDAC (An et al. 2021) that SAC-RND and ReBRAC inherit.
@@ -69,6 +69,7 @@ class MLP(nn.Module):
     out: int
     out_bound: float
     layer_norm: bool = False
+    activation: Callable = nn.relu
 
     @nn.compact
     def __call__(self, *parts: Array) -> Array:
@@ -76,7 +77,7 @@ class MLP(nn.Module):
         for i, width in enumerate(self.widths):
             fan_in = sum(part.shape[-1] for part in parts)
             layer = Joined(width, fan_in_uniform(fan_in), _BIAS, name=f"Dense_{i}")
-            x = nn.relu(layer(*parts))
+            x = self.activation(layer(*parts))
             if self.layer_norm:
                 x = nn.LayerNorm()(x)
             parts = (x,)

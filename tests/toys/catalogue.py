@@ -1,5 +1,13 @@
 """All toys."""
 
-from . import asking, bandits, environments, labels, point_mass
+from . import asking, bandits, environments, fork, labels, luck, point_mass
 
-TOYS = (*bandits.TOYS, *point_mass.TOYS, *labels.TOYS, *environments.TOYS, *asking.TOYS)
+TOYS = (
+    *bandits.TOYS,
+    *point_mass.TOYS,
+    *labels.TOYS,
+    *environments.TOYS,
+    *asking.TOYS,
+    *fork.TOYS,
+    *luck.TOYS,
+)
