@@ -121,6 +121,20 @@ def steps(log) -> int:
     return sum(entry[0] == "step" for entry in log)
 
 
+class Door(Counter):
+    """Tells at each step whether the episode is won: at the last one of episodes with an even seed."""
+
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return *rest, {"success": np.bool_(self.done and self.seed % 2 == 0)}
+
+
+def test_a_success_is_what_the_last_step_says_and_nothing_where_no_step_does():
+    evaluation = Evaluator(Recorder(), normaliser(), Door, episodes=4, envs_per_seed=2).run(jnp.zeros(2))
+    assert evaluation.success.tolist() == [[[1.0, 0.0, 1.0, 0.0]] * 2]
+    assert np.isnan(Evaluator(Recorder(), normaliser(), Counter, episodes=2).run(jnp.zeros(1)).success).all()
+
+
 def test_a_three_step_environment_is_stepped_three_times_an_episode():
     logs: list[list] = []
 

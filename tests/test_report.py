@@ -22,9 +22,9 @@ ROWS = [
 def test_row_makes_its_estimates():
     scores = np.array([[0.0, 2.0], [5.0, 5.0], [5.0, 5.0], [90.0, 90.0]])
     made = row("x", scores * 10, scores, scores + 1)
-    assert made == ("x", estimate(scores * 10), estimate(scores), estimate(scores + 1))
+    assert made == ("x", estimate(scores * 10), estimate(scores), estimate(scores + 1), None)
     assert made.returns.value == 252.5 and made.score.value == 25.25 and made.late.value == 26.25
-    assert row("x", scores)[2:] == (None, None)
+    assert row("x", scores)[2:] == (None, None, None)
 
 
 def test_table_is_aligned_and_says_what_intervals_are_over():
@@ -66,6 +66,14 @@ def test_columns_without_entries_are_left_out_and_none_repeats_another():
     assert table(ROWS[:1]).splitlines()[0].split() == ["method", "return"]
     titles = [title for title in table(ROWS).splitlines()[0].split("  ") if title]
     assert [title.strip() for title in titles] == ["method", "return", "score, last checkpoint", "score, last fifth"]
+
+
+def test_the_rate_of_success_is_shown_beside_the_return_where_it_is_known():
+    won = [[1.0, 0.0], [1.0, 1.0]]
+    made = row("x", won, success=won)
+    assert made.success == estimate([[100.0, 0.0], [100.0, 100.0]]) and made.success.value == 75
+    assert table([made]).splitlines()[0].split("  ")[-1] == "success, %" and "75.0 [" in table([made])
+    assert row("x", won, success=[[1.0, np.nan], [1.0, 0.0]]).success is None
 
 
 def test_a_single_number_has_no_interval():

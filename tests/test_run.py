@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from rlkit.evaluation.evaluate import Evaluation
 from rlkit.evaluation.statistics import Estimate
 from rlkit.runs import serialization
 from rlkit.runs.record import DataRecord, EvaluationRecord, Record, Reference
@@ -199,10 +200,15 @@ def test_claim(tmp_path, record):
     assert not new.exists()
 
 
+def played(returns, success=np.nan):
+    """An evaluation whose episodes have one step each."""
+    return Evaluation(returns, np.ones(returns.shape, np.int64), np.full(returns.shape, success))
+
+
 def _log(run, positions):
     for position in positions:
         run.metrics(position, {"loss": np.array([position.updates, 0.1], np.float32)})
-        run.evaluation(position, np.ones((1, 2, 3)) * position.updates, np.ones((1, 2, 3), np.int64))
+        run.evaluation(position, played(np.ones((1, 2, 3)) * position.updates))
 
 
 def test_going_on_drops_what_was_logged_after_the_checkpoint_and_torn_lines(tmp_path, record):
@@ -296,7 +302,7 @@ def test_each_goal_has_a_line_and_the_first_is_the_score(tmp_path, record):
     position, returns = Position(0, 5, 5), np.arange(12.0).reshape(2, 2, 3)
     with Run(tmp_path / "run", record) as run:
         run.begin(None, 2)
-        run.evaluation(position, returns, np.ones(returns.shape, np.int64), ["3600", "1800"])
+        run.evaluation(position, played(returns), ["3600", "1800"])
     assert [line["goal"] for line in lines(tmp_path / "run" / "metrics.jsonl")] == ["3600", "1800"]
     by_goal = evaluations_by_goal(tmp_path / "run")
     np.testing.assert_array_equal(by_goal["1800"][0].returns, returns[1])
@@ -306,3 +312,17 @@ def test_each_goal_has_a_line_and_the_first_is_the_score(tmp_path, record):
             run.begin(position, goals)
             assert run.evaluated == evaluated
         assert len(list(lines(tmp_path / "run" / "metrics.jsonl"))) == kept
+
+
+def test_successes_are_logged_where_the_environment_tells_them_and_read_again(tmp_path, record):
+    returns, success = np.zeros((1, 2, 3)), np.array([[[1.0, 0.0, 1.0], [np.nan] * 3]])
+    evaluation = Evaluation(returns, np.array([[[1, 1, 1], [0, 0, 0]]]), success)  # the second seed diverged
+    with Run(tmp_path / "run", record) as run:
+        run.begin(None)
+        run.evaluation(Position(0, 5, 5), played(returns))
+        run.evaluation(Position(0, 10, 10), evaluation)
+    before, after = lines(tmp_path / "run" / "metrics.jsonl")
+    assert "success" not in before and after["success"][0] == [1, 0, 1]
+    first, second = evaluations(tmp_path / "run")
+    assert np.isnan(first.success).all() and first.success.shape == (2, 3)
+    np.testing.assert_array_equal(second.success, success[0])

@@ -22,12 +22,14 @@ from benchmarks.accelerator.training import bytes_kept, shapes_of
 from rlkit.commands import options
 from rlkit.commands import train as training
 from rlkit.datasets import Episodes, load
+from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import serialization
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.record import Record
 from rlkit.runs.restored import play
 from rlkit.runs.run import Position, evaluations
 from rlkit.runs.scores import conclude
+from rlkit.runs.trainer import among_all
 from rlkit.training.loop import Progress
 from rlkit.types import InputError
 
@@ -189,11 +191,13 @@ def _returns(folder: Path, record: Record) -> dict[int, np.ndarray]:
         last = len(record.stages) - 1
         position = Position(last, record.stages[last][1], sum(steps for _, steps in record.stages))
         for goal in played.returns:
-            shape = (len(record.seeds), played.returns[goal].shape[1])
-            returns, lengths = np.full(shape, np.nan), np.zeros(shape, np.int64)
-            returns[list(played.members)], lengths[list(played.members)] = played.returns[goal], played.lengths[goal]
+            sound = Evaluation(*(part[goal][None] for part in (played.returns, played.lengths, played.success)))
+            whole = among_all(sound, np.array(played.members), len(record.seeds))
             asked = {"goal": goal} if goal else {}
-            line = {**position._asdict(), **asked, "returns": returns, "lengths": lengths}
+            parts = {name: values[0] for name, values in whole._asdict().items()}
+            if np.isnan(whole.success).all():
+                del parts["success"]
+            line = {**position._asdict(), **asked, **parts}
             with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(serialization.dumps(line) + "\n")
         conclude(folder)

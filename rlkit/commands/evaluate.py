@@ -28,7 +28,7 @@ def run(options: EvaluateOptions, catalog: Catalog) -> int:
     rows = [data_row(record)]
     for goal, returns in played.returns.items():
         label = label_of(record.agent, goal)
-        rows.append(score_row(label, record, returns))
+        rows.append(score_row(label, record, returns, played.success[goal]))
     tables.show(rows)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)

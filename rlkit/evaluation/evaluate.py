@@ -30,6 +30,7 @@ class Evaluation(NamedTuple):
 
     returns: np.ndarray  # [G, S, episodes] float64: raw rewards, summed without discount
     lengths: np.ndarray  # [G, S, episodes] steps
+    success: np.ndarray  # [G, S, episodes] info["success"] of the last step, 1 or 0; NaN where there is none
 
 
 def score(returns: Any, reference: Sequence[Any]) -> Any:
@@ -101,14 +102,14 @@ class Evaluator:
             beat: called after every step.
 
         Returns:
-            Returns and lengths of the episodes.
+            Returns, lengths and successes of the episodes.
 
         Raises:
             EvaluationError: if an environment raises, if an observation, a reward or an action is not finite, or if an
                 episode does not end.
 
         Example:
-            returns, lengths = evaluator.run(state)
+            returns, lengths, success = evaluator.run(state)
         """
         try:
             return self._play(state, beat)
@@ -136,6 +137,7 @@ class Evaluator:
         shape = (len(self.goals), seeds, self._episodes)
         returns = np.zeros(shape, np.float64)
         lengths = np.zeros(shape, np.int64)
+        success = np.full(shape, np.nan)
         lanes = self._lanes(seeds)
         queues = self._queues(seeds)
         for lane in lanes:
@@ -155,11 +157,13 @@ class Evaluator:
                     continue
                 has_ended = lane.step(action)
                 if has_ended:
-                    returns[lane.goal, lane.member, lane.episode] = lane.total
-                    lengths[lane.goal, lane.member, lane.episode] = lane.t
+                    episode = (lane.goal, lane.member, lane.episode)
+                    returns[episode] = lane.total
+                    lengths[episode] = lane.t
+                    success[episode] = lane.success
                     self._next_episode(lane, queues)
             beat()
-        return Evaluation(returns, lengths)
+        return Evaluation(returns, lengths, success)
 
     def _lanes(self, seeds: int) -> list[Lane]:
         """Lanes of all seeds; of one seed those of each goal side by side."""

@@ -10,7 +10,8 @@ is not called.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -44,6 +45,7 @@ class Lane:
         self.t = 0
         self.reward = 0.0
         self.total = 0.0  # of the episode so far
+        self.success = math.nan  # what the environment said of it at the last step: 1, 0, or nothing (NaN)
         self.obs: np.ndarray | None = None  # [O] float32, as the environment has it
 
     def reset(self, episode: int, start_seed: int) -> None:
@@ -52,6 +54,7 @@ class Lane:
         self.start_seed = start_seed
         self.t = 0
         self.total = 0.0
+        self.success = math.nan
         obs, _ = self._call(self._env.reset, seed=start_seed)
         self._perceive(obs, 0.0)
 
@@ -69,8 +72,9 @@ class Lane:
             action = int(action)
         else:
             action = action.reshape(space.shape)
-        obs, reward, terminated, truncated, _ = self._call(self._env.step, action)
+        obs, reward, terminated, truncated, info = self._call(self._env.step, action)
         self.t += 1
+        self.success = _success(info)
         self._perceive(obs, float(reward))
         self.total += self.reward
         if terminated or truncated:
@@ -100,6 +104,15 @@ class Lane:
     def _error(self, problem: str) -> EvaluationError:
         where = f"seed {self.member}, episode {self.episode} (reset with seed {self.start_seed})"
         return EvaluationError(f"evaluation of {where}, step {self.t}: {problem}")
+
+
+def _success(info: Mapping[str, Any]) -> float:
+    """``info["success"]`` of a step as 1 or 0; NaN where the environment gives none that is a single flag or number."""
+    try:
+        flag = np.asarray(info["success"]).item()
+        return float(bool(flag))
+    except (KeyError, TypeError, ValueError):
+        return math.nan
 
 
 class Seen(NamedTuple):

@@ -12,9 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
+import numpy as np
+
 from rlkit.evaluation.statistics import Estimate, Over, estimate
 
-HEADER = ("method", "return", "score, last checkpoint", "score, last fifth")
+HEADER = ("method", "return", "score, last checkpoint", "score, last fifth", "success, %")
 MARKS: dict[Over, str] = {"seeds and starts": "", "episodes": "*", "seeds": "**"}
 MEANINGS: dict[Over, str] = {
     "seeds and starts": "over seeds and starts",
@@ -30,12 +32,13 @@ class Row(NamedTuple):
     returns: Estimate  # raw, last checkpoint
     score: Estimate | None = None  # normalised, last checkpoint
     late: Estimate | None = None  # normalised, mean of the evaluations in the last fifth of training
+    success: Estimate | None = None  # % of the episodes of the last checkpoint that the environment calls a success
 
 
-def row(method: str, returns: Any, scores: Any = None, late: Any = None) -> Row:
+def row(method: str, returns: Any, scores: Any = None, late: Any = None, success: Any = None) -> Row:
     """A line from [S, episodes] returns, and, where there are reference scores, the same normalised.
 
-    late: [S, episodes], means over the last fifth of training.
+    late: [S, episodes], means over the last fifth of training. success: [S, episodes], 1 or 0; left out if it has NaN.
     """
     returns_cell = estimate(returns)
     score_cell = None
@@ -44,7 +47,10 @@ def row(method: str, returns: Any, scores: Any = None, late: Any = None) -> Row:
         score_cell = estimate(scores)
     if late is not None:
         late_cell = estimate(late)
-    return Row(method, returns_cell, score_cell, late_cell)
+    success_cell = None
+    if success is not None and np.isfinite(success).all():
+        success_cell = estimate(100 * np.asarray(success))
+    return Row(method, returns_cell, score_cell, late_cell, success_cell)
 
 
 def table(rows: Sequence[Row]) -> str:

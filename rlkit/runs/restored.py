@@ -36,6 +36,7 @@ class Played(NamedTuple):
 
     returns: dict[str, np.ndarray]  # label of the goal -> [K, episodes]
     lengths: dict[str, np.ndarray]  # label of the goal -> [K, episodes], steps
+    success: dict[str, np.ndarray]  # label of the goal -> [K, episodes], 1 or 0; NaN where the environment tells none
     members: tuple[int, ...]  # [K], which of the run's seeds they are, from 0
 
 
@@ -121,7 +122,7 @@ def play(
         seed: episode i is reset with seed + i.
 
     Returns:
-        Returns and lengths of the seeds that did not diverge.
+        Returns, lengths and successes of the seeds that did not diverge.
 
     Raises:
         InputError: if the run has no checkpoint or names no environment.
@@ -146,4 +147,5 @@ def play(
     evaluator.close()
     returns = dict(zip(evaluator.goals, played.returns, strict=True))
     lengths = dict(zip(evaluator.goals, played.lengths, strict=True))
-    return Played(returns, lengths, restored.members)
+    success = dict(zip(evaluator.goals, played.success, strict=True))
+    return Played(returns, lengths, success, restored.members)

@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
+from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import loggers, serialization
 from rlkit.runs.record import Record
 from rlkit.types import InputError, RunError, one_line
@@ -46,6 +47,7 @@ class Evaluated(NamedTuple):
     position: Position  # where in the run it was made
     returns: np.ndarray  # [S, episodes], NaN for seeds that diverged
     lengths: np.ndarray  # [S, episodes], steps
+    success: np.ndarray  # [S, episodes], 1 or 0; NaN for seeds that diverged and where the environment does not tell
     goal: str = ""  # label of what the agent was asked for
 
 
@@ -108,7 +110,8 @@ def evaluations_by_goal(folder: Path) -> dict[str, list[Evaluated]]:
         evaluated = _evaluated(line, path)
         if expected is None:
             expected = evaluated.returns.shape
-        if evaluated.returns.ndim != 2 or evaluated.returns.shape != expected or evaluated.lengths.shape != expected:
+        shapes = {evaluated.returns.shape, evaluated.lengths.shape, evaluated.success.shape}
+        if evaluated.returns.ndim != 2 or shapes != {expected}:
             raise InputError(f"{path}: not every evaluation has the same seeds and episodes")
         by_goal.setdefault(evaluated.goal, []).append(evaluated)
     return by_goal
@@ -118,11 +121,14 @@ def _evaluated(line: Mapping[str, Any], path: Path) -> Evaluated:
     try:
         returns = np.array(line["returns"], np.float64)
         lengths = np.array(line["lengths"], np.int64)
+        success = np.full(returns.shape, np.nan)  # where the environment does not tell, the line does not either
+        if "success" in line:
+            success = np.array(line["success"], np.float64)
     except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: an evaluation is not what was written ({reason})") from None
     goal = str(line.get("goal", ""))
-    return Evaluated(_position(line), returns, lengths, goal)
+    return Evaluated(_position(line), returns, lengths, success, goal)
 
 
 def _position(line: Mapping[str, Any]) -> Position:
@@ -252,30 +258,30 @@ class Run:
         self._write(self._metrics, {**position._asdict(), "metrics": values})
         self._log_scalars(position, means)
 
-    def evaluation(
-        self, position: Position, returns: np.ndarray, lengths: np.ndarray, goals: Sequence[str] = ("",)
-    ) -> None:
+    def evaluation(self, position: Position, played: Evaluation, goals: Sequence[str] = ("",)) -> None:
         """Log one evaluation, a line for each goal. RunError if the disk takes no more.
 
         Args:
             position: where the run stands.
-            returns: [G, S, episodes], NaN for the seeds that diverged.
-            lengths: [G, S, episodes] steps, 0 for the seeds that diverged.
+            played: of G goals and all S seeds; those that diverged have returns NaN and lengths 0.
             goals: [G] labels; the first goal's scalars are named without it.
         """
         new_lines = []
         scalars = {}
-        for goal, goal_returns, goal_lengths in zip(goals, returns, lengths, strict=True):
+        for goal, returns, lengths, success in zip(goals, *played, strict=True):
             line: dict[str, Any] = position._asdict()
             if goal:
                 line["goal"] = goal
-            line["returns"] = goal_returns
-            line["lengths"] = goal_lengths
-            new_lines.append(line)
-            played = goal_lengths > 0
+            line["returns"] = returns
+            line["lengths"] = lengths
+            sound = lengths > 0
             suffix = "" if goal == goals[0] else f" of {goal}"
-            scalars[f"evaluation/return{suffix}"] = _mean(goal_returns[played])
-            scalars[f"evaluation/length{suffix}"] = _mean(goal_lengths[played])
+            scalars[f"evaluation/return{suffix}"] = _mean(returns[sound])
+            scalars[f"evaluation/length{suffix}"] = _mean(lengths[sound])
+            if np.isfinite(success).any():
+                line["success"] = success
+                scalars[f"evaluation/success{suffix}"] = _mean(success[sound])
+            new_lines.append(line)
         self._write(self._metrics, *new_lines)
         self._log_scalars(position, scalars)
 

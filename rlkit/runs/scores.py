@@ -87,7 +87,9 @@ def sound_evaluations(folder: Path) -> dict[str, list[Evaluated]]:
             continue
         by_goal[goal] = []
         for one in evaluated:
-            kept = one._replace(returns=one.returns[is_sound], lengths=one.lengths[is_sound])
+            kept = one._replace(
+                returns=one.returns[is_sound], lengths=one.lengths[is_sound], success=one.success[is_sound]
+            )
             by_goal[goal].append(kept)
     return by_goal
 
@@ -124,13 +126,16 @@ def data_row(record: Record, label: str = "data") -> Row:
     return Row(label, returns, Estimate(value, low, high, returns.over))
 
 
-def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray | None = None) -> Row:
+def score_row(
+    label: str, record: Record, returns: np.ndarray, success: np.ndarray, late: np.ndarray | None = None
+) -> Row:
     """The line of a run.
 
     Args:
         label: its first cell; the number of seeds that diverged is added.
         record: the run's.
         returns: [S, episodes] of the S seeds that did not diverge.
+        success: [S, episodes], 1 or 0; NaN where the environment does not tell.
         late: [S, episodes], means over the last fifth of training.
     """
     seeds = len(record.seeds)
@@ -141,14 +146,14 @@ def score_row(label: str, record: Record, returns: np.ndarray, late: np.ndarray 
     late_scores = None
     if late is not None:
         late_scores = _scores(record, late)
-    return tables.row(label, returns, scores, late_scores)
+    return tables.row(label, returns, scores, late_scores, success)
 
 
 def run_row(label: str, record: Record, evaluated: Sequence[Evaluated]) -> Row:
     """The line of a run's evaluations, those of one goal."""
     last = evaluated[-1]
     late = _last_fifth(evaluated)
-    return score_row(label, record, last.returns, late)
+    return score_row(label, record, last.returns, last.success, late)
 
 
 def _last_fifth(evaluated: Sequence[Evaluated]) -> np.ndarray:

@@ -181,7 +181,7 @@ def evaluate(
     guard.enter("saving")
     goals = list(evaluator.goals)
     whole = among_all(played, sound, seeds)
-    run.evaluation(position, whole.returns, whole.lengths, goals)
+    run.evaluation(position, whole, goals)
     for goal, returns in zip(goals, played.returns, strict=True):
         asked = f", asked for {goal}" if goal else ""
         display.say(f"after {progress.step} updates{asked}: {summary(job, returns)}")
@@ -189,13 +189,16 @@ def evaluate(
 
 
 def among_all(played: Evaluation, sound: np.ndarray, seeds: int) -> Evaluation:
-    """The evaluation of the seeds ``sound`` as one of all ``seeds``: the others have returns NaN and lengths 0."""
+    """The evaluation of the seeds ``sound`` as one of all ``seeds``: the others have returns and successes NaN, and
+    lengths 0."""
     goals, _, episodes = played.returns.shape
     returns = np.full((goals, seeds, episodes), np.nan)
     lengths = np.zeros((goals, seeds, episodes), np.int64)
+    success = np.full((goals, seeds, episodes), np.nan)
     returns[:, sound] = played.returns
     lengths[:, sound] = played.lengths
-    return Evaluation(returns, lengths)
+    success[:, sound] = played.success
+    return Evaluation(returns, lengths, success)
 
 
 def summary(job: Job, returns: np.ndarray) -> str:
