@@ -5,6 +5,7 @@ Importing this package is cheap: gymnasium is imported when an environment is ma
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from pathlib import Path
@@ -21,7 +22,15 @@ __all__ = ["DATASETS", "REFERENCES", "Reference", "episodes", "make"]
 DATASETS = Path(__file__).parent / "datasets"
 """Root of the Minari datasets that are shipped with the code."""
 
-_ROBOTICS = ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze")
+_OGBENCH = ("antmaze-", "antsoccer-", "cube-", "humanoidmaze-", "pointmaze-", "puzzle-", "scene-")
+# beginnings of ids -> the package that registers them on import, and our extra that installs it
+_OPTIONAL = {
+    ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze"): (
+        "gymnasium_robotics",
+        "robotics",
+    ),
+    _OGBENCH: ("ogbench", "ogbench"),
+}
 _MUJOCO = "MuJoCo is not installed: pip install 'rlkit-jax[mujoco]'"
 _BRIDGES = ("GymV21Environment", "GymV26Environment")  # import whatever module their argument names
 
@@ -51,7 +60,10 @@ def make(spec: str) -> gymnasium.Env:
 
 
 def episodes(env_id: str) -> int:
-    """Episodes of an evaluation, as in the literature (CORL): 100 in mazes, where each is won or lost, 10 elsewhere."""
+    """Episodes of an evaluation, as in the literature: 50 in OGBench (its paper), else 100 in mazes, where each is won
+    or lost, and 10 elsewhere (CORL)."""
+    if env_id.startswith(_OGBENCH):
+        return 50
     return 100 if "Maze" in env_id else 10
 
 
@@ -102,7 +114,7 @@ def _checked_id(env_id: Any) -> str:
 
 
 def _register(env_id: str) -> None:
-    """Import our own environments, or gymnasium-robotics, if ``env_id`` may be one of them: importing registers it."""
+    """Import our own environments, or another package, if ``env_id`` may be one of them: importing registers it."""
     import gymnasium
 
     if env_id.startswith("BrainStimulation"):
@@ -111,15 +123,23 @@ def _register(env_id: str) -> None:
         import envs.toys.icu_sepsis  # noqa: F401  (registers on import)
     if env_id.startswith("SlipperyLake"):
         import envs.toys.frozen_lake  # noqa: F401  (registers on import)
-    if env_id in gymnasium.registry or not env_id.startswith(_ROBOTICS):
+    if env_id in gymnasium.registry:
         return
+    for beginnings, (package, extra) in _OPTIONAL.items():
+        if env_id.startswith(beginnings):
+            _import(package, extra, env_id)
+
+
+def _import(package: str, extra: str, env_id: str) -> None:
+    """Import a package that registers environments. InputError if it is not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            import gymnasium_robotics  # noqa: F401  (registers on import)
+            importlib.import_module(package)
         except ImportError as error:
+            name = package.replace("_", "-")
             raise InputError(
-                f"environment {env_id}: gymnasium-robotics is not installed: pip install 'rlkit-jax[robotics]'"
+                f"environment {env_id}: {name} is not installed: pip install 'rlkit-jax[{extra}]'"
             ) from error
 
 

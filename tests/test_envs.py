@@ -90,7 +90,11 @@ def test_wrong_specs_are_input_errors_of_one_line(wrong, message):
 
 @pytest.mark.parametrize(
     ("missing", "env_id", "extra"),
-    [("mujoco", "Hopper-v4", "mujoco"), ("gymnasium_robotics", "AdroitHandPen-v1", "robotics")],
+    [
+        ("mujoco", "Hopper-v4", "mujoco"),
+        ("gymnasium_robotics", "AdroitHandPen-v1", "robotics"),
+        ("ogbench", "cube-single-singletask-task2-v0", "ogbench"),
+    ],
 )
 def test_a_missing_package_is_named_with_its_extra(missing, env_id, extra):
     code = f"""
@@ -123,6 +127,18 @@ def test_robotics_are_registered_when_asked_for():
     }  # fmt: skip
     env = envs.make(json.dumps(pen))
     assert env.spec.max_episode_steps == 100 and env.observation_space.shape == (45,)
+
+
+def test_ogbench_is_registered_when_asked_for_and_plays_fifty_episodes(tmp_path, monkeypatch):
+    """By a package of that name which registers one of its ids, so that the real one is not needed."""
+    register = "gymnasium.register('cube-fake-v0', entry_point='gymnasium.envs.classic_control:PendulumEnv')"
+    (tmp_path / "ogbench.py").write_text(f"import gymnasium\n{register}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ogbench", raising=False)
+    assert envs.make("cube-fake-v0").observation_space.shape == (3,)
+    assert [envs.episodes(name) for name in ("cube-fake-v0", "AntMaze_UMaze-v4", "Hopper-v4")] == [50, 100, 10]
+    del gymnasium.registry["cube-fake-v0"]
+    sys.modules.pop("ogbench")
 
 
 def test_importing_envs_is_cheap():
