@@ -178,6 +178,6 @@ def _reason(error: Exception) -> str:
     if "mujoco_py" in text or "mujoco v2 and v3" in text:
         return "versions 2 and 3 need the abandoned mujoco_py: name the -v4 version with --env"
     lower = text.lower()
-    if "mujoco" in lower and "install" in lower:
+    if "mujoco is not installed" in lower or "no module named 'mujoco'" in lower:
         return _MUJOCO
     return text

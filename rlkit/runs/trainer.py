@@ -182,9 +182,9 @@ def evaluate(
     goals = list(evaluator.goals)
     whole = among_all(played, sound, seeds)
     run.evaluation(position, whole, goals)
-    for goal, returns in zip(goals, played.returns, strict=True):
+    for goal, returns, success in zip(goals, played.returns, played.success, strict=True):
         asked = f", asked for {goal}" if goal else ""
-        display.say(f"after {progress.step} updates{asked}: {summary(job, returns)}")
+        display.say(f"after {progress.step} updates{asked}: {summary(job, returns, success)}")
     return ""
 
 
@@ -201,14 +201,17 @@ def among_all(played: Evaluation, sound: np.ndarray, seeds: int) -> Evaluation:
     return Evaluation(returns, lengths, success)
 
 
-def summary(job: Job, returns: np.ndarray) -> str:
-    """Mean return, and score where the environment has reference returns."""
+def summary(job: Job, returns: np.ndarray, success: np.ndarray) -> str:
+    """Mean return, score where the environment has reference returns, and rate of success where it tells one."""
     mean = returns.mean()
+    words = [f"return {mean:.1f}"]
     reference = job.record.reference
-    if reference is None:
-        return f"return {mean:.1f}"
-    normalised = score(mean, (reference.random, reference.expert))
-    return f"return {mean:.1f}, score {normalised:.1f}"
+    if reference is not None:
+        normalised = score(mean, (reference.random, reference.expert))
+        words.append(f"score {normalised:.1f}")
+    if np.isfinite(success).all():
+        words.append(f"success {100 * success.mean():.0f} %")
+    return ", ".join(words)
 
 
 def faults(job: Job, run: Run, failure: str) -> list[str]:
