@@ -13,8 +13,6 @@ NOISES = (Discrete("cosine", 8), Discrete("linear", 40), Discrete("vp", 5), Line
 KEY = jax.random.key(0)
 MEAN, VARIANCE = 1.0, 0.25  # of the data
 PAIR = jnp.array([[1.0], [-1.0]])  # noise whose mean is 0 and whose standard deviation is 1, exactly
-    [[1.0], [-1.0]]
-)  # noise of mean 0 and standard deviation 1: a linear map's mean and standard deviation
 
 
 def gaussian(noise, mean=MEAN, variance=VARIANCE):
