@@ -153,10 +153,10 @@ def cads(
 
 
 def icg(denoise: Conditional, condition: Array, draw: Callable[[Key], Array], scale: Scale) -> Redrawn:
-    """Guidance away from a random condition (ICG, Sadat et al. 2025), for networks trained without a null condition.
+    """Guidance away from a random condition (ICG, Sadat et al. 2025), for networks that know no null condition.
 
-    ``draw`` gives conditions like ``condition`` [B, ...]: random ones of the data, or Gaussian ones. They are drawn anew
-    at each step. Where conditions select modes that do not overlap, it goes beyond the data.
+    ``draw`` gives conditions like ``condition`` [B, ...], anew at each step: random ones of the data, or Gaussian ones.
+    Where conditions select modes that do not overlap, it goes beyond the data.
     """
 
     def drawn(key: Key) -> Denoise:
