@@ -388,6 +388,28 @@ def test_the_error_of_not_being_told_does_not_grow_with_the_dimension():
     assert float(error.mean()) == pytest.approx(0.5, rel=0.15)
 
 
+def test_where_two_times_look_alike_their_fields_cancel():
+    """x_t of N(0, I) has the variance (1 - t)^2 + t^2, the same at .2 and .8, where the flow has opposite signs."""
+    d, times = 1000, (jnp.arange(5_000) + 0.5) / 5_000
+
+    def fields(variance, t):
+        """The field's factor of x: of a network that knows the time, and of one that does not, at a typical x."""
+        alpha, sigma = Straight().at(times)
+        spread_of_x = alpha**2 * variance + sigma**2
+        x0 = alpha * variance / spread_of_x  # for x = 1
+        factors = prediction.target("flow", Straight(), x0, (1 - alpha * x0) / sigma, times)
+        at = jnp.interp(t, times, spread_of_x)
+        log_density = -d / 2 * (jnp.log(spread_of_x) + at / spread_of_x)
+        return float(jnp.interp(t, times, factors)), float((jax.nn.softmax(log_density) * factors).sum())
+
+    for t, factor in ((0.2, -0.88), (0.8, 0.88)):
+        told, blind = fields(1.0, t)
+        assert told == pytest.approx(factor, abs=0.01)
+        assert abs(blind) < 0.05
+        told, blind = fields(0.09, t)
+        assert blind == pytest.approx(told, rel=0.15)
+
+
 def landed(kind, rule, d, key, samples=100, points=16, steps=40):
     """Mean distance / sqrt(d) to the nearest of 16 data points, sampled with the optimal network of ``kind``."""
     noise = Straight()

@@ -60,11 +60,11 @@ def noisy_time(x, t, shift):
 
 OFF = {
     "guided": guided(A, BOTH, 1.0),
-    "classifier_free": classifier_free(toy.mixture, LABEL_A, LABEL_BOTH, 1.0),
+    "classifier_free": classifier_free(toy.mixture, LABEL_A, LABEL_BOTH, jnp.array(1.0)),
     "interval": guided(A, BOTH, interval(7.0, 2.0, 3.0)),
     "tcfg": tcfg(A, BOTH, 1.0, EDM),
-    "icg": icg(toy.mixture, LABEL_A, lambda key: LABEL_B, 1.0).draw(KEY),
-    "tsg": tsg(noisy_time, 1, 1.0).draw(KEY),
+    "icg": icg(toy.mixture, LABEL_A, lambda key: LABEL_B, jnp.array(1.0)).draw(KEY),
+    "tsg": tsg(noisy_time, 1, jnp.array(1.0)).draw(KEY),
     "tsg without noise": tsg(noisy_time, 1, 3.0, noise=0.0).draw(KEY),
     "tsg outside": tsg(noisy_time, 1, 3.0, low=1.5, high=2.0).draw(KEY),
     "a weak one as good": guided(A, A, 3.0),
@@ -83,7 +83,7 @@ def test_at_scale_zero_it_is_the_weak_denoiser():
     weak = BOTH(X, T)
     for denoise in (
         guided(A, BOTH, 0.0),
-        classifier_free(toy.mixture, LABEL_A, LABEL_BOTH, 0.0),
+        classifier_free(toy.mixture, LABEL_A, LABEL_BOTH, jnp.array(0.0)),
         composed(BOTH, [A], [0.0]),
     ):
         np.testing.assert_allclose(denoise(X, T), weak, atol=1e-6)
@@ -107,6 +107,9 @@ def test_one_call_of_both_conditions_equals_two_calls():
     found = classifier_free(counted, LABEL_A, LABEL_BOTH, 2.5)(X, T)
     np.testing.assert_allclose(found, guided(A, BOTH, 2.5)(X, T), atol=1e-5)
     assert shapes == [(128, 2)]
+    for scale, alone in ((1.0, A), (0.0, BOTH)):
+        np.testing.assert_array_equal(classifier_free(counted, LABEL_A, LABEL_BOTH, scale)(X, T), alone(X, T))
+    assert shapes[1:] == [(64, 2), (64, 2)]
 
 
 def test_compositions_are_sums_over_the_null():
@@ -355,9 +358,8 @@ def test_paths_keep_out_of_an_obstacle():
         (lambda alpha: alpha, 0.0, 0.439, 0.155),
     ):
         found = paths(weigh)
-        print(found)
-        np.testing.assert_allclose(found[0], inside, atol=0.05)
-        np.testing.assert_allclose(found[1:], (lateral, step), rtol=0.06)
+        assert found[0] == pytest.approx(inside, abs=0.03)
+        np.testing.assert_allclose(found[1:], (lateral, step), rtol=0.03)
 
 
 # --- the mixture ---

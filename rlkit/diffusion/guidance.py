@@ -39,15 +39,18 @@ NEAR_NOISE = 1e-3  # alpha below which two estimates of the noise are too alike 
 
 def beyond(strong: Array, weak: Array, scale: Scale, t: Array) -> Array:
     """strong + (scale - 1) (strong - weak), for estimates [B, ...] at the times t [B]."""
-    factor = scale(t) if callable(scale) else jnp.asarray(scale)
-    return strong + (spread(factor, strong) - 1) * (strong - weak)
+    factor = scale(t) if callable(scale) else scale
+    further = spread(factor, strong) - 1
+    return strong + further * (strong - weak)
 
 
 def guided(strong: Denoise, weak: Denoise, scale: Scale) -> Denoise:
     """``strong`` moved away from ``weak``: the module's text says which methods this is."""
 
-    def denoise(x: Array, t: Array) -> Array:
-        return beyond(strong(x, t), weak(x, t), scale, t)
+    def denoise(x, t):
+        strong_x0 = strong(x, t)
+        weak_x0 = weak(x, t)
+        return beyond(strong_x0, weak_x0, scale, t)
 
     return denoise
 
@@ -55,13 +58,18 @@ def guided(strong: Denoise, weak: Denoise, scale: Scale) -> Denoise:
 def classifier_free(denoise: Conditional, condition: Array, null: Array, scale: Scale) -> Denoise:
     """Classifier-free guidance with one call of 2 B rows (Ho & Salimans 2022, eq. 6, where w is scale - 1).
 
-    ``condition`` and ``null``, the one that stands for no condition, are [B, ...].
+    ``condition`` and ``null``, the one that stands for no condition, are [B, ...]. If the scale is the number 1 or 0, only
+    one of them is asked.
     """
+    if isinstance(scale, (int, float)) and scale in (0, 1):
+        chosen = condition if scale else null
+        return lambda x, t: denoise(x, t, chosen)
 
-    def both(x: Array, t: Array) -> Array:
+    def both(x, t):
         rows = jnp.concatenate([x, x])
+        times = jnp.concatenate([t, t])
         conditions = jnp.concatenate([condition, null])
-        x0 = denoise(rows, jnp.concatenate([t, t]), conditions)
+        x0 = denoise(rows, times, conditions)
         strong, weak = jnp.split(x0, 2)
         return beyond(strong, weak, scale, t)
 
@@ -74,10 +82,12 @@ def composed(null: Denoise, parts: Sequence[Denoise], weights: Sequence[float]) 
     A condition with a negative weight is avoided (appendix J there). With one part it is `guided`.
     """
 
-    def denoise(x: Array, t: Array) -> Array:
+    def denoise(x, t):
         without = null(x, t)
-        moves = [weight * (part(x, t) - without) for part, weight in zip(parts, weights, strict=True)]
-        return without + sum(moves)
+        x0 = without
+        for part, weight in zip(parts, weights, strict=True):
+            x0 = x0 + weight * (part(x, t) - without)
+        return x0
 
     return denoise
 
@@ -87,7 +97,11 @@ def interval(scale: float, low: float, high: float) -> Scale:
 
     Where guidance at all noise levels would leave one mode of several, this keeps more of them.
     """
-    return lambda t: jnp.where((t >= low) & (t <= high), scale, 1.0)
+    return lambda t: jnp.where(_inside(t, low, high), scale, 1.0)
+
+
+def _inside(t: Array, low: float, high: float) -> Array:
+    return (t >= low) & (t <= high)
 
 
 def tangential(strong: Array, weak: Array) -> Array:
@@ -96,15 +110,17 @@ def tangential(strong: Array, weak: Array) -> Array:
     The direction is the first right singular vector of the two rows, found by the 2 x 2 matrix of their inner products.
     Where they are orthogonal and equally long, and there is no first one, it is that of ``strong``.
     """
-    shape = weak.shape
-    strong, weak = (value.reshape(len(value), -1) for value in (strong, weak))
-    across = (strong * weak).sum(1)
-    longer = (strong**2).sum(1) - (weak**2).sum(1)
+    axes = tuple(range(1, weak.ndim))
+
+    def inner(a, b):
+        return (a * b).sum(axes, keepdims=True)
+
+    across = inner(strong, weak)
+    longer = inner(strong, strong) - inner(weak, weak)
     angle = jnp.arctan2(2 * across, longer) / 2  # of the matrix's first eigenvector
-    direction = jnp.cos(angle)[:, None] * strong + jnp.sin(angle)[:, None] * weak
-    squared = (direction**2).sum(1, keepdims=True)
-    share = (weak * direction).sum(1, keepdims=True) / jnp.maximum(squared, 1e-20)
-    return (share * direction).reshape(shape)
+    direction = jnp.cos(angle) * strong + jnp.sin(angle) * weak
+    squared = jnp.maximum(inner(direction, direction), 1e-20)
+    return inner(weak, direction) / squared * direction
 
 
 def tcfg(strong: Denoise, weak: Denoise, scale: Scale, noise: Noise) -> Denoise:
@@ -113,16 +129,19 @@ def tcfg(strong: Denoise, weak: Denoise, scale: Scale, noise: Noise) -> Denoise:
     The projection is of each sample as a whole. With few dimensions it takes much of the weak estimate away.
     """
 
-    def denoise(x: Array, t: Array) -> Array:
+    def denoise(x, t):
         alpha, sigma = noise.at(t)
         seen = spread(alpha > NEAR_NOISE, x)
         alpha = jnp.where(seen, spread(alpha, x), 1.0)
         sigma = spread(sigma, x)
-        strong_x0, weak_x0 = strong(x, t), weak(x, t)
+        strong_x0 = strong(x, t)
+        weak_x0 = weak(x, t)
         strong_eps = (x - alpha * strong_x0) / sigma
         weak_eps = (x - alpha * weak_x0) / sigma
-        projected = (x - sigma * tangential(strong_eps, weak_eps)) / alpha
-        return beyond(strong_x0, jnp.where(seen, projected, weak_x0), scale, t)
+        eps = tangential(strong_eps, weak_eps)
+        projected = (x - sigma * eps) / alpha
+        damped = jnp.where(seen, projected, weak_x0)
+        return beyond(strong_x0, damped, scale, t)
 
     return denoise
 
@@ -143,13 +162,17 @@ def cads(
 
     Which times decide about a sample depends on the schedule: on EDM's grid they are later than on the paper's.
     """
-    kept = jnp.clip((high - t) / (high - low), 0.0, 1.0)[:, None]
+    kept = (high - t) / (high - low)
+    kept = jnp.clip(kept, 0.0, 1.0)[:, None]
     drawn = noise * jax.random.normal(key, condition.shape)
     noisy = jnp.sqrt(kept) * condition + jnp.sqrt(1 - kept) * drawn
+    # --- back to the mean and the standard deviation of the condition ---
+    std = condition.std(1, keepdims=True)
+    noisy_std = jnp.maximum(noisy.std(1, keepdims=True), 1e-6)
     centred = noisy - noisy.mean(1, keepdims=True)
-    ratio = condition.std(1, keepdims=True) / jnp.maximum(noisy.std(1, keepdims=True), 1e-6)
-    rescaled = centred * ratio + condition.mean(1, keepdims=True)
-    return jnp.where(kept == 1, condition, psi * rescaled + (1 - psi) * noisy)
+    rescaled = centred * std / noisy_std + condition.mean(1, keepdims=True)
+    mixed = psi * rescaled + (1 - psi) * noisy
+    return jnp.where(kept == 1, condition, mixed)
 
 
 def icg(denoise: Conditional, condition: Array, draw: Callable[[Key], Array], scale: Scale) -> Redrawn:
@@ -159,7 +182,7 @@ def icg(denoise: Conditional, condition: Array, draw: Callable[[Key], Array], sc
     Where conditions select modes that do not overlap, it goes beyond the data.
     """
 
-    def drawn(key: Key) -> Denoise:
+    def drawn(key):
         return classifier_free(denoise, condition, draw(key), scale)
 
     return Redrawn(drawn)
@@ -180,12 +203,13 @@ def tsg(
     normal number, from the time ``low`` to ``high``, and 0 elsewhere.
     """
 
-    def drawn(key: Key) -> Denoise:
-        def guided_by_time(x: Array, t: Array) -> Array:
-            inside = (t >= low) & (t <= high)
-            size = jnp.where(inside, noise * t**power, 0.0)
+    def drawn(key):
+        def guided_by_time(x, t):
+            size = jnp.where(_inside(t, low, high), noise * t**power, 0.0)
             shift = size[:, None] * jax.random.normal(key, (len(x), width))
-            return classifier_free(denoise, jnp.zeros_like(shift), shift, scale)(x, t)
+            none = jnp.zeros_like(shift)
+            pair = classifier_free(denoise, none, shift, scale)
+            return pair(x, t)
 
         return guided_by_time
 
@@ -199,8 +223,11 @@ def energy(cost: Callable[[Array], Array], denoise: Denoise, rho: Callable[[Arra
     least, narrower than the density exp(-cost) would have them. Gradients promise nothing: check the samples.
     """
 
-    def correct(after: Array, before: Array, x0: Array, t: Array) -> Array:
-        slope = jax.grad(lambda x: cost(denoise(x, t)).sum())(before)
+    def correct(after, before, x0, t):
+        def total(x):
+            return cost(denoise(x, t)).sum()
+
+        slope = jax.grad(total)(before)
         return after - spread(rho(t), after) * slope
 
     return correct

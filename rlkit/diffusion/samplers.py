@@ -202,16 +202,18 @@ def integrate(
     """
     mask, values = known or (None, None)
 
-    def overwritten(x: Array) -> Array:
+    def overwritten(x):
         return x if mask is None else jnp.where(mask, values, x)
 
-    def one(carry: tuple[Array, Array], at: tuple[Span, Key]) -> tuple[tuple[Array, Array], None]:
+    def one(carry, at):
         x, previous = carry
         span, key = at
         draw_key, noise_key = jax.random.split(key)
-        drawn = denoise.draw(draw_key) if isinstance(denoise, Redrawn) else denoise
+        drawn = denoise
+        if isinstance(denoise, Redrawn):
+            drawn = denoise.draw(draw_key)
 
-        def estimate(x: Array, t: Array) -> Array:
+        def estimate(x, t):
             x0 = drawn(overwritten(x), t)
             return x0 if clip is None else jnp.clip(x0, -clip, clip)
 
@@ -229,12 +231,13 @@ def integrate(
 
 
 def _spans(noise: Noise, times: Array) -> Span:
-    levels = Level(times, *noise.at(times))
-    here = jax.tree.map(lambda v: v[:-1], levels)
-    there = jax.tree.map(lambda v: v[1:], levels)
-    before = jax.tree.map(lambda v: jnp.concatenate([v[:1], v[:-1]]), here)
-    steps = len(times) - 1
-    return Span(before, here, there, jnp.arange(steps) == steps - 1)
+    alpha, sigma = noise.at(times)
+    levels = Level(times, alpha, sigma)
+    here = Level(*(value[:-1] for value in levels))
+    there = Level(*(value[1:] for value in levels))
+    before = Level(*(jnp.concatenate([value[:1], value[:-1]]) for value in here))
+    last = jnp.arange(len(times) - 1) == len(times) - 2
+    return Span(before, here, there, last)
 
 
 def sample(
@@ -264,7 +267,9 @@ def sample(
     """
     if temperature_of not in TEMPERATURES:
         raise InputError(f"temperature_of is {temperature_of!r}: choose one of {', '.join(TEMPERATURES)}")
-    factor = jnp.sqrt(temperature) if temperature_of == "variance" else temperature
-    later = 1.0 if temperature_of == "initial" else factor
-    start = noise.prior_std * factor * x
-    return integrate(step, denoise, noise, start, noise.grid(n), key, clip, known, correct, later)
+    if temperature_of == "variance":
+        temperature = jnp.sqrt(temperature)
+    start = noise.prior_std * temperature * x
+    if temperature_of == "initial":
+        temperature = 1.0
+    return integrate(step, denoise, noise, start, noise.grid(n), key, clip, known, correct, temperature)
