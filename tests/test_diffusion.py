@@ -114,6 +114,11 @@ def test_weights():
         np.testing.assert_array_equal(prediction.weight(kind, noise, t), 1)
     edm = [(0.25 + 0.25) / 0.25**2, (1 + 0.25) / 0.5**2]
     np.testing.assert_allclose(prediction.weight("uedm", noise, t, flat=False), edm, rtol=1e-5)
+    x0, eps = jax.random.normal(KEY, (2, 2, 3))
+    errors = [
+        prediction.denoising_error("uedm", noise, lambda x, t: x, x0, eps, t, flat=flat) for flat in (True, False)
+    ]
+    np.testing.assert_allclose(errors[1], errors[0] * jnp.array(edm)[:, None], rtol=1e-5)
 
 
 def test_a_perfect_network_has_no_error_and_samples_the_data():

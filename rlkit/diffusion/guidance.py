@@ -58,8 +58,8 @@ def guided(strong: Denoise, weak: Denoise, scale: Scale) -> Denoise:
 def classifier_free(denoise: Conditional, condition: Array, null: Array, scale: Scale) -> Denoise:
     """Classifier-free guidance with one call of 2 B rows (Ho & Salimans 2022, eq. 6, where w is scale - 1).
 
-    ``condition`` and ``null``, the one that stands for no condition, are [B, ...]. If the scale is the number 1 or 0, only
-    one of them is asked.
+    ``condition`` and ``null``, the one that stands for no condition, are [B, ...]. If the scale is the number 1 or 0,
+    only one of them is asked.
     """
     if isinstance(scale, (int, float)) and scale in (0, 1):
         chosen = condition if scale else null

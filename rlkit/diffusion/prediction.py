@@ -118,9 +118,12 @@ def denoiser(kind: Kind, noise: Noise, net: Net, rule: Told = "embed") -> Denois
     return denoise
 
 
-def denoising_error(kind: Kind, noise: Noise, net: Net, x0: Array, eps: Array, t: Array, rule: Told = "embed") -> Array:
-    """weight (net(x_t) - target)^2, [B, ...]: its mean is the training loss of every kind."""
+def denoising_error(
+    kind: Kind, noise: Noise, net: Net, x0: Array, eps: Array, t: Array, rule: Told = "embed", *, flat: bool = True
+) -> Array:
+    """weight (net(x_t) - target)^2, [B, ...]: its mean is the training loss of every kind. ``flat``: see `weight`."""
     x = noised(noise, x0, eps, t)
     out = net(net_input(kind, noise, x, t), told(rule, t))
     error = out - target(kind, noise, x0, eps, t)
-    return spread(weight(kind, noise, t), x0) * error**2
+    by_level = weight(kind, noise, t, flat=flat)
+    return spread(by_level, x0) * error**2
