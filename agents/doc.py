@@ -27,7 +27,6 @@ import optax
 
 from rlkit import losses, networks, optim
 from rlkit.buffer import Buffer
-from rlkit.networks import Beliefs, ReaderKind, Steps
 from rlkit.optim import Net
 from rlkit.ranges import Count, LearningRate, Positive, Range, Weight, Widths
 from rlkit.types import Array, Discrete, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Windows
@@ -52,15 +51,16 @@ class Config:
     """How many numbers a latent has, or how many codes there are."""
     candidates: Count = 100
     """Latents drawn from the prior to choose among; of discrete ones, all codes are looked at."""
-    least_mass: Annotated[float, Range("[0, 1)")] = 1e-3
-    """Codes that the prior gives less than this are not chosen: nobody has trained their value."""
+    least_mass: Annotated[float, Range("[0, 1)")] = 1e-2
+    """Codes that the prior gives less than this are not chosen: little has trained their value, and among a hundred
+    draws from the prior, as continuous latents are, they would be rare."""
     hold: Count = 1
     """Steps for which a latent is kept once it is chosen; 1: a new one at every step."""
     context: Count = 20
     """Steps of the past that the model sees, the present one included."""
     future: Count = 20
     """Steps after the present one that the posterior sees."""
-    reader: ReaderKind = "transformer"
+    reader: Literal["transformer", "mlp"] = "transformer"
     """What reads past and future: transformers, or perceptrons that are not told the time."""
     layers: Count = 3
     """Blocks of each transformer."""
@@ -116,7 +116,7 @@ class DoCState(NamedTuple):
 class Memory(NamedTuple):
     """What an acting agent keeps."""
 
-    steps: Steps  # [K, ...] the last steps, the newest last; of those that have not been nothing is seen
+    steps: networks.Steps  # [K, ...] the last steps, the newest last; of those that have not been nothing is seen
     latent: Array  # [D] the one that is followed
 
 
@@ -189,7 +189,7 @@ class DoC:
         }
         return terms | self.information(beliefs, window)
 
-    def information(self, beliefs: Beliefs, window: Steps) -> Metrics:
+    def information(self, beliefs: networks.Beliefs, window: networks.Steps) -> Metrics:
         """Nats in the latents of a batch, and what they cost.
 
         A learnt distribution follows the posterior at full weight; the posterior pays for what was not expected. The
@@ -271,7 +271,7 @@ class DoC:
         """Take in the reward of the last step, and the observation of the next one."""
         last = memory.steps
         received = last.reward.at[-1].set(percept.reward / state.scale)
-        steps = Steps(
+        steps = networks.Steps(
             obs=_shifted(last.obs, percept.obs),
             action=_shifted(last.action, 0.0),
             reward=_shifted(received, 0.0),
@@ -323,14 +323,14 @@ class DoC:
 
     # --- what the networks read ---
 
-    def _as_steps(self, batch: Windows, scale: Array) -> Steps:
+    def _as_steps(self, batch: Windows, scale: Array) -> networks.Steps:
         sees = jnp.stack([batch.seen, batch.mask, batch.mask], -1)
         action = self._as_numbers(batch.action)
-        return Steps(batch.obs, action, batch.reward / scale, batch.t, sees)
+        return networks.Steps(batch.obs, action, batch.reward / scale, batch.t, sees)
 
-    def _no_steps(self, length: int) -> Steps:
+    def _no_steps(self, length: int) -> networks.Steps:
         """[length, ...] steps of which nothing is seen."""
-        return Steps(
+        return networks.Steps(
             obs=jnp.zeros((length, *self.spec.observation.shape)),
             action=jnp.zeros((length, self._actions)),
             reward=jnp.zeros(length),
@@ -413,14 +413,14 @@ def _from(column: Array, start: Array, length: int) -> Array:
     return jax.vmap(lambda row, first: jax.lax.dynamic_slice_in_dim(row, first, length))(column, start)
 
 
-def _first(steps: Steps, length: int) -> Steps:
+def _first(steps: networks.Steps, length: int) -> networks.Steps:
     """The first ``length`` steps of each piece."""
-    return Steps(*(part[:, :length] for part in steps))
+    return networks.Steps(*(part[:, :length] for part in steps))
 
 
-def _batch_of_one(steps: Steps) -> Steps:
+def _batch_of_one(steps: networks.Steps) -> networks.Steps:
     """[K, ...] -> [1, K, ...]."""
-    return Steps(*(part[None] for part in steps))
+    return networks.Steps(*(part[None] for part in steps))
 
 
 def _shifted(window: Array, value: Array | float | bool) -> Array:
@@ -451,7 +451,7 @@ PRESETS = {
             warmup=1,
             decay=True,
         ),
-        2_000,
+        4_000,
         _SMALL,
     ),
     "pendulum": Preset(
