@@ -10,6 +10,7 @@ REGISTRY = {
     "discrete-cql": Entry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
     "doc": Entry("agents.doc", "Dichotomy of control: latent futures free of luck (Yang et al. 2023)"),
     "edac": Entry("agents.edac", "SAC with diverse critics, or SAC-N (An et al. 2021)"),
+    "fql": Entry("agents.fql", "Flow Q-learning: one step distilled from a flow, led by Q (Park et al. 2025)"),
     "iql": Entry("agents.iql", "Implicit Q-learning: advantage-weighted cloning (Kostrikov et al. 2022)"),
     "odt": Entry("agents.odt", "Online decision transformer, its offline part: stochastic (Zheng et al. 2022)"),
     "pdt": Entry("agents.pdt", "Reward-free pretraining on futures, then the best of 256 (Xie et al. 2023)"),

@@ -20,6 +20,7 @@ from rlkit.networks.policy import (
 )
 from rlkit.networks.sequence import DecisionTransformer
 from rlkit.networks.transformer import Past, Transformer
+from rlkit.networks.xavier import XavierEnsemble, XavierMLP
 
 __all__ = [
     "CONDITIONINGS",
@@ -47,4 +48,6 @@ __all__ = [
     "tanh_normal_log_prob",
     "tanh_normal_sample",
     "uniform",
+    "XavierEnsemble",
+    "XavierMLP",
 ]
