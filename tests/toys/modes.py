@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents import bc, fql
+from agents import bc, dql, fql, idql
 from rlkit.datasets import Episodes
 from rlkit.training import loop
 from rlkit.training.sharding import make_mesh
@@ -44,7 +44,8 @@ def _drawn(trained: Trained, obs: np.ndarray) -> np.ndarray:
 def _train_with(value: Callable[[Array, Array], Array], config, data: Data, steps: int, seed: int) -> Trained:
     """Training in which both critics are ``value(obs, action)`` [B] for good, so that the policy alone is judged."""
     stage = config.stages(data.spec, steps)[-1]
-    learner = _told(type(stage.learner), value)(stage.learner.config, stage.learner.spec)
+    fields = {field.name: getattr(stage.learner, field.name) for field in dataclasses.fields(stage.learner)}
+    learner = _told(type(stage.learner), value)(**fields)
     told = dataclasses.replace(stage, learner=learner)
     mesh = make_mesh(1, jax.devices()[:1])
     *_, end = loop.fit((told,), data.buffer, data.moments, (seed,), log_every=steps, mesh=mesh)
@@ -168,12 +169,47 @@ def best_corner(config, seed: int) -> float:
     return float(corner_shares(config, seed)[3])
 
 
+def best_of_corners(obs: Array, action: Array) -> Array:
+    """A critic that prefers what is near the corner that pays most."""
+    best = jnp.asarray(CORNERS[3]).reshape((1,) * (action.ndim - 1) + (2,))
+    return -((action - best) ** 2).sum(-1)
+
+
+@functools.cache
+def _cloned_corners(config, seed: int) -> Trained:
+    return _train_with(best_of_corners, config, _on_corners(config), CORNER_STEPS, seed)
+
+
+def selected_corner(config: idql.Config, seed: int) -> float:
+    """Share of the actions near that corner, where the critics are given. How many candidates there are plays no part
+    in training."""
+    trained = _cloned_corners(dataclasses.replace(config, candidates=1), seed)
+    agent = dataclasses.replace(trained.agent, config=config)
+    action = _drawn(trained._replace(agent=agent), np.ones((1, 1)))[0]
+    return float((np.linalg.norm(action - CORNERS[3], axis=-1) < RADIUS).mean())
+
+
 # ---- the methods
 
 
 def _fql(alpha: float, **changes) -> fql.Config:
     settings = {"widths": (64, 64), "learning_rate": 1e-3} | changes
     return fql.Config(alpha=alpha, **settings)
+
+
+def _idql(candidates: int, **changes) -> idql.Config:
+    settings = {
+        "widths": (64, 64), "flow_widths": (64, 64), "block_width": 64, "blocks": 1, "dropout": 0.0, "average": 0.01,
+        "actor_learning_rate": 1e-3, "batch_size": 256,
+    }  # fmt: skip
+    return idql.Config(candidates=candidates, **settings | changes)
+
+
+def _dql(eta: float) -> dql.Config:
+    """Without candidates, so that the policy alone is judged."""
+    return dql.Config(
+        eta=eta, candidates=1, widths=(64, 64), actor_learning_rate=1e-3, critic_learning_rate=1e-3, average_after=0
+    )
 
 
 CLONE = bc.Config(widths=(64, 64), learning_rate=1e-3)
@@ -200,8 +236,8 @@ CLOSENESS = Toy(
     "does not count, not so where Q leads.",
     closeness,
     (
-        Variant("alpha = 10,000", "fql", _fql(1e4), at_least=-2e-3, in_suite=False),
-        Variant("alpha = 10", "fql", _fql(10.0), at_least=-5e-3),
+        Variant("alpha = 10,000", "fql", _fql(1e4), at_least=-5e-3, reference=-1e-3, in_suite=False),
+        Variant("alpha = 10", "fql", _fql(10.0), at_least=-1e-2),
         Variant("alpha = 0.1", "fql", _fql(0.1), at_most=-2e-2),
     ),
     seeds=2,
@@ -214,9 +250,26 @@ BEST_CORNER = Toy(
     (
         Variant("alpha = 0.3", "fql", _fql(0.3), at_least=0.9),
         Variant("alpha = 10,000", "fql", _fql(1e4), at_most=0.3, reference=0.25),
+        Variant("eta = 2.5", "dql", _dql(2.5), at_least=0.9, reference=0.9),
+        Variant("eta = 0", "dql", _dql(0.0), at_most=0.3, reference=0.25),
         Variant("clone", "bc", CLONE, at_most=0.01),
     ),
     seeds=2,
 )
 
-TOYS = (PROMISE, CLOSENESS, BEST_CORNER)
+SELECTION = Toy(
+    "modes: selection",
+    "Share of the actions near one of four corners that the critics, which are given, prefer: 1 - 0.75^N for the best "
+    "of N draws of an exact clone.",
+    selected_corner,
+    (
+        Variant("best of 16", "idql", _idql(16), at_least=0.9, reference=0.99),
+        Variant("best of 4", "idql", _idql(4), at_least=0.55, reference=0.684),
+        Variant("one", "idql", _idql(1), at_most=0.3, reference=0.25),
+        Variant("flow, best of 16", "idql", _idql(16, policy="flow"), at_least=0.9, reference=0.99, in_suite=False),
+        Variant("flow, one", "idql", _idql(1, policy="flow"), at_most=0.3, reference=0.25, in_suite=False),
+    ),
+    seeds=2,
+)
+
+TOYS = (PROMISE, CLOSENESS, BEST_CORNER, SELECTION)
