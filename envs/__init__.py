@@ -102,7 +102,8 @@ def _checked_id(env_id: Any) -> str:
 
 
 def _register(env_id: str) -> None:
-    """Import our own environments, or gymnasium-robotics, if ``env_id`` may be one of them: importing registers it."""
+    """Import our own environments, OGBench or gymnasium-robotics, if ``env_id`` may be one of them: importing registers
+    it."""
     import gymnasium
 
     if env_id.startswith("BrainStimulation"):
@@ -111,6 +112,11 @@ def _register(env_id: str) -> None:
         import envs.toys.icu_sepsis  # noqa: F401  (registers on import)
     if env_id.startswith("SlipperyLake"):
         import envs.toys.frozen_lake  # noqa: F401  (registers on import)
+    if "-singletask-" in env_id:
+        try:
+            import ogbench  # noqa: F401  (registers on import)
+        except ImportError as error:
+            raise InputError(f"environment {env_id}: OGBench is not installed: pip install ogbench") from error
     if env_id in gymnasium.registry or not env_id.startswith(_ROBOTICS):
         return
     with warnings.catch_warnings():
