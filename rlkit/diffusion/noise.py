@@ -53,22 +53,25 @@ class Discrete:
 
     def betas(self) -> np.ndarray:
         """beta_1, ..., beta_T, the share of the variance that each step replaces by noise."""
-        step = np.arange(1, self.T + 1)
         if self.kind == "linear":
-            scale = 1000 / self.T
-            return np.minimum(np.linspace(1e-4 * scale, 0.02 * scale, self.T), LARGEST_BETA)
+            low, high = 0.1 / self.T, 20 / self.T
+            return np.minimum(np.linspace(low, high, self.T), LARGEST_BETA)
         if self.kind == "cosine":
-            remains = np.cos((np.arange(self.T + 1) / self.T + 0.008) / 1.008 * math.pi / 2) ** 2
-            return np.minimum(1 - remains[1:] / remains[:-1], LARGEST_BETA)
+            u = (np.arange(self.T + 1) / self.T + 0.008) / 1.008
+            kept = np.cos(u * math.pi / 2) ** 2
+            return np.minimum(1 - kept[1:] / kept[:-1], LARGEST_BETA)
         low, high = 0.1, 10.0
-        return 1 - np.exp(-low / self.T - (high - low) * (2 * step - 1) / (2 * self.T**2))
+        step = np.arange(1, self.T + 1)
+        slope = (high - low) * (2 * step - 1) / 2
+        return 1 - np.exp(-low / self.T - slope / self.T**2)
 
     def at(self, t: Array) -> tuple[Array, Array]:
-        kept = np.concatenate([[1.0], np.cumprod(1 - self.betas())])  # alpha^2 at 0, ..., T
-        level = jnp.round(t * self.T).astype(jnp.int32)
-        alphas = jnp.asarray(np.sqrt(kept), jnp.float32)
-        sigmas = jnp.asarray(np.sqrt(1 - kept), jnp.float32)
-        return alphas[level], sigmas[level]
+        kept = np.cumprod(1 - self.betas())
+        alpha_squared = np.concatenate([[1.0], kept])  # at steps 0, ..., T
+        alphas = jnp.asarray(np.sqrt(alpha_squared), jnp.float32)
+        sigmas = jnp.asarray(np.sqrt(1 - alpha_squared), jnp.float32)
+        step = jnp.round(t * self.T).astype(jnp.int32)
+        return alphas[step], sigmas[step]
 
     def draw(self, key: Key, shape: tuple[int, ...]) -> Array:
         return jax.random.randint(key, shape, 1, self.T + 1) / self.T
@@ -76,7 +79,8 @@ class Discrete:
     def grid(self, n: int) -> Array:
         if not 1 <= n <= self.T:
             raise InputError(f"{n} sampling steps over {self.T} noise levels: ask for 1 to {self.T} steps")
-        return jnp.asarray(np.round(np.linspace(self.T, 0, n + 1)) / self.T, jnp.float32)
+        steps = np.round(np.linspace(self.T, 0, n + 1))
+        return jnp.asarray(steps / self.T, jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,10 @@ class Straight:
 def spread(value: Array, like: Array) -> Array:
     """``value`` [B], or a scalar, with axes of length 1 added behind to multiply ``like`` [B, ...]."""
     value = jnp.asarray(value)
-    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
+    if value.ndim == 0:
+        return value
+    missing = like.ndim - value.ndim
+    return value.reshape(value.shape + (1,) * missing)
 
 
 def noised(noise: Noise, x0: Array, eps: Array, t: Array) -> Array:

@@ -38,9 +38,12 @@ def _edm(noise: Noise, t: Array, like: Array) -> tuple[Array, Array, Array]:
     """c_in, c_skip and c_out (Karras et al. 2022, table 1), for any alpha: theirs is 1."""
     alpha, sigma = noise.at(t)
     alpha, sigma = spread(alpha, like), spread(sigma, like)
-    variance = alpha**2 * DATA_STD**2 + sigma**2
+    data_variance = DATA_STD**2
+    variance = alpha**2 * data_variance + sigma**2
     c_in = variance**-0.5
-    return c_in, alpha * DATA_STD**2 / variance, sigma * DATA_STD * c_in
+    c_skip = alpha * data_variance / variance
+    c_out = sigma * DATA_STD * c_in
+    return c_in, c_skip, c_out
 
 
 def net_input(kind: Kind, noise: Noise, x: Array, t: Array) -> Array:
@@ -115,9 +118,12 @@ def denoiser(kind: Kind, noise: Noise, net: Net, rule: Told = "embed") -> Denois
     return denoise
 
 
-def denoising_error(kind: Kind, noise: Noise, net: Net, x0: Array, eps: Array, t: Array, rule: Told = "embed") -> Array:
-    """weight (net(x_t) - target)^2, [B, ...]: its mean is the training loss of every kind."""
+def denoising_error(
+    kind: Kind, noise: Noise, net: Net, x0: Array, eps: Array, t: Array, rule: Told = "embed", *, flat: bool = True
+) -> Array:
+    """weight (net(x_t) - target)^2, [B, ...]: its mean is the training loss of every kind. ``flat``: see `weight`."""
     x = noised(noise, x0, eps, t)
     out = net(net_input(kind, noise, x, t), told(rule, t))
     error = out - target(kind, noise, x0, eps, t)
-    return spread(weight(kind, noise, t), x0) * error**2
+    by_level = weight(kind, noise, t, flat=flat)
+    return spread(by_level, x0) * error**2

@@ -1,8 +1,8 @@
 """From noise to data: steps of several solvers, and the loop over them.
 
-All steps go through a denoiser's estimate x0 of the data; the noise that it implies is eps = (x - alpha x0) / sigma. Where
-x0 is clipped, eps is thereby that of the clipped one. Within a step the order is: guidance (inside the denoiser), clip,
-step, correct, overwrite what is known.
+All steps go through a denoiser's estimate x0 of the data; the noise that it implies is eps = (x - alpha x0) / sigma.
+Where x0 is clipped, eps is thereby that of the clipped one. Within a step the order is: guidance (inside the denoiser),
+clip, step, correct, overwrite what is known.
 """
 
 from __future__ import annotations
@@ -64,11 +64,22 @@ def _at(t: Array, x: Array) -> Array:
     return jnp.full(x.shape[:1], t)
 
 
+def _noise_in(x: Array, x0: Array, level: Level) -> Array:
+    """The noise eps in ``x`` if ``x0`` are the data."""
+    return (x - level.alpha * x0) / level.sigma
+
+
 def _line(x: Array, x0: Array, span: Span) -> Array:
     """Where x arrives if x0 and eps stay what they are: Euler's step, and DDIM's without noise."""
-    here, there = span.here, span.there
-    eps = (x - here.alpha * x0) / here.sigma
-    return there.alpha * x0 + there.sigma * eps
+    eps = _noise_in(x, x0, span.here)
+    return span.there.alpha * x0 + span.there.sigma * eps
+
+
+def _replaced(span: Span) -> Array:
+    """The variance that noise gains from span.there to span.here: beta, where alpha^2 + sigma^2 = 1."""
+    ratio = span.here.alpha / span.there.alpha
+    carried = ratio * span.there.sigma
+    return jnp.maximum(span.here.sigma**2 - carried**2, 0.0)  # rounding may go below
 
 
 def ddpm(variance: Literal["posterior", "beta"] = "posterior") -> Step:
@@ -78,15 +89,18 @@ def ddpm(variance: Literal["posterior", "beta"] = "posterior") -> Step:
     step that arrives at the data. IDQL clips x after every step besides: a ``correct`` of `sample` does.
     """
 
-    def step(denoise: Denoise, x: Array, span: Span, z: Array, previous: Array) -> tuple[Array, Array]:
+    def step(denoise, x, span, z, previous):
         here, there = span.here, span.there
         x0 = denoise(x, _at(here.t, x))
-        ratio = here.alpha / there.alpha
-        beta = here.sigma**2 - ratio**2 * there.sigma**2  # 1 - ratio^2 where alpha^2 + sigma^2 = 1
-        kept = there.sigma**2 / here.sigma**2
-        mean = ratio * kept * x + there.alpha * beta / here.sigma**2 * x0
-        spread = beta * kept if variance == "posterior" else jnp.where(there.sigma > 0, beta, 0.0)
-        return mean + jnp.sqrt(spread) * z, x0
+        beta = _replaced(span)
+        kept = (there.sigma / here.sigma) ** 2
+        by_x = kept * here.alpha / there.alpha
+        by_data = there.alpha * beta / here.sigma**2
+        fresh = beta * kept
+        if variance == "beta":
+            fresh = jnp.where(there.sigma > 0, beta, 0.0)
+        mean = by_x * x + by_data * x0
+        return mean + jnp.sqrt(fresh) * z, x0
 
     return step
 
@@ -94,15 +108,15 @@ def ddpm(variance: Literal["posterior", "beta"] = "posterior") -> Step:
 def ddim(eta: float = 0.0) -> Step:
     """DDIM (Song et al. 2021, eq. 12 and 16): eta 0 is deterministic, eta 1 is `ddpm`."""
 
-    def step(denoise: Denoise, x: Array, span: Span, z: Array, previous: Array) -> tuple[Array, Array]:
+    def step(denoise, x, span, z, previous):
         here, there = span.here, span.there
         x0 = denoise(x, _at(here.t, x))
-        eps = (x - here.alpha * x0) / here.sigma
-        ratio = here.alpha / there.alpha
-        beta = here.sigma**2 - ratio**2 * there.sigma**2
-        fresh = eta**2 * beta * there.sigma**2 / here.sigma**2
-        kept = jnp.sqrt(jnp.maximum(there.sigma**2 - fresh, 0.0))
-        return there.alpha * x0 + kept * eps + jnp.sqrt(fresh) * z, x0
+        eps = _noise_in(x, x0, here)
+        kept = (there.sigma / here.sigma) ** 2
+        fresh = eta**2 * kept * _replaced(span)
+        old = jnp.maximum(there.sigma**2 - fresh, 0.0)
+        moved = there.alpha * x0 + jnp.sqrt(old) * eps
+        return moved + jnp.sqrt(fresh) * z, x0
 
     return step
 
@@ -110,7 +124,7 @@ def ddim(eta: float = 0.0) -> Step:
 def euler() -> Step:
     """Euler's step of the probability flow: in t for straight lines, in sigma for EDM, and DDIM's elsewhere."""
 
-    def step(denoise: Denoise, x: Array, span: Span, z: Array, previous: Array) -> tuple[Array, Array]:
+    def step(denoise, x, span, z, previous):
         x0 = denoise(x, _at(span.here.t, x))
         return _line(x, x0, span), x0
 
@@ -120,23 +134,25 @@ def euler() -> Step:
 def heun() -> Step:
     """Heun's step, of second order with two calls (Karras et al. 2022, algorithm 1); Euler's where it ends at the data.
 
-    dx = x0 dalpha + eps dsigma, with the mean of x0 and of eps at both ends: EDM's step for alpha = 1, and Heun's in t for
-    straight lines.
+    dx = x0 dalpha + eps dsigma, with the mean of x0 and of eps at both ends: EDM's step for alpha = 1, and Heun's in t
+    for straight lines.
     """
 
-    def step(denoise: Denoise, x: Array, span: Span, z: Array, previous: Array) -> tuple[Array, Array]:
+    def step(denoise, x, span, z, previous):
         here, there = span.here, span.there
         x0 = denoise(x, _at(here.t, x))
-        eps = (x - here.alpha * x0) / here.sigma
+        eps = _noise_in(x, x0, here)
         guess = _line(x, x0, span)
-        # at the data there is no second slope; a harmless level stands in, since its numbers are not used
+        # --- the slope at the other end; at the data there is none, and a harmless level stands in ---
         at_data = there.sigma == 0
-        second_t = jnp.where(at_data, here.t, there.t)
-        sigma = jnp.where(at_data, 1.0, there.sigma)
-        x0_there = denoise(guess, _at(second_t, x))
-        eps_there = (guess - there.alpha * x0_there) / sigma
-        by_data = (there.alpha - here.alpha) * (x0 + x0_there) / 2
-        by_noise = (there.sigma - here.sigma) * (eps + eps_there) / 2
+        level = jax.tree.map(lambda stand_in, value: jnp.where(at_data, stand_in, value), here, there)
+        x0_there = denoise(guess, _at(level.t, x))
+        eps_there = _noise_in(guess, x0_there, level)
+        # --- the mean of both slopes ---
+        mean_x0 = (x0 + x0_there) / 2
+        mean_eps = (eps + eps_there) / 2
+        by_data = (there.alpha - here.alpha) * mean_x0
+        by_noise = (there.sigma - here.sigma) * mean_eps
         return jnp.where(at_data, guess, x + by_data + by_noise), x0
 
     return step
@@ -148,11 +164,13 @@ def dpm2m(first_order_last: bool = True) -> Step:
     The first step is of first order, and so is the last one with ``first_order_last``, or where it ends at the data.
     """
 
-    def step(denoise: Denoise, x: Array, span: Span, z: Array, previous: Array) -> tuple[Array, Array]:
+    def step(denoise, x, span, z, previous):
         x0 = denoise(x, _at(span.here.t, x))
         h = span.there.log_snr - span.here.log_snr
         h_before = span.here.log_snr - span.before.log_snr
-        first_order = (h_before == 0) | ~jnp.isfinite(h) | (span.last & first_order_last)
+        first = h_before == 0
+        last = span.last & first_order_last
+        first_order = first | last | ~jnp.isfinite(h)
         share = jnp.where(first_order, 0.0, h / (2 * h_before))
         extrapolated = x0 + share * (x0 - previous)
         return _line(x, extrapolated, span), x0
@@ -184,16 +202,18 @@ def integrate(
     """
     mask, values = known or (None, None)
 
-    def overwritten(x: Array) -> Array:
+    def overwritten(x):
         return x if mask is None else jnp.where(mask, values, x)
 
-    def one(carry: tuple[Array, Array], at: tuple[Span, Key]) -> tuple[tuple[Array, Array], None]:
+    def one(carry, at):
         x, previous = carry
         span, key = at
         draw_key, noise_key = jax.random.split(key)
-        drawn = denoise.draw(draw_key) if isinstance(denoise, Redrawn) else denoise
+        drawn = denoise
+        if isinstance(denoise, Redrawn):
+            drawn = denoise.draw(draw_key)
 
-        def estimate(x: Array, t: Array) -> Array:
+        def estimate(x, t):
             x0 = drawn(overwritten(x), t)
             return x0 if clip is None else jnp.clip(x0, -clip, clip)
 
@@ -211,12 +231,13 @@ def integrate(
 
 
 def _spans(noise: Noise, times: Array) -> Span:
-    levels = Level(times, *noise.at(times))
-    here = jax.tree.map(lambda v: v[:-1], levels)
-    there = jax.tree.map(lambda v: v[1:], levels)
-    before = jax.tree.map(lambda v: jnp.concatenate([v[:1], v[:-1]]), here)
-    steps = len(times) - 1
-    return Span(before, here, there, jnp.arange(steps) == steps - 1)
+    alpha, sigma = noise.at(times)
+    levels = Level(times, alpha, sigma)
+    here = Level(*(value[:-1] for value in levels))
+    there = Level(*(value[1:] for value in levels))
+    before = Level(*(jnp.concatenate([value[:1], value[:-1]]) for value in here))
+    last = jnp.arange(len(times) - 1) == len(times) - 2
+    return Span(before, here, there, last)
 
 
 def sample(
@@ -235,8 +256,8 @@ def sample(
     """Data [B, ...] from ``x`` [B, ...], noise of standard deviation 1, in ``n`` steps. See `integrate`.
 
     Args:
-        temperature_of: what the temperature multiplies: "std" or "variance" of all noise, the ``x`` that sampling begins
-            with included; or the standard deviation of this "initial" noise alone.
+        temperature_of: what the temperature multiplies: "std" or "variance" of all noise, that which sampling begins
+            with included; or the standard deviation of the "initial" noise alone.
 
     Example:
         >>> noise = LinearVP()
@@ -246,7 +267,9 @@ def sample(
     """
     if temperature_of not in TEMPERATURES:
         raise InputError(f"temperature_of is {temperature_of!r}: choose one of {', '.join(TEMPERATURES)}")
-    factor = jnp.sqrt(temperature) if temperature_of == "variance" else temperature
-    later = 1.0 if temperature_of == "initial" else factor
-    start = noise.prior_std * factor * x
-    return integrate(step, denoise, noise, start, noise.grid(n), key, clip, known, correct, later)
+    if temperature_of == "variance":
+        temperature = jnp.sqrt(temperature)
+    start = noise.prior_std * temperature * x
+    if temperature_of == "initial":
+        temperature = 1.0
+    return integrate(step, denoise, noise, start, noise.grid(n), key, clip, known, correct, temperature)
