@@ -80,7 +80,7 @@ class IQL(Reactive):
     def init(self, key: Key, prev: None, stats: Stats) -> IQLState:
         """Target critics start as copies of the critics."""
         actor_key, critic_key, value_key = jax.random.split(key, 3)
-        actor = self._actor.init(actor_key, stats.obs_mean)
+        actor = self.init_actor(actor_key, stats)
         if self._discrete:
             critic = self._critic.init(critic_key, stats.obs_mean)
         else:
@@ -93,32 +93,40 @@ class IQL(Reactive):
             value=optim.init(value, self._critic_optimiser),
         )
 
+    def init_actor(self, key: Key, stats: Stats) -> Any:
+        return self._actor.init(key, stats.obs_mean)
+
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
         return buffer.transitions(key, self.config.batch_size, self.config.gamma)
 
     def update(self, state: IQLState, batch: Transitions, key: Key, step: Array) -> tuple[IQLState, Metrics]:
         """Update V, actor and critics, all from the parameters before this update, then the targets."""
-        q = self._q(state.target, batch).min(0)
+        q = self._q(state.target, batch.obs, batch.action).min(0)
         next_value = self._v(state.value.params, batch.next_obs)
         target_value = batch.reward + batch.discount * next_value
 
         def value_loss(params):
             return self.value_loss(params, q, batch)
 
-        def actor_loss(params):
-            return self.actor_loss(params, advantage, batch)
-
         def critic_loss(params):
             return self.critic_loss(params, target_value, batch)
 
         value, advantage = optim.descend(value_loss, state.value, self._critic_optimiser)
-        actor, actor_metrics = optim.descend(actor_loss, state.actor, self._actor_optimiser)
+        actor, actor_metrics = self.update_actor(state.actor, advantage, batch, key)
         critic, critic_metrics = optim.descend(critic_loss, state.critic, self._critic_optimiser)
         target = optim.polyak(state.target, critic.params, self.config.tau)
         metrics = actor_metrics | critic_metrics
         metrics["value/loss"] = losses.expectile(advantage, self.config.expectile).mean()
         metrics["value/advantage"] = advantage.mean()
-        return IQLState(actor, critic, target, value), metrics
+        return state._replace(actor=actor, critic=critic, target=target, value=value), metrics
+
+    def update_actor(self, actor: Net, advantage: Array, batch: Transitions, key: Key) -> tuple[Net, Metrics]:
+        """One step of the policy, given the advantages [B] of the recorded actions."""
+
+        def actor_loss(params):
+            return self.actor_loss(params, advantage, batch)
+
+        return optim.descend(actor_loss, actor, self._actor_optimiser)
 
     def value_loss(self, params: Any, q: Array, batch: Transitions) -> tuple[Array, Array]:
         """mean L2^expectile(min_i Q'_i(s, a) - V(s)) (paper, eq. 5), and the advantages [B] in it."""
@@ -128,7 +136,7 @@ class IQL(Reactive):
 
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """sum_i mean (Q_i(s, a) - r - discount V(s'))^2 (paper, eq. 6)."""
-        q = self._q(params, batch)
+        q = self._q(params, batch.obs, batch.action)
         loss = losses.critic_error(q, target)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
 
@@ -167,13 +175,13 @@ class IQL(Reactive):
         mean = jnp.tanh(output)
         return networks.normal_log_prob(mean, log_std, batch.action)
 
-    def _q(self, params: Any, batch: Transitions) -> Array:
-        """Q_i(s, a) [critics, B] of the recorded actions."""
+    def _q(self, params: Any, obs: Array, action: Array) -> Array:
+        """Q_i(s, a) [critics, B]."""
         if self._discrete:
-            values = self._critic.apply(params, batch.obs)
-            q = jnp.take_along_axis(values, batch.action[None, :, None], -1)
+            values = self._critic.apply(params, obs)
+            q = jnp.take_along_axis(values, action[None, :, None], -1)
         else:
-            q = self._critic.apply(params, batch.obs, batch.action)
+            q = self._critic.apply(params, obs, action)
         return q.squeeze(-1)
 
     def _v(self, params: Any, obs: Array) -> Array:

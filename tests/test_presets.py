@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import agents
+from agents import td3_bc
 from rlkit.datasets import DataOptions
 
 DATA = ("normalise", "reward", "reward_scale", "reward_shift")
@@ -46,7 +47,7 @@ def settings(name, preset):
     options = DataOptions("test", **preset.data)
     data = {field: getattr(options, field) for field in DATA}
     found = config | data | {"steps": preset.steps}
-    if "alpha" in config and "/" in name:
+    if isinstance(preset.config, td3_bc.Config) and "/" in name:
         # the source weighs a sum over action dimensions against Q, alpha weighs Q against their mean
         found["imitation"] = 1 / (found.pop("alpha") * ACTIONS[name.partition("/")[0]])
     return {field: list(value) if isinstance(value, tuple) else value for field, value in found.items()}

@@ -1,6 +1,7 @@
 """Network bodies. The only folder that knows flax.linen; agents see modules with ``init`` and ``apply``."""
 
 from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
+from rlkit.networks.denoising_mlp import DenoisingMLP, ResidualDenoiser
 from rlkit.networks.gaussian_sequence import (
     FutureEncoder,
     FuturePolicy,
@@ -20,6 +21,7 @@ from rlkit.networks.policy import (
 )
 from rlkit.networks.sequence import DecisionTransformer
 from rlkit.networks.transformer import Past, Transformer
+from rlkit.networks.xavier import XavierEnsemble, XavierMLP
 
 __all__ = [
     "CONDITIONINGS",
@@ -47,4 +49,8 @@ __all__ = [
     "tanh_normal_log_prob",
     "tanh_normal_sample",
     "uniform",
+    "DenoisingMLP",
+    "ResidualDenoiser",
+    "XavierEnsemble",
+    "XavierMLP",
 ]

@@ -98,10 +98,11 @@ class Ensemble(nn.Module):
     out_bound: float
     layer_norm: bool = False
     shared: bool = True
+    activation: Callable = nn.relu
 
     @nn.compact
     def __call__(self, *parts: Array) -> Array:
         in_axes = None if self.shared else 0
         members_of = nn.vmap(MLP, {"params": 0}, {"params": True}, in_axes=in_axes, axis_size=self.size)
-        members = members_of(self.widths, self.out, self.out_bound, self.layer_norm)
+        members = members_of(self.widths, self.out, self.out_bound, self.layer_norm, self.activation)
         return members(*parts)
