@@ -111,6 +111,10 @@ def _register(env_id: str) -> None:
         import envs.toys.icu_sepsis  # noqa: F401  (registers on import)
     if env_id.startswith("SlipperyLake"):
         import envs.toys.frozen_lake  # noqa: F401  (registers on import)
+    if env_id.startswith("Detour"):
+        import envs.toys.detour  # noqa: F401  (registers on import)
+    if env_id.startswith("PointWalk"):
+        import envs.toys.walk  # noqa: F401  (registers on import)
     if env_id in gymnasium.registry or not env_id.startswith(_ROBOTICS):
         return
     with warnings.catch_warnings():
