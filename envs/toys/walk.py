@@ -73,17 +73,21 @@ def end_points(rng: np.random.Generator, number: int, label: int) -> np.ndarray:
     return np.sqrt(squared)[:, None] * direction
 
 
+def recorded_steps(rng: np.random.Generator, label: int, steps: int = STEPS) -> np.ndarray:
+    """[steps, 2] actions of a walk that meets the constraint ``label``."""
+    (end,) = end_points(rng, 1, label)
+    noise = NOISE * np.sqrt(STEPS / steps) * rng.normal(size=(steps, 2))
+    return end / steps + noise - noise.mean(0)
+
+
 def record(episodes: int = EPISODES, seed: int = SEED) -> list[dict[str, np.ndarray]]:
     """The first ``episodes`` episodes of the dataset; the labels take turns."""
     env = gymnasium.make(ENV)
     recorded = []
     for i in range(episodes):
         label = i % len(CONSTRAINTS)
-        rng = np.random.default_rng([seed, i])
-        (end,) = end_points(rng, 1, label)
-        noise = NOISE * rng.normal(size=(STEPS, 2))
-        steps = iter(end / STEPS + noise - noise.mean(0))
-        rows = rollout(env, lambda obs, steps=steps: next(steps).astype(np.float32), seed + i)
+        actions = iter(recorded_steps(np.random.default_rng([seed, i]), label).astype(np.float32))
+        rows = rollout(env, lambda obs, actions=actions: next(actions), seed + i)
         rows["rewards"] = np.zeros(STEPS)
         rows["rewards"][-1] = label
         recorded.append(rows)

@@ -15,7 +15,7 @@ def sinusoidal(t: Array, width: int, longest: float = 10_000.0) -> Array:
     (Vaswani et al. 2017, section 3.5). ``t`` counts steps: scale a time in [0, 1] up before."""
     half = width // 2
     frequency = jnp.exp(-math.log(longest) * jnp.arange(half) / max(half - 1, 1))
-    angle = t[..., None] * frequency
+    angle = t[..., None] * frequency.reshape((1,) * t.ndim + (-1,))
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 
 

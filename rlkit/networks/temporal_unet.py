@@ -31,7 +31,7 @@ def mish(x: Array) -> Array:
     return x * jnp.tanh(nn.softplus(x))
 
 
-def shortest(levels: int) -> int:
+def shortest_plan(levels: int) -> int:
     """What a plan's length must be a multiple of, for a U-Net of that many levels."""
     return 2 ** (levels - 1)
 
@@ -84,7 +84,7 @@ class Upsample(nn.Module):
         padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         first = jnp.concatenate([padded[:, :-2], x], -1) @ kernel[0]
         second = jnp.concatenate([x, padded[:, 2:]], -1) @ kernel[1]
-        both = jnp.stack([first, second], 2) + bias
+        both = jnp.stack([first, second], 2) + bias.reshape(1, 1, 1, width)
         return both.reshape(batch, 2 * length, width)
 
 
