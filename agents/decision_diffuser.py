@@ -338,9 +338,9 @@ class DecisionDiffuser:
     def goals(self) -> Mapping[str, Any]:
         c = self.config
         if c.condition == "return":
-            return {f"{target:.10g}": float(target) for target in c.targets}
+            return {f"return {target:.10g}": float(target) for target in c.targets}
         asked = c.asked or tuple(str(label) for label in range(c.labels))
-        return {text: signs(text, c.labels) for text in asked}
+        return {f"label {text}": signs(text, c.labels) for text in asked}
 
     def begin(self, state: DiffuserState, goal: Any) -> Memory:
         """Nothing seen. ``goal``: a return as the config measures them, or [labels] signs, see `signs`."""

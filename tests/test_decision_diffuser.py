@@ -198,7 +198,7 @@ def test_returns_that_are_no_labels_are_refused(episodes):
 def test_signs_of_what_is_asked():
     assert dd.signs("1", 3).tolist() == [0, 1, 0]
     assert dd.signs("0+2-1", 3).tolist() == [1, -1, 1]
-    assert list(prepared(LABELS, labelled())[0].goals) == ["0", "1", "2"]
+    assert list(prepared(LABELS, labelled())[0].goals) == ["label 0", "label 1", "label 2"]
     for wrong in ("3", "0+", "a", "-1", "0 1"):
         with pytest.raises(InputError, match="decision-diffuser: --config.asked"):
             dataclasses.replace(LABELS, asked=(wrong,)).stages(spec(from_episodes(labelled()), None), 1)
