@@ -249,6 +249,25 @@ def played(config, steps=6):
     return np.array(seen), memories
 
 
+def test_what_is_of_acting_alone_leaves_the_state_as_it_is():
+    """So that a run can be evaluated with other settings, and a checkpoint of it is read."""
+    agent, state, buffer = started(SMALL)
+    acting = {
+        "targets": (0.1, 0.2),
+        "guidance": 3.0,
+        "sampler": "ddim",
+        "sampling_steps": 2,
+        "noise_scale": 0.0,
+        "warm_start": 1,
+        "history_len": 1,
+    }
+    for name, value in acting.items():
+        other = dataclasses.replace(agent, config=dataclasses.replace(SMALL, **{name: value}))
+        shapes = jax.eval_shape(lambda other=other: other.init(jax.random.key(0), None, stats(buffer)))
+        assert jax.tree.map(lambda leaf: leaf.shape, shapes) == jax.tree.map(lambda leaf: leaf.shape, state), name
+        assert other.needs == agent.needs
+
+
 def test_a_plan_begins_with_what_was_seen_bit_for_bit():
     seen, memories = played(SMALL)
     for t, memory in enumerate(memories):
