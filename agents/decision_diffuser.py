@@ -173,7 +173,8 @@ class ReturnCondition:
         if scale is None:
             least = to_go.min()
             scale = (to_go.max() - least) or 1.0
-        return ((to_go - least) / scale).astype(np.float32)[:, None]
+        told = (to_go - least) / scale
+        return told.astype(np.float32)[:, None]
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,8 @@ class LabelCondition:
     def __call__(self, buffer: Buffer) -> np.ndarray:
         numbers = STORED["episode_return"].make(buffer) / self.reward_scale
         label = np.round(numbers).astype(np.int64)
-        is_label = (np.abs(numbers - label) < 1e-3) & (label >= 0) & (label < self.labels)
+        is_whole = np.abs(numbers - label) < 1e-3
+        is_label = is_whole & (label >= 0) & (label < self.labels)
         if not is_label.all():
             wrong = numbers[~is_label][0]
             raise InputError(
@@ -310,7 +312,8 @@ class DecisionDiffuser:
         predicted = self._planner.apply(params, x, t * c.noise_levels, condition, given)
         weight = jnp.where(number == known, c.next_state_weight, 1.0)
         weight = jnp.where(is_known, 0.0, weight)
-        return (weight[..., None] * (predicted - eps) ** 2).mean()
+        error = (predicted - eps) ** 2
+        return (weight[..., None] * error).mean()
 
     def given(self, key: Key, batch: int) -> Array:
         """[B] bool: the windows whose condition is not left out."""
@@ -403,10 +406,15 @@ class DecisionDiffuser:
             return integrate(x, two, jax.random.fold_in(first_key, number))
 
         begins = memory.t <= 0
-        x = jax.lax.fori_loop(0, jnp.where(begins, left_out, 0), one_step, x)
+        rounds = jnp.where(begins, left_out, 0)
+        x = jax.lax.fori_loop(0, rounds, one_step, x)
+
+        # --- the others ---
         eps = c.noise_scale * jax.random.normal(again_key, shape)
-        again = noised(c.noise, self._moved_on(memory)[None], eps, times[left_out][None])
-        return integrate(jnp.where(begins, x, again), times[left_out:], last_key)[0]
+        last_plan = self._moved_on(memory)
+        again = noised(c.noise, last_plan[None], eps, times[left_out][None])
+        x = jnp.where(begins, x, again)
+        return integrate(x, times[left_out:], last_key)[0]
 
     def _denoise(self, params: Any, goal: Array) -> samplers.Denoise:
         """(x, t) -> x0, guided by the condition, or by the sum of the labels' (eq. 9 and appendix J)."""
@@ -417,10 +425,12 @@ class DecisionDiffuser:
             conditions, weights = jnp.eye(c.labels), goal
 
         # of what is predicted with no condition and with each, in one call: null + guidance (conditions - null)
-        told = jnp.concatenate([jnp.zeros_like(conditions[:1]), conditions])
+        nothing = jnp.zeros_like(conditions[:1])
+        told = jnp.concatenate([nothing, conditions])
         given = jnp.arange(len(told)) > 0
         strength = c.guidance * weights
-        share = jnp.concatenate([1 - strength.sum(keepdims=True), strength])
+        of_null = 1 - strength.sum(keepdims=True)
+        share = jnp.concatenate([of_null, strength])
 
         def net(x: Array, t: Array) -> Array:
             return self._planner.apply(params, x, t * c.noise_levels, told, given)
@@ -428,7 +438,9 @@ class DecisionDiffuser:
         predict = denoiser("noise", c.noise, net)
 
         def denoise(x: Array, t: Array) -> Array:
-            x0 = predict(jnp.repeat(x, len(told), 0), jnp.repeat(t, len(told)))
+            xs = jnp.repeat(x, len(told), 0)
+            ts = jnp.repeat(t, len(told))
+            x0 = predict(xs, ts)
             return jnp.tensordot(share, x0, 1)[None]
 
         return denoise

@@ -76,7 +76,8 @@ def end_points(rng: np.random.Generator, number: int, label: int) -> np.ndarray:
 def recorded_steps(rng: np.random.Generator, label: int, steps: int = STEPS) -> np.ndarray:
     """[steps, 2] actions of a walk that meets the constraint ``label``."""
     (end,) = end_points(rng, 1, label)
-    noise = NOISE * np.sqrt(STEPS / steps) * rng.normal(size=(steps, 2))
+    spread = NOISE * np.sqrt(STEPS / steps)  # so that longer steps make no straighter walk
+    noise = spread * rng.normal(size=(steps, 2))
     return end / steps + noise - noise.mean(0)
 
 
@@ -86,8 +87,10 @@ def record(episodes: int = EPISODES, seed: int = SEED) -> list[dict[str, np.ndar
     recorded = []
     for i in range(episodes):
         label = i % len(CONSTRAINTS)
-        actions = iter(recorded_steps(np.random.default_rng([seed, i]), label).astype(np.float32))
-        rows = rollout(env, lambda obs, actions=actions: next(actions), seed + i)
+        rng = np.random.default_rng([seed, i])
+        actions = recorded_steps(rng, label).astype(np.float32)
+        in_turn = iter(actions)
+        rows = rollout(env, lambda obs, in_turn=in_turn: next(in_turn), seed + i)
         rows["rewards"] = np.zeros(STEPS)
         rows["rewards"][-1] = label
         recorded.append(rows)

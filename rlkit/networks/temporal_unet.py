@@ -63,9 +63,18 @@ def _neighbours(x: Array, kernel: int, stride: int) -> Array:
     """[B, T, C] -> [B, T / stride, kernel C]: each step with those around it."""
     length = x.shape[1]
     reach = kernel // 2
-    padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
-    shifted = [padded[:, i : i + length : stride] for i in range(kernel)]
+    padded = _padded(x, reach)
+    shifted = []
+    for start in range(kernel):
+        end = start + length
+        shifted.append(padded[:, start:end:stride])
     return jnp.concatenate(shifted, -1)
+
+
+def _padded(x: Array, reach: int) -> Array:
+    """[B, T, C] with ``reach`` steps of zeros at either end."""
+    both_ends = (reach, reach)
+    return jnp.pad(x, ((0, 0), both_ends, (0, 0)))
 
 
 class Upsample(nn.Module):
@@ -81,10 +90,13 @@ class Upsample(nn.Module):
         init = fan_in_uniform(fan_in)
         kernel = self.param("kernel", init, (2, 2 * width, width), x.dtype)
         bias = self.param("bias", init, (width,), x.dtype)
-        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
-        first = jnp.concatenate([padded[:, :-2], x], -1) @ kernel[0]
-        second = jnp.concatenate([x, padded[:, 2:]], -1) @ kernel[1]
-        both = jnp.stack([first, second], 2) + bias.reshape(1, 1, 1, width)
+        padded = _padded(x, 1)
+        before = padded[:, :-2]
+        after = padded[:, 2:]
+        first = jnp.concatenate([before, x], -1) @ kernel[0]
+        second = jnp.concatenate([x, after], -1) @ kernel[1]
+        both = jnp.stack([first, second], 2)
+        both = both + bias.reshape(1, 1, 1, width)
         return both.reshape(batch, 2 * length, width)
 
 
@@ -109,10 +121,12 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Array, told: Array) -> Array:
         """x [B, T, C], told [B, E] -> [B, T, width]."""
         added = Dense(self.width)(mish(told))
-        h = ConvBlock(self.width)(x) + added[:, None]
+        h = ConvBlock(self.width)(x)
+        h = h + added[:, None]
         h = ConvBlock(self.width)(h)
-        skip = x if x.shape[-1] == self.width else Dense(self.width)(x)
-        return h + skip
+        if x.shape[-1] != self.width:
+            x = Dense(self.width)(x)
+        return x + h
 
 
 class TemporalUNet(nn.Module):
@@ -137,8 +151,10 @@ class TemporalUNet(nn.Module):
         Returns:
             [B, T, O].
         """
-        told = jnp.concatenate([self._embed_time(t), self._embed_condition(condition, given)], -1)
-        widths = [self.width * m for m in self.multipliers]
+        time = self._embed_time(t)
+        wanted = self._embed_condition(condition, given)
+        told = jnp.concatenate([time, wanted], -1)
+        widths = [self.width * multiplier for multiplier in self.multipliers]
         outputs = x.shape[-1]
 
         # --- down: the last level keeps its length ---
@@ -155,7 +171,9 @@ class TemporalUNet(nn.Module):
         x = ResidualBlock(widths[-1])(x, told)
 
         # --- up, to the first level's length, without its skip ---
-        for skip, width in zip(skips[:0:-1], widths[-2::-1], strict=True):
+        skips_up = skips[:0:-1]
+        widths_up = widths[-2::-1]
+        for skip, width in zip(skips_up, widths_up, strict=True):
             x = jnp.concatenate([x, skip], -1)
             x = ResidualBlock(width)(x, told)
             x = ResidualBlock(width)(x, told)
@@ -167,12 +185,12 @@ class TemporalUNet(nn.Module):
     def _embed_time(self, t: Array) -> Array:
         """[B] -> [B, width]"""
         h = sinusoidal(t, self.width)
-        h = mish(Dense(TIME_SCALE * self.width)(h))
-        return Dense(self.width)(h)
+        h = Dense(TIME_SCALE * self.width)(h)
+        return Dense(self.width)(mish(h))
 
     def _embed_condition(self, condition: Array, given: Array) -> Array:
         """[B, C] -> [B, width]; null, which is zero with the biases included, where it is not ``given``."""
-        h = mish(Dense(self.width)(condition))
-        h = mish(Dense(TIME_SCALE * self.width)(h))
-        h = Dense(self.width)(h)
+        h = Dense(self.width)(condition)
+        h = Dense(TIME_SCALE * self.width)(mish(h))
+        h = Dense(self.width)(mish(h))
         return jnp.where(given[:, None], h, 0.0)
