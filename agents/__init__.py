@@ -6,6 +6,9 @@ REGISTRY = {
     "bc": Entry("agents.bc", "Behaviour cloning: imitate the data's actions"),
     "awac": Entry("agents.awac", "Actor-critic with an advantage-weighted actor (Nair et al. 2020)"),
     "cql": Entry("agents.cql", "Conservative Q-learning (Kumar et al. 2020), or Cal-QL (Nakamoto et al. 2023)"),
+    "decision-diffuser": Entry(
+        "agents.decision_diffuser", "Decision Diffuser: plans of states that meet a condition (Ajay et al. 2023)"
+    ),
     "dt": Entry("agents.dt", "Decision transformer: the actions that led to a return (Chen et al. 2021)"),
     "discrete-cql": Entry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
     "doc": Entry("agents.doc", "Dichotomy of control: latent futures free of luck (Yang et al. 2023)"),

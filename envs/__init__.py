@@ -22,6 +22,14 @@ __all__ = ["DATASETS", "REFERENCES", "Reference", "episodes", "make"]
 DATASETS = Path(__file__).parent / "datasets"
 """Root of the Minari datasets that are shipped with the code."""
 
+# beginnings of ids -> our module of envs.toys that registers them on import
+_TOYS = {
+    "BrainStimulation": "brain_stimulation",
+    "Detour": "detour",
+    "ICUSepsis": "icu_sepsis",
+    "PointWalk": "walk",
+    "SlipperyLake": "frozen_lake",
+}
 _OGBENCH = ("antmaze-", "antsoccer-", "cube-", "humanoidmaze-", "pointmaze-", "puzzle-", "scene-")
 # beginnings of ids -> the package that registers them on import, and our extra that installs it
 _OPTIONAL = {
@@ -117,12 +125,9 @@ def _register(env_id: str) -> None:
     """Import our own environments, or another package, if ``env_id`` may be one of them: importing registers it."""
     import gymnasium
 
-    if env_id.startswith("BrainStimulation"):
-        import envs.toys.brain_stimulation  # noqa: F401  (registers on import)
-    if env_id.startswith("ICUSepsis"):
-        import envs.toys.icu_sepsis  # noqa: F401  (registers on import)
-    if env_id.startswith("SlipperyLake"):
-        import envs.toys.frozen_lake  # noqa: F401  (registers on import)
+    for beginning, module in _TOYS.items():
+        if env_id.startswith(beginning):
+            importlib.import_module(f"envs.toys.{module}")
     if env_id in gymnasium.registry:
         return
     for beginnings, (package, extra) in _OPTIONAL.items():

@@ -280,7 +280,7 @@ def _clipped(offset: Array, valid: Array) -> Array:
 
 
 def stats(buffer: Buffer) -> Stats:
-    """Moments over the drawable rows, summed in float64 on the host."""
+    """Moments over the drawable rows, summed in float64 on the host, and the range of the observations."""
     mask = np.zeros(len(buffer.flags), bool)
     drawable = np.asarray(buffer.index)
     mask[drawable] = True
@@ -297,7 +297,8 @@ def stats(buffer: Buffer) -> Stats:
     starts = np.flatnonzero(np.asarray(buffer.t) == 0)
     returns = np.add.reduceat(np.asarray(buffer.reward, np.float64), starts)
     extremes = np.array([returns.min(), returns.mean(), returns.max()], np.float32)
-    return Stats(obs_mean, obs_std, action_mean, action_std, extremes)
+    obs = np.asarray(buffer.obs)
+    return Stats(obs_mean, obs_std, action_mean, action_std, extremes, obs.min(0), obs.max(0))
 
 
 def _on_device(transform: Callable[[np.ndarray], np.ndarray], column: np.ndarray) -> Array:

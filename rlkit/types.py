@@ -126,13 +126,16 @@ class Percept(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """Moments of the data as agents see them (after normalisation), over the rows that can be drawn."""
+    """Moments of the data as agents see them (after normalisation), over the rows that can be drawn; the least and the
+    largest observations are those of all rows."""
 
     obs_mean: Array  # [O]
     obs_std: Array  # [O]
     action_mean: Array  # [A]; empty for Discrete
     action_std: Array  # [A]; empty for Discrete
     returns: Array | None = None  # [3] least, mean and largest undiscounted return of an episode
+    obs_low: Array | None = None  # [O]
+    obs_high: Array | None = None  # [O]
 
 
 @runtime_checkable

@@ -271,9 +271,3 @@ def test_the_embedded_recording_begins_where_its_seeds_say_and_no_evaluation_doe
 
 def test_evaluations_in_mazes_take_more_episodes():
     assert [envs.episodes(name) for name in ("AntMaze_UMaze-v5", "PointMaze_Large-v3", "Hopper-v4")] == [100, 100, 10]
-
-
-def test_ogbench_is_asked_for_where_an_environment_is_its_own(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ogbench", None)
-    with pytest.raises(InputError, match="^environment cube-single-singletask-task2-v0: OGBench is not installed"):
-        envs.make("cube-single-singletask-task2-v0")

@@ -20,6 +20,7 @@ from rlkit.networks.policy import (
     tanh_normal_sample,
 )
 from rlkit.networks.sequence import DecisionTransformer
+from rlkit.networks.temporal_unet import TemporalUNet, shortest_plan
 from rlkit.networks.transformer import Past, Transformer
 from rlkit.networks.xavier import XavierEnsemble, XavierMLP
 
@@ -42,10 +43,12 @@ __all__ = [
     "LatentFuture",
     "ReaderKind",
     "Steps",
+    "TemporalUNet",
     "before_outcome",
     "flat",
     "normal_log_prob",
     "normal_sample",
+    "shortest_plan",
     "tanh_normal_log_prob",
     "tanh_normal_sample",
     "uniform",

@@ -1,6 +1,6 @@
 """All toys."""
 
-from . import asking, bandits, environments, fork, labels, luck, modes, point_mass
+from . import asking, bandits, constraints, environments, fork, labels, luck, modes, point_mass
 
 TOYS = (
     *bandits.TOYS,
@@ -11,4 +11,5 @@ TOYS = (
     *fork.TOYS,
     *luck.TOYS,
     *modes.TOYS,
+    *constraints.TOYS,
 )
