@@ -131,8 +131,9 @@ class DQL(Reactive):
         obs = jnp.repeat(batch.next_obs, number, axis=0)
         action = self.draw(state.average, obs, key)
         q = self._q(state.target, obs, action)
-        largest = q.reshape(2, -1, number).max(-1)
-        return batch.reward + batch.discount * largest.min(0)
+        q_of_each = q.reshape(2, -1, number)
+        value = q_of_each.max(-1).min(0)
+        return batch.reward + batch.discount * value
 
     def critic_loss(self, params: Any, target: Array, batch: Transitions) -> tuple[Array, Metrics]:
         """sum_i mean (Q_i(s, a) - y)^2 (paper, eq. 4)."""
@@ -147,8 +148,10 @@ class DQL(Reactive):
         cloning = self.cloning_loss(params, batch, cloning_key)
         action = self.draw(params, batch.obs, action_key)
         q = self._q(critic, batch.obs, action)
-        followed, size = jnp.where(jax.random.bernoulli(order_key), q, q[::-1])
-        led = -followed.mean() / jax.lax.stop_gradient(jnp.abs(size).mean())
+        is_in_order = jax.random.bernoulli(order_key)
+        followed, other = jnp.where(is_in_order, q, q[::-1])
+        size = jax.lax.stop_gradient(jnp.abs(other).mean())
+        led = -followed.mean() / size
         loss = cloning + self.config.eta * led
         return loss, {"actor/loss": loss, "actor/cloning": cloning, "actor/q": q.mean()}
 
@@ -159,23 +162,36 @@ class DQL(Reactive):
         t = self._noise.draw(time_key, batch.action.shape[:1])
         z = jax.random.normal(noise_key, batch.action.shape)
         net = self._net(params, batch.obs)
-        return prediction.denoising_error("noise", self._noise, net, batch.action, z, t).mean()
+        error = prediction.denoising_error("noise", self._noise, net, batch.action, z, t)
+        return error.mean()
 
     def act(self, state: DQLState, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One of the candidates, in proportion to exp(min_i Q'_i / temperature), whether ``greedy`` or not."""
         draw_key, choice_key = jax.random.split(key)
-        obs = jnp.broadcast_to(memory, (self.config.candidates, *memory.shape))
+        number = self.config.candidates
+        obs = jnp.broadcast_to(memory, (number, *memory.shape))
         actions = self.draw(state.actor.params, obs, draw_key)
         q = self._q(state.target, obs, actions).min(0)
-        chosen = jax.random.categorical(choice_key, q / self.config.temperature)
+        logits = q / self.config.temperature
+        chosen = jax.random.categorical(choice_key, logits)
         return actions[chosen][None], memory
 
     def draw(self, params: Any, obs: Array, key: Key) -> Array:
         """[B, A]: an action for each of ``obs`` [B, O], from noise by all steps; their estimates are clipped."""
         start_key, steps_key = jax.random.split(key)
-        z = jax.random.normal(start_key, (obs.shape[0], *self.spec.action.shape))
-        denoise = prediction.denoiser("noise", self._noise, self._net(params, obs))
-        end = samplers.sample(samplers.ddpm(), denoise, self._noise, z, self.config.levels, steps_key, clip=1.0)
+        shape = (obs.shape[0], *self.spec.action.shape)
+        z = jax.random.normal(start_key, shape)
+        net = self._net(params, obs)
+        denoise = prediction.denoiser("noise", self._noise, net)
+        end = samplers.sample(
+            samplers.ddpm(),
+            denoise,
+            self._noise,
+            z,
+            self.config.levels,
+            steps_key,
+            clip=1.0,
+        )
         return jnp.clip(end, -1, 1)
 
     def _net(self, params: Any, obs: Array) -> prediction.Net:
@@ -266,7 +282,7 @@ PRESETS = {
         6_000,
         _PENDULUM,
     ),
-    "hopper/small": Preset(Config(clip=9.0, widths=(128, 128, 128)), 16_000, _SMALL),
+    "hopper/small": Preset(Config(clip=9.0, widths=(128, 128, 128)), 12_000, _SMALL),
 }
 for _name, (_eta, _clip) in _GYM.items():
     PRESETS[_name] = Preset(Config(eta=_eta, clip=_clip), 2_000_000, _OFFICIAL)

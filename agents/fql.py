@@ -186,7 +186,8 @@ class FQL(Reactive):
         action = _flat(batch.action)
         t = _NOISE.draw(time_key, action.shape[:1])
         z = jax.random.normal(noise_key, action.shape)
-        error = prediction.denoising_error("flow", _NOISE, self._velocity(params, batch.obs), action, z, t)
+        velocity = self._velocity(params, batch.obs)
+        error = prediction.denoising_error("flow", _NOISE, velocity, action, z, t)
         taken = jnp.repeat(batch.taken, batch.action.shape[-1], axis=1)
         loss = jnp.where(taken, error, 0.0).mean()
         return loss, {"flow/loss": loss}
@@ -196,18 +197,22 @@ class FQL(Reactive):
         (paper, eqs. 8 and 10). ``held``: the parameters of flow and critics, which this loss does not move."""
         z = self._noise(batch.obs, key)
         action = self._actor.apply(params, batch.obs, z)
-        distance = ((action - self.flow(held["flow"], batch.obs, z)) ** 2).mean()
-        q = self._q(held["critic"], batch.obs, jnp.clip(action, -1, 1)).mean(0)
+        of_the_flow = self.flow(held["flow"], batch.obs, z)
+        distance = ((action - of_the_flow) ** 2).mean()
+        clipped = jnp.clip(action, -1, 1)
+        q = self._q(held["critic"], batch.obs, clipped).mean(0)
         led = -q.mean()
         if self.config.normalise_q:
-            led = led / jax.lax.stop_gradient(jnp.abs(q).mean())
+            size = jnp.abs(q).mean()
+            led = led / jax.lax.stop_gradient(size)
         loss = self.config.alpha * distance + led
         return loss, {"policy/loss": loss, "policy/distance": distance, "policy/q": q.mean()}
 
     def flow(self, params: Any, obs: Array, z: Array) -> Array:
         """mu(s, z) [B, h A]: where Euler's steps lead from the noise ``z``, clipped at the end."""
 
-        denoise = prediction.denoiser("flow", _NOISE, self._velocity(params, obs))
+        velocity = self._velocity(params, obs)
+        denoise = prediction.denoiser("flow", _NOISE, velocity)
         unused = jax.random.key(0)  # Euler's steps draw no noise
         end = samplers.sample(samplers.euler(), denoise, _NOISE, z, self.config.flow_steps, unused)
         return jnp.clip(end, -1, 1)
@@ -221,7 +226,8 @@ class FQL(Reactive):
         """The next h actions, drawn whether ``greedy`` or not: the policy has no mean. Of several candidates, those
         that the critics value most on average."""
         params = state.net.params
-        obs = jnp.broadcast_to(memory, (self.config.candidates, *memory.shape))
+        number = self.config.candidates
+        obs = jnp.broadcast_to(memory, (number, *memory.shape))
         chunks = self.draw(params["policy"], obs, key)
         value = self._q(params["critic"], obs, chunks).mean(0)
         best = chunks[jnp.argmax(value)]

@@ -15,7 +15,7 @@ from rlkit.datasets import DataOptions, Normaliser, from_episodes
 from rlkit.testing import bits
 from rlkit.types import Box, Discrete, InputError, Percept, Spec
 
-SMALL = Config(widths=(8, 8), batch_size=3, alpha=2.0, flow_steps=2)
+SMALL = Config(widths=(8, 8), batch_size=3, alpha=2.0, flow_steps=2, learning_rate=1e-2)
 LEARNER = SMALL.stages(SPEC, 10)[0].learner
 KEY = jax.random.key(5)
 

@@ -27,8 +27,8 @@ def learner(request):
 @pytest.fixture(scope="module")
 def updated(learner):
     """(state, state after an update, its metrics)."""
-    state = jax.jit(learner.init)(jax.random.key(0), None, STATS)
-    state = state._replace(target=jax.tree.map(lambda leaf: 2 * leaf, state.target))
+    init = jax.jit(learner.init)
+    state = init(jax.random.key(0), None, STATS)._replace(target=init(jax.random.key(9), None, STATS).target)
     after, metrics = jax.jit(learner.update)(state, batch(), KEY, 0)
     return state, after, metrics
 
@@ -88,7 +88,11 @@ def test_the_best_candidate_of_the_average_is_taken(learner, updated):
     many = jnp.tile(obs, (64, 1))
     drawn = learner.draw(state.average, many, KEY)
     assert (jnp.abs(drawn) <= 1).all() and drawn.std(0).min() > 0.05
-    q = np.asarray(learner._critic.apply(state.target, many, drawn))[..., 0].min(0)
+    q, online = (
+        np.asarray(learner._critic.apply(params, many, drawn))[..., 0].min(0)
+        for params in (state.target, state.critic.params)
+    )
+    assert q.argmax() != online.argmax()
     action, _ = learner.act(state, obs, KEY, greedy=True)
     np.testing.assert_allclose(action, drawn[q.argmax()][None])
     alone = dataclasses.replace(learner, config=dataclasses.replace(learner.config, candidates=1))
