@@ -18,6 +18,7 @@ FLOORS = (
     {"types", "ranges"},
     {"datasets"},
     {"acting", "buffer", "columns", "losses", "networks", "optim"},
+    {"diffusion"},
     {"models", "training"},
     {"evaluation"},
     {"runs"},
