@@ -15,7 +15,7 @@ def sinusoidal(t: Array, width: int, longest: float = 10_000.0) -> Array:
     (Vaswani et al. 2017, section 3.5). ``t`` counts steps: scale a time in [0, 1] up before."""
     half = width // 2
     frequency = jnp.exp(-math.log(longest) * jnp.arange(half) / max(half - 1, 1))
-    angle = t[..., None] * frequency
+    angle = t[..., None] * _beside(frequency, t)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 
 
@@ -27,5 +27,10 @@ class Fourier(nn.Module):
     @nn.compact
     def __call__(self, t: Array) -> Array:
         frequency = self.param("frequency", nn.initializers.normal(0.2), (self.width // 2,))
-        angle = 2 * math.pi * t[..., None] * frequency
+        angle = 2 * math.pi * t[..., None] * _beside(frequency, t)
         return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
+
+
+def _beside(frequency: Array, t: Array) -> Array:
+    """[1, ..., 1, F], to be multiplied with ``t`` [..., 1]."""
+    return frequency.reshape((1,) * t.ndim + (-1,))
