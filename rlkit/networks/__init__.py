@@ -1,6 +1,7 @@
 """Network bodies. The only folder that knows flax.linen; agents see modules with ``init`` and ``apply``."""
 
 from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
+from rlkit.networks.denoising_transformer import DenoisingTransformer
 from rlkit.networks.gaussian_sequence import (
     FutureEncoder,
     FuturePolicy,
@@ -20,6 +21,7 @@ from rlkit.networks.policy import (
 )
 from rlkit.networks.sequence import DecisionTransformer
 from rlkit.networks.transformer import Past, Transformer
+from rlkit.networks.unet import UNet1D
 
 __all__ = [
     "CONDITIONINGS",
@@ -28,6 +30,7 @@ __all__ = [
     "Beliefs",
     "ConditionedMLP",
     "DecisionTransformer",
+    "DenoisingTransformer",
     "Ensemble",
     "FutureEncoder",
     "FuturePolicy",
@@ -37,6 +40,7 @@ __all__ = [
     "StochasticDecisionTransformer",
     "Transformer",
     "TransformerSize",
+    "UNet1D",
     "LatentFuture",
     "ReaderKind",
     "Steps",

@@ -1,0 +1,132 @@
+"""A U-Net over the steps of a sequence, which is told the noise level and a condition."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from rlkit.networks.conditioned import Dense
+from rlkit.networks.embeddings import sinusoidal
+from rlkit.networks.mlp import fan_in_uniform
+from rlkit.types import Array
+
+GROUPS = 8  # of a GroupNorm, or as many of them as divide the channels
+
+
+def mish(x: Array) -> Array:
+    """x tanh(ln(1 + e^x)) (Misra 2019)."""
+    return x * jnp.tanh(nn.softplus(x))
+
+
+class Conv(nn.Module):
+    """A convolution over T of [B, T, C], padded with zeros, initialised as PyTorch's are. ``stride`` 2 halves T."""
+
+    channels: int
+    kernel: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = fan_in_uniform(self.kernel * x.shape[-1])
+        convolution = nn.Conv(
+            self.channels,
+            (self.kernel,),
+            strides=self.stride,
+            padding=self.kernel // 2,
+            kernel_init=init,
+            bias_init=init,
+        )
+        return convolution(x)
+
+
+class Doubled(nn.Module):
+    """[B, T, C] -> [B, 2 T, C], by a transposed convolution of kernel 4."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels = x.shape[-1]
+        init = fan_in_uniform(4 * channels)
+        return nn.ConvTranspose(channels, (4,), strides=(2,), kernel_init=init, bias_init=init)(x)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, GroupNorm, Mish."""
+
+    channels: int
+    kernel: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = Conv(self.channels, self.kernel)(x)
+        groups = math.gcd(GROUPS, self.channels)
+        # the plain variance: that of the squares' mean loses digits, and a sampler feeds them back many times
+        norm = nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False)
+        return mish(norm(x))
+
+
+class ResidualBlock(nn.Module):
+    """Two ConvBlocks, the first one's output scaled and shifted by the condition (FiLM), beside a residual path."""
+
+    channels: int
+    kernel: int
+
+    @nn.compact
+    def __call__(self, x: Array, condition: Array) -> Array:
+        """x [B, T, C], condition [B, D] -> [B, T, channels]."""
+        scale_and_bias = Dense(2 * self.channels)(mish(condition))
+        scale, bias = jnp.split(scale_and_bias[:, None], 2, -1)
+        y = ConvBlock(self.channels, self.kernel)(x)
+        y = scale * y + bias
+        y = ConvBlock(self.channels, self.kernel)(y)
+        if x.shape[-1] != self.channels:
+            x = Conv(self.channels, 1)(x)
+        return x + y
+
+
+class UNet1D(nn.Module):
+    """The 1-D conditional U-Net of Diffusion Policy (Chi et al. 2023, arXiv 2303.04137, section 3.1), after Janner et
+    al. 2022: two residual blocks at each resolution on the way down, in the middle, and on the way up.
+
+    channels: at each resolution, the finest first; T is halved between two of them. A T that cannot be halved as often
+    is made up on the way down and cut again on the way up. time_width: of the noise level's features. kernel: an odd
+    number of steps.
+    """
+
+    outputs: int
+    channels: tuple[int, ...]
+    time_width: int
+    kernel: int = 5
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, condition: Array) -> Array:
+        """x [B, T, A], t [B] number of the noise level, condition [B, D] -> [B, T, outputs]."""
+        length = x.shape[1]
+        time = sinusoidal(t, self.time_width)
+        time = Dense(4 * self.time_width)(time)
+        time = Dense(self.time_width)(mish(time))
+        condition = jnp.concatenate([time, condition], -1)
+
+        # --- down ---
+        passed = []
+        for number, channels in enumerate(self.channels):
+            x = ResidualBlock(channels, self.kernel)(x, condition)
+            x = ResidualBlock(channels, self.kernel)(x, condition)
+            passed.append(x)
+            if number < len(self.channels) - 1:
+                x = Conv(channels, 3, stride=2)(x)
+
+        # --- middle ---
+        for _ in range(2):
+            x = ResidualBlock(self.channels[-1], self.kernel)(x, condition)
+
+        # --- up: the finest resolution's own features are not passed over, as in the official code ---
+        for channels, beside in zip(self.channels[-2::-1], passed[:0:-1], strict=True):
+            x = jnp.concatenate([x[:, : beside.shape[1]], beside], -1)
+            x = ResidualBlock(channels, self.kernel)(x, condition)
+            x = ResidualBlock(channels, self.kernel)(x, condition)
+            x = Doubled()(x)
+
+        x = ConvBlock(self.channels[0], self.kernel)(x[:, :length])
+        return Conv(self.outputs, 1)(x)
