@@ -7,6 +7,7 @@ REGISTRY = {
     "awac": Entry("agents.awac", "Actor-critic with an advantage-weighted actor (Nair et al. 2020)"),
     "cql": Entry("agents.cql", "Conservative Q-learning (Kumar et al. 2020), or Cal-QL (Nakamoto et al. 2023)"),
     "dt": Entry("agents.dt", "Decision transformer: the actions that led to a return (Chen et al. 2021)"),
+    "diffusion-policy": Entry("agents.diffusion_policy", "Cloning by chunks of actions, denoised (Chi et al. 2023)"),
     "discrete-cql": Entry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
     "doc": Entry("agents.doc", "Dichotomy of control: latent futures free of luck (Yang et al. 2023)"),
     "edac": Entry("agents.edac", "SAC with diverse critics, or SAC-N (An et al. 2021)"),
