@@ -21,7 +21,11 @@ def mish(x: Array) -> Array:
 
 
 class Conv(nn.Module):
-    """A convolution over T of [B, T, C], padded with zeros, initialised as PyTorch's are. ``stride`` 2 halves T."""
+    """A convolution over T of [B, T, C], padded with zeros, initialised as PyTorch's are. ``stride`` 2 halves T.
+
+    Where the kernel would be 1, take a dense layer: where seeds are spread over devices, XLA (of jax 0.10.2) makes a
+    wrong gradient of such a convolution.
+    """
 
     channels: int
     kernel: int
@@ -81,7 +85,7 @@ class ResidualBlock(nn.Module):
         y = scale * y + bias
         y = ConvBlock(self.channels, self.kernel)(y)
         if x.shape[-1] != self.channels:
-            x = Conv(self.channels, 1)(x)
+            x = Dense(self.channels)(x)
         return x + y
 
 
@@ -129,4 +133,4 @@ class UNet1D(nn.Module):
             x = Doubled()(x)
 
         x = ConvBlock(self.channels[0], self.kernel)(x[:, :length])
-        return Conv(self.outputs, 1)(x)
+        return Dense(self.outputs)(x)
