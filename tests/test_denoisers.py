@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlkit.networks import DenoisingTransformer, UNet1D
-from rlkit.networks.unet import ConvBlock
+from rlkit.networks.unet import Conv, ConvBlock, Doubled
 
 
 def parameters(params):
@@ -120,3 +120,24 @@ def test_groups_divide_any_number_of_channels_and_are_normalised_each_by_itself(
     by_group = np.asarray(normed).reshape(6, groups, -1)
     np.testing.assert_allclose(by_group.mean((0, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(by_group.std((0, 2)), 1, atol=1e-2)
+
+
+def test_products_of_neighbours_are_the_convolutions_that_they_stand_for():
+    x = normal(0, 2, 7, 3)
+    dimensions = ("NWC", "WIO", "NWC")
+    for kernel, stride in ((5, 1), (3, 2), (1, 1)):
+        layer = Conv(4, kernel, stride)
+        params = layer.init(jax.random.key(0), x)
+        dense = params["params"]["Flat_0"]["Dense_0"]
+        weights = dense["kernel"].reshape(kernel, 3, 4)
+        padding = [(kernel // 2, kernel // 2)]
+        expected = jax.lax.conv_general_dilated(x, weights, (stride,), padding, dimension_numbers=dimensions)
+        np.testing.assert_allclose(layer.apply(params, x), expected + dense["bias"][None, None], rtol=1e-5, atol=1e-5)
+    params = Doubled().init(jax.random.key(0), x)["params"]
+    even, odd = (params[f"Dense_{half}"]["kernel"].reshape(2, 3, 3) for half in range(2))
+    # place 2 i is made of x[i - 1] and x[i], place 2 i + 1 of x[i] and x[i + 1]
+    weights = jnp.stack([even[0], odd[0], even[1], odd[1]])
+    spread = jnp.zeros((2, 14, 3)).at[:, ::2].set(x)
+    expected = jax.lax.conv_general_dilated(spread, weights, (1,), [(2, 1)], dimension_numbers=dimensions)
+    found = Doubled().apply({"params": params}, x)
+    np.testing.assert_allclose(found, expected + params["bias"][None, None], rtol=1e-5, atol=1e-5)
