@@ -1,6 +1,6 @@
 """All toys."""
 
-from . import asking, bandits, environments, fork, labels, luck, point_mass
+from . import asking, bandits, chunks, environments, fork, labels, luck, point_mass
 
 TOYS = (
     *bandits.TOYS,
@@ -10,4 +10,5 @@ TOYS = (
     *asking.TOYS,
     *fork.TOYS,
     *luck.TOYS,
+    *chunks.TOYS,
 )
