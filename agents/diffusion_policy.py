@@ -74,8 +74,10 @@ class Config:
     """Chunks in a batch."""
     learning_rate: LearningRate = 1e-4
     """AdamW's step size after the warm-up."""
-    betas: tuple[Fraction, Fraction] = (0.95, 0.999)
-    """AdamW's decay of the gradient's and of its square's average."""
+    beta1: Fraction = 0.95
+    """AdamW's decay of the gradient's average."""
+    beta2: Fraction = 0.999
+    """AdamW's decay of the average of the gradient's square."""
     weight_decay: Weight = 1e-6
     """AdamW's weight decay."""
     warmup: Count = 500
@@ -239,8 +241,7 @@ class DiffusionPolicy:
         rate = optim.warm_up(c.learning_rate, c.warmup)
         if c.decay:
             rate = optim.warm_up_and_fall(c.learning_rate, c.warmup, self.updates)
-        first, second = c.betas
-        return optax.adamw(rate, first, second, weight_decay=c.weight_decay)
+        return optax.adamw(rate, c.beta1, c.beta2, weight_decay=c.weight_decay)
 
 
 _OFFICIAL = (
@@ -264,7 +265,8 @@ PRESETS = {
             obs_steps=3,
             horizon=5,
             action_steps=1,
-            betas=(0.9, 0.95),
+            beta1=0.9,
+            beta2=0.95,
             weight_decay=1e-3,
             warmup=1000,
             decay=True,

@@ -12,6 +12,7 @@ import pytest
 import rlkit
 from agents import diffusion_policy
 from agents.diffusion_policy import DiffusionPolicy
+from benchmarks import sampler_steps
 from rlkit import optim
 from rlkit.acting import first_goal
 from rlkit.buffer import Buffer, stats
@@ -237,3 +238,15 @@ def test_a_run_keeps_its_limits_and_its_sampler_can_be_changed_when_it_is_evalua
     half = np.asarray(record["normaliser"]["obs_scale"])
     assert (np.abs(centre[:2]) < 0.1).all() and (half[:2] > 0.9).all()  # cosine and sine of the angle
     assert set(record["spec"]["observation"]["low"]) == {-1.0}
+
+    # the benchmark of samplers
+    found = list(sampler_steps.rows(run, (2, 8), episodes=2))
+    assert [(row["sampler"], row["steps"]) for row in found] == [
+        ("ddim", "2"), ("ddim", "8"), ("dpm-solver++", "2"), ("dpm-solver++", "8")
+    ]  # fmt: skip
+    for row in found:
+        assert float(row["return_low"]) <= float(row["return"]) < 0 and float(row["actions_per_second"]) > 0
+    sampler_steps.write(tmp_path / "steps.csv", found)
+    sampler_steps.draw(tmp_path / "steps.png", found)
+    assert len((tmp_path / "steps.csv").read_text().splitlines()) == 5
+    assert (tmp_path / "steps.png").stat().st_size > 5000

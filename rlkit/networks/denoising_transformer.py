@@ -27,12 +27,16 @@ class CrossAttention(nn.Module):
         """x [B, T, D], memory [B, M, D], visible [1, T, M] bool -> [B, T, D]."""
         batch, tokens, width = x.shape
         inner = self.heads * self.head_width
-        query = Flat(inner)(x).reshape(batch, tokens, self.heads, self.head_width)
-        key_and_value = Flat(2 * inner)(memory).reshape(batch, -1, 2, self.heads, self.head_width)
+        query = Flat(inner)(x)
+        query = query.reshape(batch, tokens, self.heads, self.head_width)
+        key_and_value = Flat(2 * inner)(memory)
+        key_and_value = key_and_value.reshape(batch, -1, 2, self.heads, self.head_width)
         key, value = jnp.moveaxis(key_and_value, 2, 0)
-        weights = nn.Dropout(self.dropout)(attention_weights(query, key, visible), deterministic)
+        weights = attention_weights(query, key, visible)
+        weights = nn.Dropout(self.dropout)(weights, deterministic)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
-        out = Flat(width)(mixed.reshape(batch, tokens, inner))
+        mixed = mixed.reshape(batch, tokens, inner)
+        out = Flat(width)(mixed)
         return nn.Dropout(self.dropout)(out, deterministic)
 
 
@@ -86,7 +90,9 @@ class DenoisingTransformer(nn.Module):
         memory = memory + self._positions("memory_position", memory)
         memory = Flat(width)(mish(Flat(4 * width)(memory)))
         # the level is seen by all, and observation k by the actions from step k on
-        visible = jnp.arange(x.shape[1])[:, None] >= jnp.arange(memory.shape[1])[None] - 1
+        step = jnp.arange(x.shape[1])
+        observed_at = jnp.arange(memory.shape[1]) - 1
+        visible = step[:, None] >= observed_at[None]
         visible = visible[None]
 
         # --- the actions ---

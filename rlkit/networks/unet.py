@@ -36,9 +36,13 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         length = x.shape[1]
         around = _padded(x, self.kernel // 2)
-        neighbours = [around[:, first : first + length : self.stride] for first in range(self.kernel)]
-        init = fan_in_uniform(self.kernel * x.shape[-1])
-        return Flat(self.channels, init, init)(jnp.concatenate(neighbours, -1))
+        neighbours = []
+        for first in range(self.kernel):
+            last = first + length
+            neighbours.append(around[:, first : last : self.stride])
+        joined = jnp.concatenate(neighbours, -1)
+        init = fan_in_uniform(joined.shape[-1])
+        return Flat(self.channels, init, init)(joined)
 
 
 class Doubled(nn.Module):
@@ -51,12 +55,15 @@ class Doubled(nn.Module):
         around = _padded(x, 1)
         init = fan_in_uniform(4 * channels)
         bias = self.param("bias", init, (channels,), x.dtype)
+        before = around[:, :length]
+        behind = around[:, 2:]
         halves = []
-        for first in range(2):
-            pairs = [around[:, first : first + length], around[:, first + 1 : first + 1 + length]]
+        for pair in ([before, x], [x, behind]):
             without_bias = nn.Dense(channels, use_bias=False, kernel_init=init)
-            halves.append(without_bias(jnp.concatenate(pairs, -1)))
-        doubled = jnp.stack(halves, 2).reshape(batch, 2 * length, channels)
+            joined = jnp.concatenate(pair, -1)
+            halves.append(without_bias(joined))
+        doubled = jnp.stack(halves, 2)
+        doubled = doubled.reshape(batch, 2 * length, channels)
         return doubled + bias[None, None]
 
 

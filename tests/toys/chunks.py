@@ -33,7 +33,7 @@ BOTH = Toy(
     "goes between them.",
     both_ways,
     (
-        Variant("ddim, 10 steps", "diffusion-policy", DRAWN, at_least=0.7),
+        Variant("ddim, 10 steps", "diffusion-policy", DRAWN, at_least=0.5),
         Variant("clone", "bc", CLONE, at_most=0.1),
     ),
 )
