@@ -240,13 +240,11 @@ def test_a_run_keeps_its_limits_and_its_sampler_can_be_changed_when_it_is_evalua
     assert set(record["spec"]["observation"]["low"]) == {-1.0}
 
     # the benchmark of samplers
-    found = list(sampler_steps.rows(run, (2, 8), episodes=2))
-    assert [(row["sampler"], row["steps"]) for row in found] == [
-        ("ddim", "2"), ("ddim", "8"), ("dpm-solver++", "2"), ("dpm-solver++", "8")
-    ]  # fmt: skip
+    found = list(sampler_steps.rows(run, (2,), episodes=2))
+    assert [(row["sampler"], row["steps"]) for row in found] == [("ddim", "2"), ("dpm-solver++", "2")]
     for row in found:
         assert float(row["return_low"]) <= float(row["return"]) < 0 and float(row["actions_per_second"]) > 0
     sampler_steps.write(tmp_path / "steps.csv", found)
     sampler_steps.draw(tmp_path / "steps.png", found)
-    assert len((tmp_path / "steps.csv").read_text().splitlines()) == 5
+    assert len((tmp_path / "steps.csv").read_text().splitlines()) == 3
     assert (tmp_path / "steps.png").stat().st_size > 5000
