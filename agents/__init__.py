@@ -10,6 +10,7 @@ REGISTRY = {
         "agents.decision_diffuser", "Decision Diffuser: plans of states that meet a condition (Ajay et al. 2023)"
     ),
     "dt": Entry("agents.dt", "Decision transformer: the actions that led to a return (Chen et al. 2021)"),
+    "diffusion-policy": Entry("agents.diffusion_policy", "Cloning by chunks of actions, denoised (Chi et al. 2023)"),
     "discrete-cql": Entry("agents.discrete_cql", "Conservative Q-learning for discrete actions"),
     "doc": Entry("agents.doc", "Dichotomy of control: latent futures free of luck (Yang et al. 2023)"),
     "dql": Entry("agents.dql", "Diffusion-QL: the gradient of Q through a diffusion (Wang et al. 2023)"),

@@ -371,9 +371,7 @@ class DoC:
         c = self.config
         rate = optim.warm_up(c.learning_rate, c.warmup)
         if c.decay:
-            left = max(self.steps - c.warmup, 1)
-            fall = optax.cosine_decay_schedule(c.learning_rate, left)
-            rate = optax.join_schedules([rate, fall], [c.warmup])
+            rate = optim.warm_up_and_fall(c.learning_rate, c.warmup, self.steps)
         clip = optax.stateless(lambda gradients, params: jax.tree.map(self._clipped, gradients))
         return optax.chain(clip, optax.adamw(rate, weight_decay=c.weight_decay))
 

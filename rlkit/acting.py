@@ -22,6 +22,13 @@ def push(window: Array, value: Array, t: Array) -> Array:
     return moved.at[jnp.minimum(t, length - 1)].set(value)
 
 
+def slide(window: Array, value: Array, t: Array) -> Array:
+    """``window`` [K, ...] of the last K values, the newest last, with ``value`` [...] of step ``t`` added. What is
+    missing before an episode's first value is that value."""
+    moved = jnp.roll(window, -1, 0).at[-1].set(value)
+    return jnp.where(t == 0, jnp.broadcast_to(value[None], window.shape), moved)
+
+
 class Reactive:
     """`begin` and `observe` of an agent that acts on the latest observation alone, which is its memory, [O]."""
 

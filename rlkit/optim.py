@@ -94,6 +94,12 @@ def warm_up(rate: float, updates: int) -> optax.Schedule:
     return optax.linear_schedule(rate / updates, rate, updates - 1)
 
 
+def warm_up_and_fall(rate: float, warm: int, updates: int) -> optax.Schedule:
+    """`warm_up` over ``warm`` updates, then half a cosine down to 0 at the last of ``updates``."""
+    fall = optax.cosine_decay_schedule(rate, max(updates - warm, 1))
+    return optax.join_schedules([warm_up(rate, warm), fall], [warm])
+
+
 def target_copy(params: Any) -> Any:
     """Parameters of a target network at the start: a copy, since the loop donates the state, and an array that is
     donated cannot stand in it twice."""
@@ -107,3 +113,9 @@ def polyak(target: Any, online: Any, tau: float) -> Any:
         return target + tau * (online - target)
 
     return jax.tree.map(move, target, online)
+
+
+def ema_decay(step: Array, power: float, largest: float) -> Array:
+    """1 - (1 + step)^-power, at most ``largest``: the share that an average keeps, which is 0 at first, so that it soon
+    forgets where training began. An average moves by `polyak` with tau = 1 - this."""
+    return jnp.minimum(1 - (1.0 + step) ** -power, largest)

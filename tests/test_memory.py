@@ -59,7 +59,7 @@ def test_moments_are_those_of_the_plain_formula_to_rounding(monkeypatch):
 
 
 def test_a_column_is_normalised_in_blocks_with_the_same_bits(monkeypatch, data):
-    whole = {kind: Normaliser.fit(data, DataOptions("x", normalise=kind)) for kind in ("none", "standard")}
+    whole = {kind: Normaliser.fit(data, DataOptions("x", normalise=kind)) for kind in ("none", "standard", "limits")}
     for normaliser in whole.values():
         buffer = Buffer.from_episodes(data, normaliser)
         assert np.asarray(buffer.obs).tobytes() == normaliser.obs(data.obs).tobytes()

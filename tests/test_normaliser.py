@@ -42,6 +42,25 @@ def test_standard_observations_use_the_drawable_rows():
     np.testing.assert_array_equal(normaliser.obs(OBS[:3])[:, 1], 0)
 
 
+def test_limits_move_every_recorded_observation_to_the_unit_box():
+    """A window may end with an episode's final observation, which must not lie outside of what is clipped to. The
+    element that never moves is 10 in the data; dividing by its range would give nan."""
+    still = OBS.copy()
+    still[3] = [6.0, 10.0]
+    episode = {"observations": still, "actions": np.zeros((3, 2)), "rewards": np.zeros(3)}
+    episodes = from_episodes([episode], name="toy", action_space=spaces.Box(-2, 2, (2,)))
+    normaliser = Normaliser.fit(episodes, options(normalise="limits"))
+    np.testing.assert_allclose(normaliser.obs(still)[:, 0], [-1, -1 / 3, 1 / 3, 1], rtol=1e-6)
+    np.testing.assert_array_equal(normaliser.obs(still)[:, 1], 0)
+    np.testing.assert_allclose(normaliser.obs(np.array([9.0, 11.0])), [2, 1], rtol=1e-6)  # beyond is seen, not clipped
+    plain = Normaliser.fit(episodes, options())
+    actions = np.array([[-2.0, 1.0], [0.5, 2.0]])
+    np.testing.assert_array_equal(normaliser.action(actions), plain.action(actions))
+    np.testing.assert_array_equal(normaliser.action(actions), [[-1, 0.5], [0.25, 1]])
+    box = spec(episodes, None, normaliser, "limits").observation
+    assert (box.low, box.high) == ((-1.0, -1.0), (1.0, 1.0))
+
+
 def test_rewards():
     raw = np.array([1.0, -3.0])
     standard = Normaliser.fit(data(), options(reward="standard"))
@@ -73,11 +92,17 @@ def test_discrete_actions_are_numbered_from_zero_inside():
 
 
 @pytest.mark.parametrize(
-    "space", [spaces.Box(-2, 2, (2,)), spaces.Box(-np.inf, np.inf, (2,)), spaces.Discrete(2)], ids=str
+    "space, normalise",
+    [
+        (spaces.Box(-2, 2, (2,)), "standard"),
+        (spaces.Box(-np.inf, np.inf, (2,)), "limits"),
+        (spaces.Discrete(2), "standard"),
+    ],
+    ids=str,
 )
-def test_json_is_exact_and_the_doors_work_under_jit(space):
+def test_json_is_exact_and_the_doors_work_under_jit(space, normalise):
     actions = [0, 1, 1] if isinstance(space, spaces.Discrete) else np.zeros((3, 2))
-    normaliser = Normaliser.fit(data(space, actions=actions), options(normalise="standard", reward="standard"))
+    normaliser = Normaliser.fit(data(space, actions=actions), options(normalise=normalise, reward="standard"))
     text = json.dumps(normaliser.to_json(), allow_nan=False)
     again = Normaliser.from_json(json.loads(text))
     for old, new in zip(normaliser, again, strict=True):

@@ -87,7 +87,7 @@ def _prepare(options: TrainOptions, catalog: Catalog) -> Job:
 
     # --- what the agent learns from ---
     normaliser = Normaliser.fit(episodes, options.data)
-    spec = spec_of(episodes, horizon, normaliser)
+    spec = spec_of(episodes, horizon, normaliser, options.data.normalise)
     stages = options.config.stages(spec, options.steps)
     columns = buffer.needs(stages)
     rows = Buffer.from_episodes(episodes, normaliser, columns)

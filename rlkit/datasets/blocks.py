@@ -59,6 +59,18 @@ def moments(column: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return mean, std
 
 
+def extremes(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest value [W] in float64 of each of the W numbers in the rows of ``column`` [N, W]."""
+    rows, width = column.shape
+    least = np.full(width, np.inf)
+    largest = np.full(width, -np.inf)
+    for part in blocks(rows, width):
+        least = np.minimum(least, column[part].min(0))
+        largest = np.maximum(largest, column[part].max(0))
+        forget(column)
+    return least, largest
+
+
 def _sum(column: np.ndarray, mask: np.ndarray, centre: np.ndarray | float, power: int) -> np.ndarray:
     """The sum [W] over the rows of (column - centre) ** power."""
     rows, width = column.shape

@@ -100,6 +100,13 @@ class Normaliser(NamedTuple):
         if options.normalise == "standard":
             mean, std = blocks.moments(episodes.obs, drawable)
             scale = std + CORL_EPSILON
+        elif options.normalise == "limits":
+            # Final observations count too: a window of an episode holds them, and what is clipped must lie within.
+            # Actions are in [-1, 1] already, by the environment's bounds, see `action`.
+            least, largest = blocks.extremes(episodes.obs)
+            mean = (least + largest) / 2
+            half = (largest - least) / 2
+            scale = np.where(half > 0, half, 1.0)  # an element that never moves becomes 0
         fields = {"obs_mean": mean, "obs_scale": scale}
         fields |= _reward_fields(episodes, drawable, options)
         fields |= _action_fields(episodes.action_space)
@@ -140,13 +147,20 @@ def _finite_or_text(value: Any) -> Any:
     return str(value)
 
 
-def spec(episodes: Episodes, env_horizon: int | None, normaliser: Normaliser | None = None) -> types.Spec:
+def spec(
+    episodes: Episodes, env_horizon: int | None, normaliser: Normaliser | None = None, normalise: str = "none"
+) -> types.Spec:
     """The Spec that an agent is built for: flat observations (without bounds, since normalisation moves them), actions
-    within [-1, 1] (infinite where the environment is unbounded), and the longest episode of data or environment."""
+    within [-1, 1] (infinite where the environment is unbounded), and the longest episode of data or environment.
+
+    normalise: of DataOptions. Under "limits" observations have the bounds -1 and 1, which are the data's: in the
+    environment an agent may see what lies beyond them.
+    """
     from gymnasium.spaces import Discrete
 
     width = episodes.obs.shape[1]
-    observation = types.Box((width,), (-np.inf,) * width, (np.inf,) * width)
+    bound = 1.0 if normalise == "limits" else np.inf
+    observation = types.Box((width,), (-bound,) * width, (bound,) * width)
     space = episodes.action_space
     action: types.Box | types.Discrete
     if isinstance(space, Discrete):

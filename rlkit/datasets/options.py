@@ -42,8 +42,9 @@ class DataOptions:
     repair: tuple[Literal["ends"], ...] = ()
     """Faults to repair. ends: end flags set on the last two steps of an episode; the second is kept."""
 
-    normalise: Literal["none", "standard"] = "none"
-    """Observations: as they are, or (x - mean) / (std + 0.001) over the dataset."""
+    normalise: Literal["none", "standard", "limits"] = "none"
+    """Observations: as they are, (x - mean) / (std + 0.001) over the dataset, or each number moved to [-1, 1] by its
+    least and largest value in the dataset. Actions are in [-1, 1] whatever this is, by the environment's bounds."""
 
     reward: Literal["none", "standard", "return-range"] = "none"
     """Rewards: as they are, (r - mean) / std, or r * 1000 / (best return - worst return)."""

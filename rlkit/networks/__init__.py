@@ -2,6 +2,7 @@
 
 from rlkit.networks.conditioned import CONDITIONINGS, ConditionedMLP
 from rlkit.networks.denoising_mlp import DenoisingMLP, ResidualDenoiser
+from rlkit.networks.denoising_transformer import DenoisingTransformer
 from rlkit.networks.gaussian_sequence import (
     FutureEncoder,
     FuturePolicy,
@@ -22,6 +23,7 @@ from rlkit.networks.policy import (
 from rlkit.networks.sequence import DecisionTransformer
 from rlkit.networks.temporal_unet import TemporalUNet, shortest_plan
 from rlkit.networks.transformer import Past, Transformer
+from rlkit.networks.unet import UNet1D
 from rlkit.networks.xavier import XavierEnsemble, XavierMLP
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Beliefs",
     "ConditionedMLP",
     "DecisionTransformer",
+    "DenoisingTransformer",
     "Ensemble",
     "FutureEncoder",
     "FuturePolicy",
@@ -40,6 +43,7 @@ __all__ = [
     "StochasticDecisionTransformer",
     "Transformer",
     "TransformerSize",
+    "UNet1D",
     "LatentFuture",
     "ReaderKind",
     "Steps",

@@ -71,12 +71,20 @@ class Attention(nn.Module):
         query, key, value = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, self.head_width), 2, 0)
         own = Past(key, value)
         seen = own if past is None else past.then(own)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, seen.key) / math.sqrt(self.head_width)
-        scores = jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min)
-        weights = nn.Dropout(self.dropout)(jax.nn.softmax(scores), deterministic)
+        weights = nn.Dropout(self.dropout)(attention_weights(query, seen.key, visible), deterministic)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, seen.value)
         out = Flat(width)(mixed.reshape(batch, tokens, self.heads * self.head_width))
         return nn.Dropout(self.dropout)(out, deterministic), own
+
+
+def attention_weights(query: Array, key: Array, visible: Array) -> Array:
+    """softmax(q k / sqrt(head_width)) [B, heads, Q, K] of [B, Q, heads, head_width] and [B, K, heads, head_width].
+
+    visible: [B or 1, Q, K] bool, which keys each query sees.
+    """
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(query.shape[-1])
+    scores = jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min)
+    return jax.nn.softmax(scores)
 
 
 class Block(nn.Module):

@@ -1,6 +1,6 @@
 """All toys."""
 
-from . import asking, bandits, constraints, environments, fork, labels, luck, modes, point_mass
+from . import asking, bandits, chunks, constraints, environments, fork, labels, luck, modes, point_mass
 
 TOYS = (
     *bandits.TOYS,
@@ -12,4 +12,5 @@ TOYS = (
     *luck.TOYS,
     *modes.TOYS,
     *constraints.TOYS,
+    *chunks.TOYS,
 )

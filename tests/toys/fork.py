@@ -56,7 +56,7 @@ def _trained(config, sign: float, steps: int, seed: int, stages: int | None = No
     return train(config, _on_the_fork(config, sign), steps, seed, stages)
 
 
-def _first_actions(trained: Trained) -> jax.Array:
+def first_actions(trained: Trained) -> jax.Array:
     """[STARTS] the greedy actions at the fork."""
     agent, state = trained.agent, trained.state
     start_key, act_key = jax.random.split(jax.random.key(1))
@@ -98,12 +98,12 @@ def told_by_the_future(config: pdt.Config, seed: int) -> float:
 
 def share_right(config: pdt.Config, seed: int) -> float:
     """Share of actions to the right at the fork, where ends on the right pay."""
-    return float((_first_actions(_trained_pdt(config, 1.0, seed)) > 0).mean())
+    return float((first_actions(_trained_pdt(config, 1.0, seed)) > 0).mean())
 
 
 def share_left(config: pdt.Config, seed: int) -> float:
     """Share of actions to the left at the fork, where ends on the left pay."""
-    return float((_first_actions(_trained_pdt(config, -1.0, seed)) < 0).mean())
+    return float((first_actions(_trained_pdt(config, -1.0, seed)) < 0).mean())
 
 
 _SIZE = {"context": 4, "acting_context": 4, "layers": 1, "heads": 2, "head_width": 16, "mlp": 64, "dropout": 0.0}
@@ -154,7 +154,7 @@ def asked_right(config: odt.Config, seed: int) -> float:
     """Share of actions to the right at the fork, where the return is the place of the end."""
     trained = _trained(dataclasses.replace(config, targets=()), 1.0, PRETRAIN_STEPS, seed)
     asking = dataclasses.replace(trained.agent, config=config)
-    return float((_first_actions(trained._replace(agent=asking)) > 0).mean())
+    return float((first_actions(trained._replace(agent=asking)) > 0).mean())
 
 
 def _odt(target: float) -> odt.Config:
