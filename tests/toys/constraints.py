@@ -1,4 +1,4 @@
-"""Walks that end in a disc or in a ring: a planner that was shown each constraint by itself is asked for both."""
+"""Walks that end near the origin or away from it: a planner that was shown each by itself is asked for both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .toy import Toy, Trained, Variant, prepare, train
 
 STEPS = 3  # of a walk; a longer one takes longer to learn and shows the same
 EPISODES = 1000
-UPDATES = 5000
+UPDATES = 4000
 PLANS = 400
 SPEC = Spec(Box((2,), (-np.inf,) * 2, (np.inf,) * 2), Box((2,), (-1.0,) * 2, (1.0,) * 2), STEPS)
 ACTING = ("guidance", "asked")  # settings that play no part in training
