@@ -514,7 +514,7 @@ PRESETS = {
     ),
     "official": Preset(Config(return_scale=400.0), 1_000_000, _OFFICIAL),
     "hopper/small": Preset(
-        replace(_SMALL, return_discount=0.99, multipliers=(1, 2, 4), warm_start=3, ema_start=500), 6_000, _OURS
+        replace(_SMALL, return_discount=0.99, multipliers=(1, 2, 4), warm_start=3, ema_start=500), 3_000, _OURS
     ),
     "detour": Preset(replace(_SMALL, targets=(1.0, 0.5), termination_penalty=0.0, ema_start=500), 4_000, _OURS),
 }

@@ -3,8 +3,8 @@
     python -m envs.toys.walk --out DIR
 
 The next position is the position plus the action. After Ajay et al. 2023, appendix A (arXiv 2211.15657): each recorded
-walk meets one constraint, which is its label. Walks with label 0 end in the disc r <= 1, those with label 1 in the ring
-0.7 <= r <= 1.4, evenly over its area; no walk was recorded to meet both.
+walk meets one constraint, which is its label: 0 to end at most 1 from the origin, 1 to end at least 0.7 from it. Their
+ends lie evenly over the disc r <= 1 and over the ring 0.7 <= r <= 1.4; no walk was recorded to meet both constraints.
 
 A recorded episode's return is the number of its label: the reward is 0 but at the last step, where it is that number.
 The environment pays 1 for an end that meets both constraints, and 0 for any other. Episode i follows from (seed, i).
@@ -28,9 +28,8 @@ EPISODES = 1000
 SEED = 0
 LARGEST_STEP = 0.15  # along each axis
 NOISE = 0.02  # standard deviation of a recorded action around the mean one of its walk
-DISC = (0.0, 1.0)  # least and largest distance from the origin
+DISC = (0.0, 1.0)  # least and largest distance of recorded ends from the origin
 RING = (0.7, 1.4)
-CONSTRAINTS = (DISC, RING)
 
 
 class Walk(gymnasium.Env):
@@ -58,15 +57,14 @@ class Walk(gymnasium.Env):
 def meets(ends: np.ndarray) -> np.ndarray:
     """[..., 2] positions -> [..., 2] bool: whether each constraint is met."""
     distance = np.linalg.norm(ends, axis=-1)
-    met = []
-    for least, largest in CONSTRAINTS:
-        met.append((distance >= least) & (distance <= largest))
-    return np.stack(met, -1)
+    is_near = distance <= DISC[1]
+    is_far = distance >= RING[0]
+    return np.stack([is_near, is_far], -1)
 
 
 def end_points(rng: np.random.Generator, number: int, label: int) -> np.ndarray:
-    """[number, 2] evenly over the area of a constraint."""
-    least, largest = CONSTRAINTS[label]
+    """[number, 2] evenly over the disc (label 0) or the ring (label 1)."""
+    least, largest = (DISC, RING)[label]
     squared = rng.uniform(least**2, largest**2, number)
     angle = rng.uniform(0, 2 * np.pi, number)
     direction = np.stack([np.cos(angle), np.sin(angle)], -1)
@@ -86,7 +84,7 @@ def record(episodes: int = EPISODES, seed: int = SEED) -> list[dict[str, np.ndar
     env = gymnasium.make(ENV)
     recorded = []
     for i in range(episodes):
-        label = i % len(CONSTRAINTS)
+        label = i % 2
         rng = np.random.default_rng([seed, i])
         actions = recorded_steps(rng, label).astype(np.float32)
         in_turn = iter(actions)
@@ -117,7 +115,7 @@ def write(out: Path, episodes: int = EPISODES) -> None:
         seed=SEED,
         references=references(),
         command="python -m envs.toys.walk",
-        description="Walks from the origin that end in a disc (return 0) or in a ring (return 1).",
+        description="Walks from the origin that end near it (return 0) or away from it (return 1).",
     )
 
 

@@ -1,4 +1,4 @@
-"""Walks that end in a disc or in a ring: a planner that was shown each constraint by itself is asked for both."""
+"""Walks that end near the origin or away from it: a planner is asked for one, or for one without the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .toy import Toy, Trained, Variant, prepare, train
 
 STEPS = 3  # of a walk; a longer one takes longer to learn and shows the same
 EPISODES = 1000
-UPDATES = 5000
+UPDATES = 4000
 PLANS = 400
 SPEC = Spec(Box((2,), (-np.inf,) * 2, (np.inf,) * 2), Box((2,), (-1.0,) * 2, (1.0,) * 2), STEPS)
 ACTING = ("guidance", "asked")  # settings that play no part in training
@@ -75,24 +75,27 @@ def one_constraint(config: decision_diffuser.Config, seed: int) -> float:
     return float(min(found["label 0"][:, 0].mean(), found["label 1"][:, 1].mean()))
 
 
-def both_constraints(config: decision_diffuser.Config, seed: int) -> float:
-    """Share of plans that meet both constraints where both are asked for."""
-    return float(met(config, seed)["label 0+1"].all(-1).mean())
+def without(config: decision_diffuser.Config, seed: int) -> float:
+    """Share of plans that end near and not away, where that is asked for."""
+    found = met(config, seed)["label 0-1"]
+    return float((found[:, 0] & ~found[:, 1]).mean())
 
 
 TRAINED = decision_diffuser.Config(
     condition="label",
-    asked=("0", "1", "0+1", "0-1"),
+    asked=("0", "1", "0-1"),
     horizon=STEPS + 1,
-    noise_levels=25,
+    sampler="ddim",  # the other one has too little variance in few steps
+    sampling_steps=25,
+    noise_levels=50,
     noise_scale=1.0,
     width=32,
     multipliers=(1, 2),
     inverse_widths=(64, 64),
     batch_size=64,
     learning_rate=2e-3,
-    ema_rate=0.03,
-    ema_start=200,
+    ema_rate=0.01,
+    ema_start=1_000,
     termination_penalty=0.0,
     guidance=1.4,
 )
@@ -104,19 +107,20 @@ ONE = Toy(
     "Share of plans that meet the constraint that is asked for, of the one that is met less often.",
     one_constraint,
     (
-        Variant("guidance 1.4", _METHOD, TRAINED, at_least=0.95),
+        Variant("guidance 1.4", _METHOD, TRAINED, at_least=0.8),
         Variant("not guided", _METHOD, UNGUIDED, at_most=0.75),
     ),
     seeds=1,
 )
-BOTH = Toy(
-    "constraints: both",
-    "Share of plans that meet both constraints. No walk was recorded to meet both; 0.4 of all happen to.",
-    both_constraints,
+WITHOUT = Toy(
+    "constraints: without",
+    "Share of plans that end near and not away, where the first is asked for without the second. The reference is that "
+    "of exact denoisers with a guidance of 1.5.",
+    without,
     (
-        Variant("guidance 1.4", _METHOD, TRAINED, at_least=0.6, reference=0.845),
-        Variant("not guided", _METHOD, UNGUIDED, at_most=0.5, reference=0.386),
+        Variant("guidance 1.4", _METHOD, TRAINED, at_least=0.85, reference=0.957),
+        Variant("not guided", _METHOD, UNGUIDED, at_most=0.5),
     ),
     seeds=1,
 )
-TOYS = (ONE, BOTH)
+TOYS = (ONE, WITHOUT)
