@@ -272,7 +272,7 @@ _KITCHEN = {
 PRESETS = {
     "pendulum": Preset(
         Config(
-            eta=3.0,
+            eta=10.0,
             widths=(64, 64),
             candidates=10,
             actor_learning_rate=1e-3,
