@@ -276,10 +276,10 @@ PRESETS = {
         _LIMITS,
     ),
     "hopper/small": Preset(
-        Config(channels=(32, 64), horizon=8, action_steps=2, batch_size=128, **_FEW_STEPS), 10_000, _SMALL, _LIMITS
+        Config(channels=(32, 64), horizon=8, action_steps=2, batch_size=128, **_FEW_STEPS), 8_000, _SMALL, _LIMITS
     ),
     "pen/small": Preset(
-        Config(channels=(32, 64), horizon=8, action_steps=4, batch_size=128, **_FEW_STEPS), 10_000, _SMALL, _LIMITS
+        Config(channels=(32, 64), horizon=8, action_steps=4, batch_size=128, **_FEW_STEPS), 8_000, _SMALL, _LIMITS
     ),
     "pendulum": Preset(
         Config(channels=(16, 32), horizon=8, action_steps=4, batch_size=64, **_FEW_STEPS), 3_000, _PENDULUM, _LIMITS
