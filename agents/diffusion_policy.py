@@ -252,7 +252,10 @@ _OFFICIAL_TRANSFORMER = (
     "real-stanford/diffusion_policy, config/train_diffusion_transformer_lowdim_workspace.yaml, whose chunks are for "
     "Block Push. Updates are this project's; weight decay acts on biases too"
 )
-_SMALL = "this project: what a core trains in six minutes, a small U-Net, short chunks, 10 steps of DDIM; not tuned"
+_SMALL = (
+    "this project: what a core trains in six minutes, 64 channels at one resolution, short chunks, 10 steps of DDIM; "
+    "not tuned"
+)
 _PENDULUM = "this project, for the embedded dataset: a small U-Net, few updates; not tuned"
 _LIMITS = {"normalise": "limits"}
 _FEW_STEPS = {"sampler": "ddim", "steps": 10, "time_width": 32, "learning_rate": 1e-3, "decay": True}
@@ -276,10 +279,10 @@ PRESETS = {
         _LIMITS,
     ),
     "hopper/small": Preset(
-        Config(channels=(32, 64), horizon=8, action_steps=2, batch_size=128, **_FEW_STEPS), 10_000, _SMALL, _LIMITS
+        Config(channels=(64,), horizon=8, action_steps=2, batch_size=128, **_FEW_STEPS), 8_000, _SMALL, _LIMITS
     ),
     "pen/small": Preset(
-        Config(channels=(32, 64), horizon=8, action_steps=4, batch_size=128, **_FEW_STEPS), 10_000, _SMALL, _LIMITS
+        Config(channels=(64,), horizon=8, action_steps=4, batch_size=128, **_FEW_STEPS), 8_000, _SMALL, _LIMITS
     ),
     "pendulum": Preset(
         Config(channels=(16, 32), horizon=8, action_steps=4, batch_size=64, **_FEW_STEPS), 3_000, _PENDULUM, _LIMITS
