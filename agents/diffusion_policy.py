@@ -53,7 +53,7 @@ class Config:
     levels: Count = 100
     """Noise levels of training."""
     sampler: Literal["ddpm", "ddim", "dpm-solver++"] = "ddpm"
-    """How a chunk is drawn from noise. ddpm needs as many steps as there are levels; the others do with few."""
+    """How a chunk is drawn from noise. ddpm is made for as many steps as there are levels; the others do with few."""
     steps: Count = 100
     """Calls of the network for a chunk."""
     network: Literal["unet", "transformer"] = "unet"
@@ -97,6 +97,10 @@ class Config:
             raise InputError(
                 f"diffusion-policy: --config.horizon {self.horizon} does not hold {self.action_steps} actions after "
                 f"{self.obs_steps - 1} of the past: make it {needed} or more"
+            )
+        if self.action_steps > spec.horizon:
+            raise InputError(
+                f"diffusion-policy: --config.action-steps {self.action_steps}: the longest episode has {spec.horizon}"
             )
         if self.steps > self.levels:
             raise InputError(

@@ -31,7 +31,7 @@ from rlkit.diffusion import prediction, samplers
 from rlkit.diffusion.noise import Straight
 from rlkit.optim import Net
 from rlkit.ranges import Count, Discount, LearningRate, TargetShare, Weight, Widths
-from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Windows
+from rlkit.types import Array, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Windows
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         spec.require_bounded_action("fql")
+        if self.chunk > spec.horizon:
+            raise InputError(
+                f"fql: --config.chunk {self.chunk}: the longest episode has {spec.horizon} steps, so that no chunk "
+                "would be learnt from"
+            )
         return (Stage("fql", FQL(self, spec), steps),)
 
 

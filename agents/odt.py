@@ -25,7 +25,7 @@ from agents.dt import DT, require_returns
 from rlkit import losses, networks, optim
 from rlkit.optim import Net
 from rlkit.ranges import Count, Finite, LearningRate, Positive, Range, Weight
-from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Windows
+from rlkit.types import Array, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Windows
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Config:
         """One stage."""
         spec.require_bounded_action("odt")
         require_returns("odt", spec)
+        if self.acting_context > self.context:
+            raise InputError(
+                f"odt: --config.acting-context {self.acting_context}: the model is trained on {self.context} steps "
+                "(--config.context) and knows no more"
+            )
         return (Stage("odt", ODT(self, spec), steps),)
 
 

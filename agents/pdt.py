@@ -94,6 +94,11 @@ class Config:
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """Without rewards, then with them."""
         spec.require_bounded_action("pdt")
+        if self.acting_context > self.context:
+            raise InputError(
+                f"pdt: --config.acting-context {self.acting_context}: the model is trained on {self.context} steps "
+                "(--config.context) and knows no more"
+            )
         if self.pick > self.candidates:
             raise InputError(f"pdt: pick {self.pick} of {self.candidates} candidates: pick one that is drawn")
         return (

@@ -337,5 +337,11 @@ def test_load_takes_other_settings_of_the_agent(trained):
     assert rlkit.load(trained, config={"learning_rate": 0.5}).act(np.zeros(3)).shape == (1,)
     with pytest.raises(InputError, match="config has no setting 'learning_rates'; did you mean learning_rate"):
         rlkit.load(trained, config={"learning_rates": 0.5})
+    with pytest.raises(InputError, match="^config: learning_rate -1.0: must be"):
+        rlkit.load(trained, config={"learning_rate": -1})
+    for wrong in ({"batch_size": 5.5}, {"widths": 8}):
+        with pytest.raises(InputError, match=r"^config\.") as refusal:
+            rlkit.load(trained, config=wrong)
+        assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="takes no goal"):
         rlkit.load(trained).reset(goal=3.0)

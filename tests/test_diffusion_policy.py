@@ -143,6 +143,7 @@ def test_the_memory_begins_with_the_first_observation_repeated():
     "changes, words",
     [
         ({"action_steps": 6}, "make it 7 or more"),
+        ({"action_steps": 90, "horizon": 99}, "the longest episode has"),
         ({"steps": 9}, "there are 8 noise levels"),
         ({"network": "transformer", "heads": 1, "head_width": 3}, "must be even"),
     ],

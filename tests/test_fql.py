@@ -287,6 +287,11 @@ def test_a_plan_has_as_many_actions_as_a_chunk():
     np.testing.assert_array_equal(plan, drawn.reshape(3, 2))
 
 
+def test_a_chunk_that_is_longer_than_every_episode_is_refused():
+    with pytest.raises(InputError, match="fql: --config.chunk 9: the longest episode has 8 steps"):
+        dataclasses.replace(SMALL, chunk=9).stages(dataclasses.replace(SPEC, horizon=8), 1)
+
+
 def test_discrete_actions_are_refused():
     with pytest.raises(InputError, match="fql .*continuous"):
         SMALL.stages(dataclasses.replace(SPEC, action=Discrete(2)), 1)

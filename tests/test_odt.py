@@ -191,6 +191,8 @@ def test_a_target_is_in_the_environments_units_whatever_the_rewards_are_scaled_b
 
 
 def test_what_it_cannot_serve_is_refused():
+    with pytest.raises(InputError, match="odt: --config.acting-context 5: the model is trained on 4 steps"):
+        prepare(dataclasses.replace(SMALL, acting_context=5), from_episodes(random_episodes()))
     with pytest.raises(InputError, match="odt: returns cannot be asked for where rewards are 1 x \\+ 1"):
         prepare(SMALL, from_episodes(random_episodes()), reward_shift=1.0)
     with pytest.raises(InputError, match="odt needs continuous, bounded actions"):

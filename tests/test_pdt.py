@@ -281,6 +281,8 @@ def test_a_policy_that_is_not_told_acts_the_same_whatever_the_future():
 
 
 def test_what_it_cannot_serve_is_refused():
+    with pytest.raises(InputError, match="pdt: --config.acting-context 99: the model is trained on"):
+        prepare(dataclasses.replace(SMALL, acting_context=99))
     with pytest.raises(InputError, match="pdt: pick 17 of 16 candidates"):
         prepare(dataclasses.replace(SMALL, pick=17))
     with pytest.raises(InputError, match="pdt needs continuous, bounded actions"):

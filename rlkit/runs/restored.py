@@ -12,9 +12,10 @@ import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer
+from rlkit import buffer, ranges
 from rlkit.datasets import Normaliser
 from rlkit.evaluation.evaluate import EvaluationError, Evaluator, longest
+from rlkit.runs import serialization
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.record import Record, rebuild
 from rlkit.runs.run import diverged
@@ -41,13 +42,17 @@ class Played(NamedTuple):
 
 
 def altered(config: Any, changes: Mapping[str, Any]) -> Any:
-    """``config`` with other values of some fields. Raises InputError for a name that it does not have."""
+    """``config`` with other values of some fields. Raises InputError for a name that it does not have, and for a value
+    of another type or out of its range."""
     names = [field.name for field in dataclasses.fields(config)]
     for name in changes:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
             raise InputError(f"config has no setting {name!r}; did you mean {', '.join(near)}?")
-    return dataclasses.replace(config, **changes)
+    changed = dataclasses.replace(config, **changes)
+    typed = serialization.decode(type(config), serialization.encode(changed), "config")
+    ranges.check(typed, "config")
+    return typed
 
 
 def restore(folder: Path, record: Record, config: Any = None) -> Restored:
