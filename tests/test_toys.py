@@ -37,9 +37,10 @@ def test_a_variant_passes_or_fails_its_toy(case):
 
 @pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
 def test_a_toy_has_a_variant_that_passes_and_one_that_fails_below_it(toy):
-    """Of the variants that the suite runs."""
-    passing = [variant.threshold for variant in toy.suite if variant.expected == "passes"]
-    failing = [variant.threshold for variant in toy.suite if variant.expected == "fails"]
+    """Of the variants that the suite runs; of all, where it runs none because the training takes minutes."""
+    variants = toy.suite or toy.variants
+    passing = [variant.threshold for variant in variants if variant.expected == "passes"]
+    failing = [variant.threshold for variant in variants if variant.expected == "fails"]
     assert passing and failing and min(passing) > max(failing)
     assert len({(variant.method, variant.name) for variant in toy.variants}) == len(toy.variants)
     assert toy.suite_seed in range(toy.seeds)
