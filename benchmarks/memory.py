@@ -123,7 +123,7 @@ def measure(dataset: Dataset, folder: Path, rows: int | None = None, rounds: int
 def main(argv: Sequence[str] | None = None, show: Callable[[str], None] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="CSV to write")
-    parser.add_argument("--rounds", type=int, default=5, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="of each measurement (default: %(default)s)")
     options = parser.parse_args(argv)
     rows = []
     for dataset in DATASETS:
