@@ -142,8 +142,8 @@ LEFT = Toy(
     "Share of actions to the left at the fork, where the rewards are those of the other toy times -1.",
     share_left,
     (
-        Variant("best of 256", "pdt", _pdt(), at_least=0.9),
-        Variant("from the prior", "pdt", _pdt(candidates=1), at_most=0.65),
+        Variant("best of 256", "pdt", _pdt(), at_least=0.9, in_suite=False),
+        Variant("from the prior", "pdt", _pdt(candidates=1), at_most=0.65, in_suite=False),
     ),
 )
 

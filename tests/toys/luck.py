@@ -256,9 +256,9 @@ COIN = Toy(
     "the next observation is what latents must not tell.",
     coin_return,
     (
-        Variant("exact, w = 5", "doc", EXACT, at_least=4.95),
+        Variant("exact, w = 5", "doc", EXACT, at_least=4.95, in_suite=False),
         Variant("bottleneck, w = 5", "doc", BOTTLENECK, at_least=4.95, in_suite=False),
-        Variant("future VAE", "doc", FUTURE_VAE, at_most=1.1),
+        Variant("future VAE", "doc", FUTURE_VAE, at_most=1.1, in_suite=False),
     ),
     seeds=5,
 )
@@ -267,9 +267,9 @@ COIN_BELIEF = Toy(
     "Minus the distance between the return that the agent believes in at the start and what it earns.",
     coin_consistency,
     (
-        Variant("exact, w = 5", "doc", EXACT, at_least=-0.1),
+        Variant("exact, w = 5", "doc", EXACT, at_least=-0.1, in_suite=False),
         Variant("bottleneck, w = 5", "doc", BOTTLENECK, at_least=-0.1, in_suite=False),
-        Variant("future VAE", "doc", FUTURE_VAE, at_most=-8.0),
+        Variant("future VAE", "doc", FUTURE_VAE, at_most=-8.0, in_suite=False),
     ),
     seeds=5,
 )
