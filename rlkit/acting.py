@@ -15,6 +15,14 @@ def first_goal(agent: Agent) -> Any:
     return next(iter(agent.goals.values()))
 
 
+def collecting_goal(agent: Agent) -> Any:
+    """The goal that ``agent`` is asked for while it collects: its property ``collecting_goal``, if it has one, else the
+    goal that is its score."""
+    if hasattr(agent, "collecting_goal"):
+        return agent.collecting_goal
+    return first_goal(agent)
+
+
 def push(window: Array, value: Array, t: Array) -> Array:
     """``window`` [K, ...] of an episode's last K steps, the oldest first, with ``value`` [...] of step ``t`` added."""
     length = window.shape[0]

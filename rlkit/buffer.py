@@ -11,6 +11,8 @@ windows over the episode are whole, but it is not listed.
 Windows and whole episodes are arithmetic on ``t``, the steps since reset: row + d belongs to the episode of row if and
 only if its t is d more. There is no table of episodes.
 
+The steps that an agent collects while it trains are kept in a Buffer too, which is a ring: see rlkit.ring.
+
 A step whose reward is not known has reward 0. Only learners that say so, by needing the column ``labelled``, are given
 such data; for them ``index`` lists the labelled rows first.
 """
@@ -35,8 +37,20 @@ if TYPE_CHECKING:
     from rlkit.datasets import Episodes, Normaliser
 
 
+class Place(NamedTuple):
+    """Where a ring stands: int32, [S] each, or [] where the ring of one seed is read."""
+
+    head: Array  # row that is written next, the oldest one once the ring is full
+    first: Array  # number in ``index`` at which the rows that may be drawn begin; they go round
+    drawn: Array  # how many rows may be drawn
+    lanes: Array  # environments that write in turn: the step after row i is in row i + lanes
+    seed: Array | None = None  # number of the seed that is read, where columns have a seed axis
+
+
 class Buffer(NamedTuple):
-    """N rows on the device, M of them drawable; 4 (O + A + 1) + 9 bytes a row for a continuous action."""
+    """N rows on the device, M of them drawable; 4 (O + A + 1) + 9 bytes a row for a continuous action.
+
+    Those of a ring have a leading axis of S seeds in every column, see rlkit.ring."""
 
     obs: Array  # [N, O] float32
     action: Array  # [N, A] float32, or [N] int32
@@ -47,6 +61,7 @@ class Buffer(NamedTuple):
     extra: dict[str, Array | None]  # columns that a learner `needs`, [N, ...]; None: derived, see rlkit.columns
     labels: Array | None = None  # [] int32, of how many rows in ``index`` the reward is known; None: of all
     drawn: Array | None = None  # [] int32, how many rows in ``index`` are drawn; None: all
+    place: Place | None = None  # of a ring
 
     @classmethod
     def from_episodes(cls, episodes: Episodes, normaliser: Normaliser, needs: Sequence[str | Column] = ()) -> Buffer:
@@ -106,15 +121,11 @@ class Buffer(NamedTuple):
         None: uniformly. A weighted draw adds up all weights each time: about 1 ms for a million rows.
         """
         if weight is None:
-            if self.drawn is None:
-                count = self.index.shape[0]
-            else:
-                count = self.drawn
-            number_in_index = jax.random.randint(key, (number,), 0, count)
-            return self.index[number_in_index]
-        if self.drawn is not None:
-            is_drawn = jnp.arange(weight.shape[0]) < self.drawn
-            weight = jnp.where(is_drawn, weight, 0.0)
+            number_in_index = jax.random.randint(key, (number,), 0, self.count)
+            if self.place is not None:
+                number_in_index = (self.place.first + number_in_index) % self._capacity
+            return self.gather(self.index, number_in_index)
+        weight = jnp.where(self._is_drawn(weight.shape[0]), weight, 0.0)
         # rounding must not give a row of weight 0 a share of its own: it keeps the sum of the row before it
         sums = jnp.cumsum(weight)
         sums = jnp.where(weight > 0, sums, 0.0)
@@ -124,7 +135,23 @@ class Buffer(NamedTuple):
         point = jax.random.uniform(key, (number,)) * total
         point = jnp.minimum(point, below_total)
         number_in_index = jnp.searchsorted(sums, point, side="right")
-        return self.index[number_in_index]
+        return self.gather(self.index, number_in_index)
+
+    @property
+    def count(self) -> Array | int:
+        """How many rows may be drawn."""
+        if self.place is not None:
+            return self.place.drawn
+        if self.drawn is not None:
+            return self.drawn
+        return self.index.shape[0]
+
+    def _is_drawn(self, number: int) -> Array:
+        """[number] bool: which rows in ``index`` are drawn."""
+        places = jnp.arange(number)
+        if self.place is not None:
+            places = (places - self.place.first) % self._capacity
+        return places < self.count
 
     def left(self, rows: Array, most: int) -> Array:
         """[n] int32: how many steps follow each of ``rows`` in its episode, ``most`` at the most; by halving."""
@@ -142,7 +169,20 @@ class Buffer(NamedTuple):
 
     def gather(self, column: Array, rows: Array) -> Array:
         """``column`` at ``rows``, both of any shape. Rows beyond the last one read the last."""
+        if self.place is not None and self.place.seed is not None:
+            return column[self.place.seed, rows]
         return column[rows]
+
+    def shifted(self, rows: Array, steps: Array | int) -> Array:
+        """The rows that are ``steps`` further, both of any shape; of the same episode or not."""
+        if self.place is None:
+            return rows + steps
+        return (rows + steps * self.place.lanes) % self._capacity
+
+    @property
+    def _capacity(self) -> int:
+        """Rows of the ring."""
+        return self.index.shape[-1]
 
     def take(self, rows: Array, gamma: float) -> Transitions:
         """The steps in ``rows`` [n] as a batch."""
@@ -153,7 +193,7 @@ class Buffer(NamedTuple):
             action=self.gather(self.action, rows),
             reward=self.gather(self.reward, rows),
             discount=jnp.where(terminal, 0.0, gamma),
-            next_obs=self.gather(self.obs, rows + 1),
+            next_obs=self.gather(self.obs, self.shifted(rows, 1)),
             extra=self._extra(rows),
         )
 
@@ -167,12 +207,12 @@ class Buffer(NamedTuple):
         rows = rows[:, None]
         is_step = self._is_step(rows, offset)
         # a final observation that was not recorded is a copy of the one before: its step lacks HAS_NEXT
-        row_before = jnp.maximum(rows + offset - 1, 0)
+        row_before = jnp.maximum(self.shifted(rows, offset - 1), 0)
         flags_before = self.gather(self.flags, row_before)
         follows_step = (flags_before & HAS_NEXT) > 0
         is_seen = is_step | (self._is_same_episode(rows, offset) & follows_step)
-        step_rows = rows + _clipped(offset, is_step)
-        seen_rows = rows + _clipped(offset, is_seen)
+        step_rows = self.shifted(rows, _clipped(offset, is_step))
+        seen_rows = self.shifted(rows, _clipped(offset, is_seen))
         flags = self.gather(self.flags, step_rows)
         terminal = (flags & TERMINAL) > 0
         return Windows(
@@ -221,17 +261,27 @@ class Buffer(NamedTuple):
 
     def _is_same_episode(self, rows: Array, offset: Array) -> Array:
         """Whether row + offset, which are broadcast, lies in the episode of row."""
-        other = rows + offset
         t = self.gather(self.t, rows) + offset
-        rows_in_all = self.t.shape[0]
-        inside = (other >= 0) & (other < rows_in_all) & (t >= 0)
+        other = self.shifted(rows, offset)
+        if self.place is None:
+            inside = (other >= 0) & (other < self.t.shape[0])
+        else:
+            inside = self._is_on_this_side(rows, offset)
         other = jnp.maximum(other, 0)
         other_t = self.gather(self.t, other)
-        return inside & (other_t == t)
+        return inside & (t >= 0) & (other_t == t)
+
+    def _is_on_this_side(self, rows: Array, offset: Array) -> Array:
+        """Whether ``offset`` steps from a ring's row do not lead from its newest rows to its oldest.
+
+        Their t alone may be that of one episode."""
+        older = (rows - self.place.head) % self._capacity // self.place.lanes  # rows of the same lane
+        in_a_lane = self._capacity // self.place.lanes
+        return (offset >= -older) & (offset < in_a_lane - older)
 
     def _is_step(self, rows: Array, offset: Array) -> Array:
         """Whether row + offset, which are broadcast, is a step of the episode of row."""
-        other = jnp.maximum(rows + offset, 0)
+        other = jnp.maximum(self.shifted(rows, offset), 0)
         flags = self.gather(self.flags, other)
         has_action = (flags & HAS_ACTION) > 0
         return self._is_same_episode(rows, offset) & has_action

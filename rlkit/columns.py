@@ -28,11 +28,14 @@ class Column:
 
     name: its key in ``Buffer.extra`` and in the ``extra`` of a batch. make(buffer) -> [N, ...]: computes it from a
     Buffer of NumPy arrays. uses_rewards: it is wrong where rewards are not known when the data are loaded.
+    follows_from_episode: each row's value follows from its episode alone, so that it can be made for episodes that are
+    collected too.
     """
 
     name: str
     make: Callable[[Buffer], np.ndarray]
     uses_rewards: bool = False
+    follows_from_episode: bool = False
 
 
 # --- derived columns: f(buffer, rows) -> [*rows.shape, ...] ---
@@ -41,7 +44,7 @@ class Column:
 def has_next_action(buffer: Buffer, rows: Array) -> Array:
     """1 where the next row holds a step of the same episode, else 0: at the end of an episode, terminal or not."""
     flags = buffer.gather(buffer.flags, rows)
-    next_flags = buffer.gather(buffer.flags, rows + 1)
+    next_flags = buffer.gather(buffer.flags, buffer.shifted(rows, 1))
     is_step = (flags & HAS_ACTION) > 0
     next_is_step = (next_flags & HAS_ACTION) > 0
     return (is_step & next_is_step).astype(jnp.float32)
@@ -49,7 +52,7 @@ def has_next_action(buffer: Buffer, rows: Array) -> Array:
 
 def next_action(buffer: Buffer, rows: Array) -> Array:
     """[..., A] (or [...]) the action of the step after; 0 where there is none, see `has_next_action`."""
-    following = buffer.gather(buffer.action, rows + 1)
+    following = buffer.gather(buffer.action, buffer.shifted(rows, 1))
     exists = has_next_action(buffer, rows) > 0
     missing_axes = (1,) * (following.ndim - exists.ndim)
     exists = exists.reshape(exists.shape + missing_axes)
@@ -154,8 +157,8 @@ def _row(buffer: Buffer) -> np.ndarray:
 STORED: Mapping[str, Column] = {
     column.name: column
     for column in (
-        Column("episode_length", _episode_length),
-        Column("episode_return", _episode_return, uses_rewards=True),
+        Column("episode_length", _episode_length, follows_from_episode=True),
+        Column("episode_return", _episode_return, uses_rewards=True, follows_from_episode=True),
         Column("held_out", _held_out),
         Column("hidden_reward", _hidden_reward),
         Column("row", _row),
@@ -175,7 +178,7 @@ def stored(need: str | Column) -> Column | None:
     name, _, gamma = need.partition("@")
     if name in DISCOUNTED:
         make_column = functools.partial(DISCOUNTED[name], gamma=float(gamma or 1))
-        return Column(need, make_column, uses_rewards=True)
+        return Column(need, make_column, uses_rewards=True, follows_from_episode=True)
     known = sorted([*DERIVED, *STORED, *DISCOUNTED])
     raise InputError(f"unknown column {need!r}; known: {', '.join(known)}")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from rlkit.columns import Column
+    from rlkit.online import Online
 
 Array = Any  # jax.Array or numpy.ndarray
 Key = Any  # a typed jax.random key
@@ -191,7 +192,9 @@ class Stage:
     Args:
         name: for log lines and messages. learner: what is trained. steps: updates. after: ``after(state, buffer, key)``
         runs once when the stage ends, for each seed apart, and its result initialises the next stage. It is a pure
-        function and hashable, and two that do the same are equal. None: the next stage gets the final state.
+        function and hashable, and two that do the same are equal. None: the next stage gets the final state. online:
+        how the learner, which is an Agent then, collects steps in the environment while it trains. continues: the stage
+        goes on with the final state of the one before, and initialises nothing.
 
     Example:
         Stage("bc", BC(config, spec), steps=100_000)
@@ -201,6 +204,8 @@ class Stage:
     learner: Learner
     steps: int
     after: Callable[[State, Any, Key], State] | None = None
+    online: Online | None = None
+    continues: bool = False
 
 
 class Config(Protocol):

@@ -128,7 +128,8 @@ class Evaluator:
         device = jax.devices()[0]
         seeds = jax.tree.leaves(state)[0].shape[0]
         goals = play.stack_goals(list(self.goals.values()))
-        acting = jax.device_put(Acting(state, goals, self._normaliser, np.uint32(self._seed)), device)
+        keys = np.full(seeds, self._seed, np.uint32)
+        acting = jax.device_put(Acting(state, goals, self._normaliser, keys), device)
         # The memory is put on the device too. Else, if begin does not use the state, its memory is bound to no device,
         # while the memory after the first step is, and the step would be compiled twice.
         begun = play.begin(self._agent, len(self.goals) * self._width, acting)

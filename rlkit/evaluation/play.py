@@ -31,12 +31,13 @@ class Lane:
     """One environment, and where it stands in the episode that it plays. Idle (not live) once there is none left.
 
     member: number of the run's seed whose agent acts here. goal: number of the goal that it is asked for.
-    longest: steps after which an episode that has not ended is an error.
+    longest: steps after which an episode that has not ended is an error. doing: what for, for messages.
     """
 
-    def __init__(self, env: gymnasium.Env, member: int, goal: int, longest: float):
+    def __init__(self, env: gymnasium.Env, member: int, goal: int, longest: float, doing: str = "evaluation"):
         self.member = member
         self.goal = goal
+        self._doing = doing
         self._env = env
         self._longest = longest
         self.live = True
@@ -46,6 +47,7 @@ class Lane:
         self.reward = 0.0
         self.total = 0.0  # of the episode so far
         self.success = math.nan  # what the environment said of it at the last step: 1, 0, or nothing (NaN)
+        self.terminated = False  # whether it ended in a terminal state
         self.obs: np.ndarray | None = None  # [O] float32, as the environment has it
 
     def reset(self, episode: int, start_seed: int) -> None:
@@ -55,6 +57,7 @@ class Lane:
         self.t = 0
         self.total = 0.0
         self.success = math.nan
+        self.terminated = False
         obs, _ = self._call(self._env.reset, seed=start_seed)
         self._perceive(obs, 0.0)
 
@@ -77,6 +80,7 @@ class Lane:
         self.success = _success(info)
         self._perceive(obs, float(reward))
         self.total += self.reward
+        self.terminated = bool(terminated)
         if terminated or truncated:
             return True
         if self.t >= self._longest:
@@ -103,7 +107,7 @@ class Lane:
 
     def _error(self, problem: str) -> EvaluationError:
         where = f"seed {self.member}, episode {self.episode} (reset with seed {self.start_seed})"
-        return EvaluationError(f"evaluation of {where}, step {self.t}: {problem}")
+        return EvaluationError(f"{self._doing} of {where}, step {self.t}: {problem}")
 
 
 def _success(info: Mapping[str, Any]) -> float:
@@ -149,7 +153,7 @@ class Acting(NamedTuple):
     state: State  # [S, ...]
     goals: Any  # [G, ...] on every leaf
     normaliser: Normaliser
-    seed: Array  # [] of the agents' keys
+    seeds: Array  # [S] uint32, of the agents' keys
 
 
 class Played(NamedTuple):
@@ -207,8 +211,8 @@ def step(agent: Agent, greedy: bool, acting: Acting, played: Played, seen: Seen)
         memory = _where(starts, begun, memory)
         return agent.observe(state, memory, percept)
 
-    def act(state: State, memory: Memory, plan: Array, seen: Seen) -> tuple[Array, Memory]:
-        key = jax.random.key(acting.seed)
+    def act(state: State, seed: Array, memory: Memory, plan: Array, seen: Seen) -> tuple[Array, Memory]:
+        key = jax.random.key(seed)
         key = jax.random.fold_in(key, seen.episode)
         key = jax.random.fold_in(key, seen.t)
         planned = agent.act(state, memory, key, greedy=greedy)
@@ -217,30 +221,30 @@ def step(agent: Agent, greedy: bool, acting: Acting, played: Played, seen: Seen)
         is_used_up = seen.t % horizon == 0
         return _where(is_used_up, planned, (plan, memory))
 
-    def keep(state: State, memory: Memory, plan: Array, seen: Seen) -> tuple[Array, Memory]:
+    def keep(state: State, seeds: Array, memory: Memory, plan: Array, seen: Seen) -> tuple[Array, Memory]:
         return plan, memory
 
     def next_action(plan: Array, t: Array) -> Array:
         action = plan[t % horizon]
         return normaliser.env_action(action)
 
-    state = acting.state
-    memory = _over_lanes(observe)(state, played.memory, seen)
+    state, seeds = acting.state, acting.seeds
+    memory = _over_lanes(observe, 1)(state, played.memory, seen)
     if horizon == 1:
-        plan, memory = _over_lanes(act)(state, memory, played.plan, seen)
+        plan, memory = _over_lanes(act, 2)(state, seeds, memory, played.plan, seen)
     else:
         is_due = (seen.t % horizon == 0).any()
-        plan, memory = jax.lax.cond(is_due, _over_lanes(act), keep, state, memory, played.plan, seen)
+        plan, memory = jax.lax.cond(is_due, _over_lanes(act, 2), keep, state, seeds, memory, played.plan, seen)
     action = jax.vmap(jax.vmap(next_action))(plan, seen.t)
     return action, Played(memory, plan)
 
 
-def _over_lanes(function: Callable) -> Callable:
-    """``function(state, *of one lane)`` for all lanes [S, E, ...] of all states [S, ...]."""
+def _over_lanes(function: Callable, shared: int) -> Callable:
+    """``function(*shared, *of one lane)`` for all lanes [S, E, ...], whose first ``shared`` arguments are [S, ...]."""
 
-    def one_seed(state: State, *lanes: Any) -> Any:
-        one_lane = functools.partial(function, state)
-        return jax.vmap(one_lane)(*lanes)
+    def one_seed(*arguments: Any) -> Any:
+        one_lane = functools.partial(function, *arguments[:shared])
+        return jax.vmap(one_lane)(*arguments[shared:])
 
     return jax.vmap(one_seed)
 

@@ -15,17 +15,20 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rlkit import ranges
+from rlkit import ranges, ring
 from rlkit.buffer import Buffer
 from rlkit.training.sharding import per_seed, replicated, shard_batch
 from rlkit.types import Array, InputError, Key, Learner, Metrics, Stage, State, Stats
+
+if TYPE_CHECKING:
+    from rlkit.training.collect import Collector, Live
 
 _GROWTH = 4  # of a chunk over the one before: the first ones, which are short, say little of the rate
 
@@ -36,7 +39,8 @@ class Progress(NamedTuple):
     ``state`` has a leading seed axis on every leaf. It and ``sums`` are donated to the next chunk: save or evaluate
     them before advancing the generator. ``sums`` are those of the metrics over the updates since the last log line, [S]
     each. Where a log interval ends, ``metrics`` are the means over it, [S] each, and ``finite`` [S] says which seeds'
-    state and metrics are; else they are empty.
+    state and metrics are; else they are empty. ``live`` is what an online stage needs beside the state; its replay is
+    donated too.
     """
 
     stage: int
@@ -45,6 +49,7 @@ class Progress(NamedTuple):
     sums: Metrics
     metrics: dict[str, np.ndarray]
     finite: np.ndarray
+    live: Live | None = None
 
 
 def fit(
@@ -57,6 +62,7 @@ def fit(
     mesh: Mesh,
     resume: Progress | None = None,
     chunk_seconds: float = math.inf,
+    collector: Collector | None = None,
 ) -> Iterator[Progress]:
     """Train ``stages`` one after another, one copy for each of ``seeds``.
 
@@ -68,7 +74,7 @@ def fit(
         stages: of the agent, from its Config. buffer: the data, with the columns that the stages need. stats: moments
         of the data, from rlkit.buffer.stats. seeds: S of them, 32 bits each. log_every: updates in a log interval.
         mesh: from rlkit.training.sharding.make_mesh. resume: goes on after this Progress as if training had never
-        stopped. chunk_seconds: see above.
+        stopped. chunk_seconds: see above. collector: of the environments that online stages act in.
 
     Returns:
         A generator of Progress.
@@ -95,14 +101,19 @@ def fit(
         init_keys, step_keys = _stage_keys(seeds, number)
         if resume is not None and number == resume.stage:
             progress = _resume_stage(resume, mesh)
+            if resume.live is not None:
+                collector.resume(stage, number, resume.live)
         else:
             progress = _start_stage(stage, number, mesh, init_keys, state, stats)
             state = None  # the memory of the stage before is free from here on
+            if stage.online is not None:
+                collector.begin(stage, number, progress.state)
+                progress = progress._replace(live=collector.live)
             yield progress
         dtypes = _metric_dtypes(stage.learner, mesh, progress.state, buffer, step_keys)
         pace = _Pace(chunk_seconds)
         while progress.step < stage.steps:
-            progress = _advance(stage, mesh, progress, buffer, step_keys, dtypes, log_every, pace)
+            progress = _advance(stage, mesh, progress, buffer, step_keys, dtypes, log_every, pace, collector)
             yield progress
         state = progress.state
         if stage.after is not None and number + 1 < len(stages):
@@ -113,7 +124,10 @@ def fit(
 
 def _start_stage(stage: Stage, number: int, mesh: Mesh, keys: Key, prev: State | None, stats: Stats) -> Progress:
     """Step 0 of stage ``number``, after a stage that ended with ``prev``."""
-    state = _init(stage.learner, mesh, keys, prev, stats)
+    if stage.continues:
+        state = prev
+    else:
+        state = _init(stage.learner, mesh, keys, prev, stats)
     return _between_logs(number, 0, state, {})
 
 
@@ -133,8 +147,10 @@ def _advance(
     dtypes: Mapping[str, np.dtype],
     log_every: int,
     pace: _Pace,
+    collector: Collector | None,
 ) -> Progress:
-    """Run one chunk of updates, which ends where the log interval or the stage does at the latest."""
+    """Run one chunk of updates, which ends where the log interval or the stage does at the latest. Online it is cut
+    where rounds begin, before which steps are collected."""
     state = progress.state
     sums = progress.sums
     step = progress.step
@@ -144,20 +160,35 @@ def _advance(
     left_in_interval = log_every - step % log_every
     left_in_stage = stage.steps - step
     updates = pace.next(min(left_in_interval, left_in_stage))
-    first = jax.device_put(np.int32(step), replicated(mesh))
-    count = jax.device_put(np.int32(updates), replicated(mesh))
+    end = step + updates
+    online = stage.online
     began = time.monotonic()
-    state, sums = _chunk(stage.learner, mesh, state, sums, buffer, keys, first, count)
+    while step < end:
+        part = end - step
+        replay = None
+        if online is not None:
+            if step % online.updates == 0:
+                collector.run(state, online.target(step))
+            part = min(part, online.left_in_round(step))
+            replay = collector.replay
+        first = jax.device_put(np.int32(step), replicated(mesh))
+        count = jax.device_put(np.int32(part), replicated(mesh))
+        share = None if online is None else online.share
+        state, sums = _chunk(stage.learner, mesh, share, state, sums, buffer, replay, keys, first, count)
+        step += part
     jax.block_until_ready(sums)
     pace.took(updates, time.monotonic() - began)
-    step += updates
     # --- the means of a log interval that has ended ---
     progress = _between_logs(progress.stage, step, state, sums)
+    if online is not None:
+        progress = progress._replace(live=collector.live)
     if step % log_every != 0 and step != stage.steps:
         return progress
     interval = (step - 1) % log_every + 1
     totals = jax.device_get(sums)
     means = {name: total / interval for name, total in totals.items()}
+    if online is not None:
+        means |= collector.metrics()
     is_finite = jax.device_get(finite(state, sums))
     return progress._replace(metrics=means, finite=is_finite)
 
@@ -206,8 +237,9 @@ def abstract_state(stages: Sequence[Stage], number: int, buffer: Buffer, stats: 
     keys = jax.eval_shape(abstract_keys)
     state = None
     for earlier, stage in enumerate(stages[: number + 1]):
-        init = functools.partial(_vmap_init, stage.learner)
-        state = jax.eval_shape(init, keys, state, stats)
+        if not stage.continues:
+            init = functools.partial(_vmap_init, stage.learner)
+            state = jax.eval_shape(init, keys, state, stats)
         if stage.after is not None and earlier < number:
             after = jax.vmap(stage.after, in_axes=(0, None, 0))
             state = jax.eval_shape(after, state, buffer, keys)
@@ -263,13 +295,15 @@ def _after(after: Callable[[State, Buffer, Key], State], mesh: Mesh, state: Stat
     return jax.lax.with_sharding_constraint(result, per_seed(mesh))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(3, 4))
 def _chunk(
     learner: Learner,
     mesh: Mesh,
+    share: float | None,
     state: State,
     sums: Metrics,
     buffer: Buffer,
+    replay: Buffer | None,
     keys: Key,
     first: Array,
     count: Array,
@@ -280,39 +314,82 @@ def _chunk(
     was cut up.
     """
 
-    def one_seed(state, sums, key):
+    def one_seed(state, sums, key, replay):
         def body(i, carry):
             state, sums = carry
-            state, metrics = _update(learner, mesh, state, buffer, key, first + i)
+            state, metrics = _update(learner, mesh, share, state, buffer, replay, key, first + i)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
         return jax.lax.fori_loop(0, count, body, (state, sums))
 
+    def in_turn(seed):
+        state, sums, key, number = seed
+        # a ring is not sliced out, which would copy it: it is read at the seed's number
+        own = None if replay is None else ring.of_seed(replay, number)
+        return one_seed(state, sums, key, own)
+
     on_one_cpu = mesh.size == 1 and mesh.devices.item().platform == "cpu"
     if on_one_cpu:
         # one seed fills the device, and a seed axis, even of length 1, makes XLA's loops on a CPU 1.4 times slower
-        result = jax.lax.map(lambda seed: one_seed(*seed), (state, sums, keys))
+        numbers = jnp.arange(len(keys))
+        result = jax.lax.map(in_turn, (state, sums, keys, numbers))
     else:
         # `first` and `count` have no seed axis, so that a lax.cond on the step stays a branch
-        result = jax.vmap(one_seed, spmd_axis_name="seed")(state, sums, keys)
+        result = jax.vmap(one_seed, spmd_axis_name="seed")(state, sums, keys, replay)
     # sharded as the arguments were, or jit would compile again
     return jax.lax.with_sharding_constraint(result, per_seed(mesh))
 
 
-def _update(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, key: Key, step: Array) -> tuple[State, Metrics]:
+def _update(
+    learner: Learner,
+    mesh: Mesh,
+    share: float | None,
+    state: State,
+    buffer: Buffer,
+    replay: Buffer | None,
+    key: Key,
+    step: Array,
+) -> tuple[State, Metrics]:
     """Draw a batch and update one seed on it."""
     key = jax.random.fold_in(key, step)
     sample_key, update_key = jax.random.split(key)
-    batch = learner.sample(buffer, sample_key)
+    if replay is None:
+        batch = learner.sample(buffer, sample_key)
+    else:
+        batch = _mixed(learner, share, buffer, replay, sample_key)
     batch = shard_batch(batch, mesh)
     return learner.update(state, batch, update_key, step)
+
+
+def _mixed(learner: Learner, share: float | None, buffer: Buffer, replay: Buffer, key: Key) -> Any:
+    """A batch of which the first ``share`` is drawn from the data and the rest from the replay.
+
+    None: where each row comes from is drawn, in proportion to how many both have.
+    """
+    data_key, replay_key, coin_key = jax.random.split(key, 3)
+    collected = learner.sample(replay, replay_key)
+    if share == 0:
+        return collected
+    recorded = learner.sample(buffer, data_key)
+    size = jax.tree.leaves(collected)[0].shape[0]
+    if share is None:
+        of_both = buffer.count + replay.count
+        is_recorded = jax.random.uniform(coin_key, (size,)) * of_both < buffer.count
+    else:
+        is_recorded = jnp.arange(size) < round(share * size)
+
+    def choose(a: Array, b: Array) -> Array:
+        missing_axes = (1,) * (a.ndim - 1)
+        return jnp.where(is_recorded.reshape(size, *missing_axes), a, b)
+
+    return jax.tree.map(choose, recorded, collected)
 
 
 def _metric_dtypes(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> dict[str, np.dtype]:
     """The names and dtypes of the metrics of an update."""
 
     def update(state, key):
-        return _update(learner, mesh, state, buffer, key, np.int32(0))
+        return _update(learner, mesh, None, state, buffer, None, key, np.int32(0))
 
     def without_seed_axis(leaf):
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
