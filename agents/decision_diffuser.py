@@ -474,7 +474,7 @@ class DecisionDiffuser:
         return optax.adam(self.config.learning_rate)
 
 
-VARIANTS = ({"history_len": 2, "warm_start": 1, "sampling_steps": 3, "sampler": "ddim"},)
+VARIANTS = ({"history_len": 2, "warm_start": 1, "sampling_steps": 3, "sampler": "ddim", "multipliers": (1,)},)
 
 _OFFICIAL = (
     "anuragajay/decision-diffuser, code/config/locomotion_config.py: Hopper medium-expert, the one task that it has; "

@@ -9,13 +9,14 @@
 
 It runs on data of a 3-dimensional world with 2-dimensional and with 3 discrete actions; an agent that refuses one kind
 in one line is skipped for it. Sizes are shrunk by type: whole numbers above 12 to 12 and others to at most 2, tuples to
-two entries. The test of many devices needs them: XLA_FLAGS=--xla_force_host_platform_device_count=8 makes eight of one
+two entries. The test of many devices needs them: XLA_FLAGS=--xla_force_host_platform_device_count=4 makes four of one
 processor.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
@@ -39,6 +40,7 @@ STEPS = 12
 LOG_EVERY = 6
 REPETITIONS = 1600
 SEEDS = (0, 1)
+LEAST_LEARNING_RATE = 3e-3
 # what needs further compilations or many updates, for those who want a quick part of their suite
 SLOW = {
     "test_a_seed_has_its_own_bits_whatever_its_neighbours_and_its_place",
@@ -82,7 +84,9 @@ def random_episodes(number: int = 6, steps: int = 20, discrete: bool = False, se
 
 
 def shrink(config: Any) -> Any:
-    """The same configuration with small networks of two hidden layers, small batches and few steps."""
+    """The same configuration with small networks of two hidden layers, small batches and few steps, and with learning
+    rates of 0.003 at least: what falls with the published ones after thousands of updates falls with these in a few
+    hundred."""
 
     def small(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -93,8 +97,15 @@ def shrink(config: Any) -> Any:
             return 12 if value > 12 else min(value, 2)
         return value
 
-    fields = {field.name: small(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **fields)
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = small(getattr(config, field.name))
+        if field.name.endswith("learning_rate") and value:
+            value = max(value, LEAST_LEARNING_RATE)
+        if field.name.endswith("layers"):
+            value = min(value, 1)
+        changes[field.name] = value
+    return dataclasses.replace(config, **changes)
 
 
 @dataclasses.dataclass
@@ -134,6 +145,15 @@ def build(module: ModuleType, kind: str, **changes: Any) -> Case:
     stages = shrink(module.Config(**changes)).stages(data_spec, STEPS)
     buffer = Buffer.from_episodes(episodes, normaliser, needs(stages))
     return Case(module, stages, buffer, stats(buffer), data_spec)
+
+
+def _accepts(module: ModuleType, kind: str) -> bool:
+    """Whether the agent takes actions of this kind."""
+    try:
+        build(module, kind)
+    except InputError:
+        return False
+    return True
 
 
 def final(progress: Iterable[Progress]) -> Progress:
@@ -282,8 +302,10 @@ class Conformance:
     def test_many_devices_equal_one(self, case, straight):
         if len(jax.devices()) == 1:
             pytest.skip("there is one device")
+        if isinstance(case.spec.action, Discrete) and _accepts(case.module, "continuous"):
+            pytest.skip("the kind of action makes no difference to devices")
         one = straight[0][-1].state
-        many = final_states(case, case.fit(make_mesh(len(SEEDS))))[-1]
+        many = final_states(case, case.fit(make_mesh(len(SEEDS), jax.devices()[:4])))[-1]
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
             # a sum is as exact as its largest terms: where gradients are in the tens, 2e-4 of the whole array's size
             np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4 * max(1, np.abs(a).max()))
@@ -324,21 +346,22 @@ class Conformance:
         obs = jax.random.normal(jax.random.key(3), (5, *case.spec.observation.shape))
         keys = jax.random.split(jax.random.key(4), 5)
 
-        def act(state, obs, key):
+        def act(greedy, state, obs, key):
             percept = Percept(obs, jnp.float32(0), jnp.int32(0))
             memory = agent.observe(state, agent.begin(state, first_goal(agent)), percept)
-            return [agent.act(state, memory, key, greedy=greedy)[0] for greedy in (True, False)]
+            return agent.act(state, memory, key, greedy=greedy)[0]
 
-        @jax.jit
-        def together_and_alone(state, obs, keys):
-            alone = [act(state, obs[i], keys[i]) for i in range(5)]
-            return jax.vmap(act, in_axes=(None, 0, 0))(state, obs, keys), alone
-
-        together, alone = together_and_alone(state, obs, keys)
-        for greedy, actions in enumerate(together):
+        act_alone = jax.jit(act, static_argnums=0)
+        act_together = jax.jit(
+            lambda greedy, *lanes: jax.vmap(functools.partial(act, greedy), in_axes=(None, 0, 0))(*lanes),
+            static_argnums=0,
+        )
+        for greedy in (True, False):
+            actions = act_together(greedy, state, obs, keys)
             if isinstance(case.spec.action, Discrete):
                 assert actions.dtype == jnp.int32 and 0 <= actions.min() and actions.max() < case.spec.action.n
             else:
                 assert actions.shape[2:] == case.spec.action.shape and (jnp.abs(actions) <= 1).all()
             for row in range(5):
-                np.testing.assert_allclose(actions[row], alone[row][greedy], rtol=1e-5, atol=1e-6)
+                alone = act_alone(greedy, state, obs[row], keys[row])
+                np.testing.assert_allclose(actions[row], alone, rtol=1e-5, atol=1e-6)

@@ -1,6 +1,6 @@
 """All toys."""
 
-from . import asking, bandits, chunks, constraints, environments, fork, labels, luck, modes, point_mass
+from . import asking, bandits, chunks, constraints, environments, fork, labels, luck, modes, point_mass, stacking
 
 TOYS = (
     *bandits.TOYS,
@@ -12,5 +12,6 @@ TOYS = (
     *luck.TOYS,
     *modes.TOYS,
     *constraints.TOYS,
+    *stacking.TOYS,
     *chunks.TOYS,
 )
