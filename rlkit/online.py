@@ -43,7 +43,7 @@ class Online:
     @property
     def rounds(self) -> int:
         """Rounds of updates in a stage."""
-        return (self.steps - self.warmup) // self.every
+        return max(self.steps - self.warmup, 0) // self.every
 
     def target(self, update: int) -> int:
         """Units that are collected before update number ``update``, which begins a round.
@@ -72,32 +72,33 @@ class Online:
         return max(rows // self.lanes, 2) * self.lanes
 
 
-def stages(config: Any, spec: Spec, steps: int, online: Online) -> tuple[Stage, ...]:
-    """The stages of ``config``, ``steps`` updates offline, and then those online, if ``online`` has steps.
+def stages(config: Any, spec: Spec, steps: int, online: Sequence[Online] = ()) -> tuple[Stage, ...]:
+    """The stages of ``config``, ``steps`` updates of the last of them, and then those of each of ``online``.
 
     A Config may say in a method ``online(spec, stages, online)`` which stages those are: where a schedule has run out,
     say. Without it one stage goes on with the last learner. Raises InputError where the agent or the numbers do not
     allow it.
     """
-    offline = config.stages(spec, steps)
-    if not online.steps:
-        return offline
-    if online.rounds < 1:
-        raise InputError(
-            f"--online.steps {online.steps}: no round of updates fits, since {online.warmup} are collected before the "
-            f"first one and {online.every} before each: raise it"
-        )
-    if hasattr(config, "online"):
-        further = config.online(spec, offline, online)
-    else:
-        further = (continued(offline[-1], online),)
-    return (*offline, *further)
+    found = tuple(config.stages(spec, steps))
+    for plan in online:
+        if plan.rounds < 1:
+            raise InputError(
+                f"--online.steps {plan.steps}: no round of updates fits, since {plan.warmup} are collected before the "
+                f"first one and {plan.every} before each: raise it"
+            )
+        if hasattr(config, "online"):
+            further = config.online(spec, found, plan)
+        else:
+            further = (continued(found[-1], plan),)
+        found = (*found, *further)
+    return found
 
 
 def continued(stage: Stage, online: Online, **changes: Any) -> Stage:
     """A stage that goes on from ``stage`` online, with other values in its learner where ``changes`` name some."""
     learner = replace(stage.learner, **changes)
-    return Stage(f"{stage.name} online", learner, online.rounds * online.updates, online=online, continues=True)
+    name = stage.name if stage.online else f"{stage.name} online"
+    return Stage(name, learner, online.rounds * online.updates, online=online, continues=True)
 
 
 def first_acting(stages: Sequence[Stage]) -> int:

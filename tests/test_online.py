@@ -85,7 +85,7 @@ class Setting:
     def __init__(self, how, config=CONFIG, env="Line-v0", seeds=SEEDS, module=sac):
         recorded, self.normaliser = data()
         self.spec = spec(recorded, LIMIT, self.normaliser)
-        self.stages = online.stages(config, self.spec, 4, how)
+        self.stages = online.stages(config, self.spec, 4, [how])
         self.buffer = Buffer.from_episodes(recorded, self.normaliser, needs(self.stages))
         self.moments = stats(self.buffer)
         self.seeds = seeds
@@ -140,7 +140,9 @@ def rows_in_order(replay, seed):
     head = int(replay.place.head[seed])
     capacity = replay.t.shape[1]
     order = (np.arange(capacity) + head) % capacity
-    columns = [np.asarray(column)[seed, order] for column in (replay.obs, replay.action, replay.reward, replay.t, replay.flags)]
+    columns = [
+        np.asarray(column)[seed, order] for column in (replay.obs, replay.action, replay.reward, replay.t, replay.flags)
+    ]
     return list(zip(*columns, strict=True))
 
 

@@ -54,9 +54,7 @@ class Written:
 
     def drawable(self):
         kept = self.kept()
-        return [
-            number for number, row in kept.items() if row[1] & HAS_ACTION and number + self.lanes < len(self.rows)
-        ]
+        return [number for number, row in kept.items() if row[1] & HAS_ACTION and number + self.lanes < len(self.rows)]
 
     def window(self, number):
         """[(number of the row, or None)] of the places around row ``number``, as steps and as observations."""

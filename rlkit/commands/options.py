@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Ty
 
 from rlkit import __version__, ranges
 from rlkit.datasets.options import DataOptions
+from rlkit.online import Online
 from rlkit.ranges import Count, Range, Seed, Whole
 from rlkit.runs import registry
 from rlkit.types import InputError, Preset
@@ -34,6 +35,7 @@ Seconds = Annotated[float, Range("[0, inf]")]
 Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
 COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",
+    "finetune": "Go on with a run online, in its environment",
     "evaluate": "Evaluate the last checkpoint of a run",
     "report": "Table and learning curves of runs, side by side",
     "verify": "Check every file of a run against its SHA-256 sum",
@@ -50,10 +52,11 @@ class TrainOptions(Generic[C]):
     command: ClassVar[str] = "train"
     config: C
     data: Annotated[DataOptions, tyro.conf.arg(name="")]
+    online: Online = Online()
     agent: Hidden = ""
     module: Hidden = ""
     steps: Count = 100_000
-    """Updates of the last stage; the stages before it have theirs in the config."""
+    """Updates of the last offline stage; the stages before it have theirs in the config, those online in --online."""
     seeds: Count = 1
     """Copies to train side by side, with the seeds SEED, SEED + 1, ..."""
     seed: Seed = 0
@@ -86,6 +89,43 @@ class TrainOptions(Generic[C]):
     """Print what would be run, its size and the memory it takes, and stop."""
     wandb: bool = False
     """Log to Weights & Biases too."""
+
+
+@dataclass(frozen=True)
+class FinetuneOptions(Generic[C]):
+    """Go on with a run online: its agent collects steps in its environment and learns from them and from the data."""
+
+    command: ClassVar[str] = "finetune"
+    run: Positional[Path]
+    """Run directory. With it, --help lists the agent's settings too, which can be others than before."""
+    config: C
+    online: Online
+    out: Path | None = None
+    """Run directory of what comes. Default: RUN-online."""
+    resume: Literal["auto", "never", "must"] = "never"
+    """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start a
+    new one."""
+    eval_every: Count | None = None
+    """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of the updates online."""
+    eval_episodes: Whole | None = None
+    """Episodes of each evaluation. Default: as in RUN."""
+    eval_seed: Seed | None = None
+    """Episode i of every evaluation is reset with EVAL-SEED + i. Default: as in RUN."""
+    log_every: Count | None = None
+    """Updates between lines of metrics. Default: a fifth of EVAL-EVERY."""
+    time_limit: Seconds | None = None
+    """Seconds after which to stop with a checkpoint and exit code 75, to be continued with --resume auto."""
+    watchdog: Seconds = 600.0
+    """Seconds without a sign of life after which an evaluation counts as failed, or the run ends with exit code 70; 0
+    waits for ever."""
+    q_limit: Annotated[float, Range("(0, inf]")] | None = None
+    """Largest |Q| that is credible; a seed beyond it has diverged. Default: as for train."""
+    dry_run: bool = False
+    """Print what would be run, its size and the memory it takes, and stop."""
+    wandb: bool = False
+    """Log to Weights & Biases too."""
+    agent: str | None = None
+    """module:Config, for an agent in a module of your own, as in training."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +197,9 @@ class DataCheck(DataOptions):
     """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
 
 
-Asked = TrainOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataList | DataShow | DataCheck
+Asked = (
+    TrainOptions | FinetuneOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataList | DataShow | DataCheck
+)
 
 
 def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
@@ -186,8 +228,8 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
         return tyro.extras.subcommand_cli_from_dict(
             subcommands, args=rest, prog="rlkit data", description=COMMANDS["data"]
         )
-    if command == "evaluate":
-        return _parse_evaluate(rest)
+    if command in ("evaluate", "finetune"):
+        return _parse_of_run(command, rest)
     kinds = {kind.command: kind for kind in (ReportOptions, VerifyOptions)}
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
 
@@ -237,8 +279,8 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
     )
 
 
-def _parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
-    """Options of an evaluation. The run is read first: the Config that it was trained with says what can be given."""
+def _parse_of_run(command: str, argv: Sequence[str]) -> EvaluateOptions | FinetuneOptions:
+    """Options of a command on a run. It is read first: the Config that it was trained with says what can be given."""
     folder = None
     config = None
     for word in argv:
@@ -250,11 +292,16 @@ def _parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
 
         record = Record.read(folder)
         config = recorded_config(record, _value_of("--agent", argv))
+    run = folder or tyro.MISSING
+    if command == "evaluate":
+        kind, default = EvaluateOptions, EvaluateOptions(run=run, config=config)
+    else:
+        kind, default = FinetuneOptions, FinetuneOptions(run=run, config=config, online=Online())
     return tyro.cli(
-        EvaluateOptions[type(config)],
+        kind[type(config)],
         args=argv,
-        default=EvaluateOptions(run=folder or tyro.MISSING, config=config),
-        prog="rlkit evaluate",
+        default=default,
+        prog=f"rlkit {command}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
 

@@ -14,15 +14,17 @@ import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer, ranges
+from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import Catalog, dry_run
 from rlkit.commands.options import TrainOptions
 from rlkit.datasets import Episodes, Normaliser, check_env, labels, load, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics
+from rlkit.online import Online
 from rlkit.ranges import Seed
 from rlkit.runs import loggers, serialization
+from rlkit.runs.before import Before
 from rlkit.runs.job import Job
 from rlkit.runs.lock import RunLock
 from rlkit.runs.record import DataRecord, EvaluationRecord, Record, Reference
@@ -36,23 +38,24 @@ from rlkit.types import InputError
 PACKAGES = ("rlkit-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium", "mujoco")
 
 
-def run(options: TrainOptions, catalog: Catalog) -> int:
+def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -> int:
     """Train as ``options`` say. Returns the exit code, see docs/reliability.md.
 
-    Raises InputError for what the user can correct, RunError for a run that cannot go on, Stop if it is asked to end.
+    before: another run, from whose end this one goes on. Raises InputError for what the user can correct, RunError for
+    a run that cannot go on, Stop if it is asked to end.
     """
-    _intervals(options)  # impossible numbers are refused before anything is read
+    _intervals(options, before)  # impossible numbers are refused before anything is read
     folder = options.out or _default_folder(options)
     if options.wandb:
         loggers.import_wandb()
     keep_compiled()
     if options.dry_run:
-        job = _prepare(options, catalog)
+        job = _prepare(options, catalog, before)
         print(dry_run.describe(job))
         return 0
     claim(folder, options.resume)
     with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
-        job = _prepare(options, catalog)
+        job = _prepare(options, catalog, before)
         with Run(folder, job.record, wandb=options.wandb) as opened:
             if finished(folder):
                 print(f"{folder}: already finished")
@@ -71,9 +74,9 @@ def resolve(options: TrainOptions, catalog: Catalog) -> Record:
     return _prepare(options, catalog).record
 
 
-def _prepare(options: TrainOptions, catalog: Catalog) -> Job:
+def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
-    log_every, eval_every = _intervals(options)
+    log_every, eval_every = _intervals(options, before)
 
     # --- data and environment ---
     episodes = load(options.data, roots=[catalog.datasets])
@@ -88,7 +91,8 @@ def _prepare(options: TrainOptions, catalog: Catalog) -> Job:
     # --- what the agent learns from ---
     normaliser = Normaliser.fit(episodes, options.data)
     spec = spec_of(episodes, horizon, normaliser, options.data.normalise)
-    stages = options.config.stages(spec, options.steps)
+    plans = _plans(options, before)
+    stages = online.stages(options.config, spec, options.steps, plans)
     columns = buffer.needs(stages)
     rows = Buffer.from_episodes(episodes, normaliser, columns)
     for sentence in labels.advice(episodes):
@@ -116,10 +120,23 @@ def _prepare(options: TrainOptions, catalog: Catalog) -> Job:
         reference=_reference(episodes, env, catalog),
         versions=_versions(),
         device=f"{len(devices)} x {devices[0].device_kind}",
+        online=plans,
+        parent=before.parent if before else None,
     )
     if env is not None:
         env.close()
-    return Job(record, stages, rows, stats, normaliser, make_env)
+    job = Job(record, stages, rows, stats, normaliser, make_env)
+    if before is None:
+        return job
+    return job._replace(parent=before.end(job))
+
+
+def _plans(options: TrainOptions, before: Before | None) -> tuple[Online, ...]:
+    """Every time that the run goes online."""
+    plans = before.record.online if before else ()
+    if options.online.steps:
+        plans = (*plans, options.online)
+    return plans
 
 
 def _environment(
@@ -130,7 +147,7 @@ def _environment(
     Raises InputError if one that the user named cannot be made.
     """
     env_spec = options.data.env or episodes.env_spec
-    wanted = options.eval_episodes != 0
+    wanted = options.eval_episodes != 0 or options.online.steps > 0
     why = "the data name no environment; --env names one" if wanted else "--eval-episodes is 0"
     if wanted and env_spec:
         try:
@@ -141,6 +158,8 @@ def _environment(
             why = str(error)
         else:
             return env_spec, env
+    if options.online.steps:
+        raise InputError(f"--online.steps {options.online.steps}: there is no environment to act in: {why}")
     print(f"rlkit: training without evaluation: {why}", file=sys.stderr)
     return None, None
 
@@ -158,15 +177,15 @@ def _reference(episodes: Episodes, env: gymnasium.Env | None, catalog: Catalog) 
 def _evaluation_record(
     options: TrainOptions, env_spec: str | None, env: gymnasium.Env | None, catalog: Catalog
 ) -> EvaluationRecord | None:
-    if env is None:
+    if env is None or options.eval_episodes == 0:
         return None
     env_id = env.spec.id if env.spec else ""
     episodes = options.eval_episodes or catalog.episodes(env_id)
     return EvaluationRecord(env_spec, episodes, options.eval_seed)
 
 
-def _intervals(options: TrainOptions) -> tuple[int, int]:
-    """(log_every, eval_every): the first divides the second. What is not given is chosen so.
+def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int, int]:
+    """(log_every, eval_every): the first divides the second. What is not given is chosen so, by the updates to come.
 
     Raises InputError for numbers that do not go together.
     """
@@ -174,7 +193,10 @@ def _intervals(options: TrainOptions) -> tuple[int, int]:
     if last_seed not in ranges.find(Seed):
         raise InputError(f"--seeds {options.seeds}: the last seed, {last_seed}, must be {ranges.find(Seed)}")
     log_every = options.log_every
-    eval_every = options.eval_every or max(options.steps // 20, 1)
+    updates = options.online.rounds * options.online.updates
+    if before is None:
+        updates += options.steps
+    eval_every = options.eval_every or max(updates // 20, 1)
     if log_every is None:
         log_every = max(eval_every // 5, 1)
         while eval_every % log_every:

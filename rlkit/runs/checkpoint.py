@@ -15,10 +15,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -32,6 +32,9 @@ from rlkit.runs.run import checkpoint_numbers
 from rlkit.training.loop import Progress, abstract_state
 from rlkit.training.sharding import per_seed
 from rlkit.types import InputError, RunError, Stage, State, Stats, one_line
+
+if TYPE_CHECKING:
+    from rlkit.training.collect import Live
 
 _FAILURES = (
     OSError,
@@ -53,6 +56,7 @@ class _Meta:
     arrays: dict[str, str]  # name -> dtype and shape
     identity: dict[str, Any]
     beside: dict[str, dict[str, Any]]  # file of the run -> its digest
+    live: dict[str, str] = field(default_factory=dict)  # as `arrays`, of what an online stage needs beside the state
 
 
 class Checkpoints:
@@ -86,10 +90,11 @@ class Checkpoints:
         if updates in checkpoint_numbers(self.folder):
             return
         part = self.folder / f".{updates}.part"
-        state = part.resolve() / "state"
         try:
             part.mkdir()
-            self._orbax.save(state, args=ocp.args.StandardSave(progress.state))
+            self._orbax.save(part.resolve() / "state", args=ocp.args.StandardSave(progress.state))
+            if progress.live is not None:
+                self._orbax.save(part.resolve() / "live", args=ocp.args.StandardSave(_by_name(progress.live)))
             integrity.seal(part, self._meta(progress))
             part.rename(self.folder / str(updates))
             _sync(self.folder)
@@ -105,17 +110,24 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def last(
-        self, stages: Sequence[Stage], buffer: Buffer, stats: Stats, seeds: Sequence[int], mesh: Mesh
+        self,
+        stages: Sequence[Stage],
+        buffer: Buffer,
+        stats: Stats,
+        seeds: Sequence[int],
+        mesh: Mesh,
+        abstract_live: Callable[[Stage, State], Live] | None = None,
     ) -> Progress | None:
         """The last sound checkpoint, laid out over ``mesh``; None if there is no checkpoint.
 
         A damaged one is named on stderr, and a writer sets it aside as NUMBER.damaged. Raises InputError where all are
         damaged, or where it is of another run: the keys or arrays that differ are listed. ``buffer`` may be abstract.
+        abstract_live: shapes of what an online stage needs beside the state; without it that is not read.
         """
         saved = checkpoint_numbers(self.folder)
         for updates in reversed(saved):
             try:
-                return self._read(updates, stages, buffer, stats, seeds, mesh)
+                return self._read(updates, stages, buffer, stats, seeds, mesh, abstract_live)
             except Damaged as error:
                 print(f"rlkit: {error}; going back to the checkpoint before it", file=sys.stderr)
                 if self._keep is not None:
@@ -132,6 +144,7 @@ class Checkpoints:
         stats: Stats,
         seeds: Sequence[int],
         mesh: Mesh,
+        abstract_live: Callable[[Stage, State], Live] | None,
     ) -> Progress:
         """Checkpoint ``updates``. Raises Damaged, or InputError where it is of another run."""
         folder = self.folder / str(updates)
@@ -140,8 +153,14 @@ class Checkpoints:
         self._check_beside(meta)
         self._check_identity(updates, meta)
         abstract = abstract_state(stages, meta.stage, buffer, stats, seeds)
-        self._check_arrays(updates, meta, abstract)
-        state = self._restore(updates, abstract, mesh)
+        self._check_arrays(updates, meta.arrays, abstract)
+        state = self._restore(updates, "state", abstract, mesh)
+        live = None
+        if meta.live and abstract_live is not None:
+            expected = abstract_live(stages[meta.stage], abstract)
+            self._check_arrays(updates, meta.live, expected)
+            by_name = self._restore(updates, "live", _by_name(expected), mesh)
+            live = jax.tree.unflatten(jax.tree.structure(expected), list(by_name.values()))
         sums = {}
         for name, (dtype, values) in meta.sums.items():
             sums[name] = np.array(values, np.float64).astype(np.dtype(dtype))
@@ -152,6 +171,7 @@ class Checkpoints:
             sums=sums,
             metrics={},
             finite=np.zeros(0, bool),
+            live=live,
         )
 
     def _meta(self, progress: Progress) -> _Meta:
@@ -171,6 +191,7 @@ class Checkpoints:
             arrays=_leaves(progress.state),
             identity=self._identity,
             beside=beside,
+            live={} if progress.live is None else _leaves(progress.live),
         )
 
     def _check_beside(self, meta: _Meta) -> None:
@@ -192,8 +213,7 @@ class Checkpoints:
                 f"{self.folder}: checkpoint {updates} is of another run ({'; '.join(differing)}): choose another --out"
             )
 
-    def _check_arrays(self, updates: int, meta: _Meta, abstract: State) -> None:
-        saved = meta.arrays
+    def _check_arrays(self, updates: int, saved: Mapping[str, str], abstract: Any) -> None:
         expected = _leaves(abstract)
         names = sorted(saved.keys() | expected.keys())
         differing = [name for name in names if saved.get(name) != expected.get(name)]
@@ -204,8 +224,8 @@ class Checkpoints:
                 f"{len(expected)} arrays differ, first {name}: saved {saved.get(name)}, wanted {expected.get(name)}"
             )
 
-    def _restore(self, updates: int, abstract: State, mesh: Mesh) -> State:
-        path = self.folder / str(updates) / "state"
+    def _restore(self, updates: int, part: str, abstract: Any, mesh: Mesh) -> Any:
+        path = self.folder / str(updates) / part
         sharding = per_seed(mesh)
 
         def laid_out(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -226,7 +246,7 @@ class Checkpoints:
     def _unwritten(self, updates: int, progress: Progress, error: Exception) -> str:
         kept = checkpoint_numbers(self.folder)
         last = f"the last one, {kept[-1]}, is kept" if kept else "there is none before it"
-        need = size(progress.state)
+        need = size((progress.state, progress.live))
         free = shutil.disk_usage(self.folder).free
         return (
             f"{self.folder}: checkpoint {updates} cannot be written ({one_line(error)}); {need:,} bytes are needed and "
@@ -234,8 +254,8 @@ class Checkpoints:
         )
 
 
-def size(state: State) -> int:
-    """Bytes of the arrays of a state."""
+def size(state: Any) -> int:
+    """Bytes of the arrays of a state, or of another tree."""
     total = 0
     for leaf in jax.tree.leaves(state):
         elements = int(np.prod(leaf.shape))
@@ -249,6 +269,16 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Number and name of each array of ``tree`` -> the array: a form without the empty places that a tree may have."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    arrays = {}
+    for number, (path, leaf) in enumerate(paths):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        arrays[f"{number:04}.{name}"] = leaf
+    return arrays
 
 
 def _leaves(tree: Any) -> dict[str, str]:

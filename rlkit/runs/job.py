@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import gymnasium
+from jax.sharding import Mesh
 
+from rlkit import online
 from rlkit.buffer import Buffer
 from rlkit.datasets import Normaliser
 from rlkit.evaluation.evaluate import Evaluator, longest
 from rlkit.runs.record import Record
 from rlkit.runs.run import Position
+from rlkit.training.collect import Collector
 from rlkit.training.loop import Progress
 from rlkit.types import Stage, Stats
 
@@ -25,6 +28,7 @@ class Job(NamedTuple):
     stats: Stats
     normaliser: Normaliser
     make_env: Callable[[], gymnasium.Env] | None  # None: there is nothing to evaluate in
+    parent: Progress | None = None  # the end of another run, from which this one goes on
 
     @property
     def updates(self) -> int:
@@ -38,10 +42,23 @@ class Job(NamedTuple):
         return Position(progress.stage, progress.step, updates_before + progress.step)
 
     def is_due(self, progress: Progress) -> bool:
-        """Whether a checkpoint and, in the last stage, an evaluation go with ``progress``."""
+        """Whether a checkpoint and, where the agent acts already, an evaluation go with ``progress``."""
         stage = self.stages[progress.stage]
+        if stage.continues and progress.step == 0:
+            return False  # the stage before has ended with the same state
         is_last_update = progress.step == stage.steps
         return is_last_update or progress.step % self.record.eval_every == 0
+
+    @property
+    def first_acting(self) -> int:
+        """Number of the first stage that is evaluated."""
+        return online.first_acting(self.stages)
+
+    def collector(self, mesh: Mesh, beat: Callable[[], None]) -> Collector | None:
+        """Collector of the online stages; None where there is none."""
+        if all(stage.online is None for stage in self.stages):
+            return None
+        return Collector(self.record.seeds, self.record.spec, self.normaliser, self.make_env, mesh, beat)
 
     def evaluator(self) -> Evaluator | None:
         """Evaluator of the last stage's agent; None where there is no environment."""

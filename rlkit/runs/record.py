@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlkit import online
 from rlkit.evaluation.statistics import Estimate
+from rlkit.online import Online
 from rlkit.runs import registry, serialization
 from rlkit.types import InputError, Spec, Stage
 
@@ -60,6 +62,15 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The checkpoint of another run that a run went on from."""
+
+    checkpoint: int  # updates of all its stages
+    manifest: str  # SHA-256 of the checkpoint's manifest
+    run: str  # its folder, as it was named
+
+
+@dataclass(frozen=True)
 class Record:
     """Everything in run.json."""
 
@@ -81,6 +92,8 @@ class Record:
     versions: dict[str, str]
     device: str
     format: int = FORMAT
+    online: tuple[Online, ...] = ()  # of each time that the run went online, after the stages of the config
+    parent: Parent | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Record:
@@ -108,6 +121,10 @@ class Record:
         identity = {}
         for name in _SAME:
             identity[name] = serialization.encode(getattr(self, name))
+        if self.online:
+            identity["online"] = serialization.encode({str(n): plan for n, plan in enumerate(self.online)})
+        if self.parent is not None:
+            identity["parent"] = {"checkpoint": self.parent.checkpoint, "manifest": self.parent.manifest}
         data = {}
         for name in _SAME_DATA:
             data[name] = serialization.encode(self.data.options.get(name))
@@ -140,4 +157,4 @@ def rebuild(record: Record, config: Any = None) -> tuple[Stage, ...]:
     """The stages of a run; those of ``config`` in place of the recorded one, if it is given."""
     if config is None:
         config = recorded_config(record)
-    return config.stages(record.spec, record.steps)
+    return online.stages(config, record.spec, record.steps, record.online)

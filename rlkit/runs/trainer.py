@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from rlkit.buffer import Buffer
 from rlkit.evaluation.evaluate import Evaluation, EvaluationError, Evaluator, score
 from rlkit.runs import checkpoint
 from rlkit.runs.checkpoint import Checkpoints
@@ -19,6 +20,7 @@ from rlkit.runs.progress import Display
 from rlkit.runs.run import Position, Run, checkpoint_numbers
 from rlkit.runs.stopping import Guard, Stop
 from rlkit.training import divergence
+from rlkit.training.collect import Collector
 from rlkit.training.loop import Progress, abstract_state, finite, fit
 from rlkit.training.sharding import make_mesh
 from rlkit.types import InputError, RunError
@@ -35,14 +37,15 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
     """
     record, stages = job.record, job.stages
     mesh = make_mesh(len(record.seeds))
-    if q_limit is None:
-        q_limit = divergence.limit_of(stages, job.buffer, job.stats, record.spec.horizon)
+    limits = Limits(job, q_limit)
     evaluator = job.evaluator()
+    collector = job.collector(mesh, guard.beat)
+    abstract_live = collector.abstract if collector else None
     clock = Clock()
 
     with Checkpoints(run.folder / "checkpoints", KEEP, record.identity()) as checkpoints:
-        start = checkpoints.last(stages, job.buffer, job.stats, record.seeds, mesh)
-        check_room(job, run)
+        start = checkpoints.last(stages, job.buffer, job.stats, record.seeds, mesh, abstract_live) or job.parent
+        check_room(job, run, collector)
         done = begin(job, run, start, evaluator)
         with Display(job.updates, done) as display:
             failure = catch_up(job, run, guard, evaluator, display, start)  # of the latest evaluation
@@ -57,6 +60,7 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
                 mesh=mesh,
                 resume=start,
                 chunk_seconds=CHUNK_SECONDS,
+                collector=collector,
             ):
                 # --- advance ---
                 guard.enter("saving")
@@ -70,10 +74,10 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
 
                 # --- judge and log ---
                 if progress.metrics:
-                    judge(job, run, progress, q_limit)
+                    judge(job, run, progress, limits)
                     log(run, progress, position, clock)
                 elif stop is not None and has_trained:
-                    judge_before_stop(job, run, progress, q_limit)
+                    judge_before_stop(job, run, progress, limits)
 
                 # --- save ---
                 is_due = job.is_due(progress)
@@ -128,18 +132,19 @@ def log(run: Run, progress: Progress, position: Position, clock: Clock) -> None:
     run.timing(timing)
 
 
-def judge_before_stop(job: Job, run: Run, progress: Progress, q_limit: float) -> None:
+def judge_before_stop(job: Job, run: Run, progress: Progress, limits: Limits) -> None:
     """Judge a state that is saved between two lines of metrics: one that diverged must not push out a sound one."""
     is_finite = jax.device_get(finite(progress.state, progress.sums))
-    judge(job, run, progress._replace(finite=is_finite), q_limit)
+    judge(job, run, progress._replace(finite=is_finite), limits)
 
 
-def judge(job: Job, run: Run, progress: Progress, q_limit: float) -> None:
+def judge(job: Job, run: Run, progress: Progress, limits: Limits) -> None:
     """Note the seeds that have diverged by ``progress``, in ``run.diverged``, and say so. RunError if all have."""
     seeds = job.record.seeds
     known = run.diverged
     stage = job.stages[progress.stage].name
-    for number, reason in divergence.diverged(progress.metrics, progress.finite, q_limit).items():
+    limit = limits.at(progress)
+    for number, reason in divergence.diverged(progress.metrics, progress.finite, limit).items():
         if number in known:
             continue
         known.add(number)
@@ -157,11 +162,11 @@ def judge(job: Job, run: Run, progress: Progress, q_limit: float) -> None:
 def evaluate(
     job: Job, run: Run, guard: Guard, evaluator: Evaluator | None, display: Display, progress: Progress
 ) -> str:
-    """Evaluate the seeds that have not diverged, in the last stage, and log the returns.
+    """Evaluate the seeds that have not diverged, from `Job.first_acting` on, and log the returns.
 
     An evaluation that fails is logged as invalid, and the reason is returned; else "".
     """
-    if evaluator is None or progress.stage != len(job.stages) - 1:
+    if evaluator is None or progress.stage < job.first_acting:
         return ""
     position = job.position(progress)
     seeds = len(job.record.seeds)
@@ -230,6 +235,28 @@ def faults(job: Job, run: Run, failure: str) -> list[str]:
     return lines
 
 
+class Limits:
+    """The largest |Q| that is credible, as the user gave it or by the rewards of the data and of what is collected."""
+
+    def __init__(self, job: Job, given: float | None):
+        self._job = job
+        self._given = given
+        self._by_data = 0.0
+        if given is None:
+            self._by_data = self._of(job.buffer)
+
+    def at(self, progress: Progress) -> float:
+        """The limit for the metrics of ``progress``."""
+        if self._given is not None:
+            return self._given
+        if progress.live is None:
+            return self._by_data
+        return max(self._by_data, self._of(progress.live.replay))
+
+    def _of(self, buffer: Buffer) -> float:
+        return divergence.limit_of(self._job.stages, buffer, self._job.stats, self._job.record.spec.horizon)
+
+
 class Clock:
     """Updates a second while `fit` runs, since the last log line."""
 
@@ -272,13 +299,15 @@ def memory() -> Mapping[str, int]:
     return peaks
 
 
-def check_room(job: Job, run: Run) -> None:
+def check_room(job: Job, run: Run, collector: Collector | None) -> None:
     """InputError if the checkpoints to come have no room: a new one is written before the oldest is removed."""
     seeds = job.record.seeds
     sizes = []
     for number in range(len(job.stages)):
         state = abstract_state(job.stages, number, job.buffer, job.stats, seeds)
-        sizes.append(checkpoint.size(state))
+        stage = job.stages[number]
+        live = collector.abstract(stage, state) if stage.online else None
+        sizes.append(checkpoint.size((state, live)))
     saved = len(checkpoint_numbers(run.folder / "checkpoints"))
     to_come = max(KEEP + 1 - saved, 1)
     need = max(sizes) * to_come + LOGS

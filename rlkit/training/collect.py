@@ -111,7 +111,7 @@ class Collector:
             self._next_episode(place)
 
     def resume(self, stage: Stage, number: int, live: Live) -> None:
-        """Go on in online stage ``number`` from ``live``: the running episodes are played again up to where they were."""
+        """Go on in online stage ``number`` from ``live``: running episodes are played again up to where they were."""
         self._set_stage(stage, number)
         self._play = jax.tree.map(np.array, live.play)
         self._played = jax.device_put(live.played, per_seed(self._mesh))

@@ -370,7 +370,8 @@ def _mixed(learner: Learner, share: float | None, buffer: Buffer, replay: Buffer
     collected = learner.sample(replay, replay_key)
     if share == 0:
         return collected
-    recorded = learner.sample(buffer, data_key)
+    columns = {name: buffer.extra[name] for name in replay.extra}  # other stages may need more
+    recorded = learner.sample(buffer._replace(extra=columns), data_key)
     size = jax.tree.leaves(collected)[0].shape[0]
     if share is None:
         of_both = buffer.count + replay.count
