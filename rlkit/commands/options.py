@@ -37,7 +37,7 @@ COMMANDS = {
     "evaluate": "Evaluate the last checkpoint of a run",
     "report": "Table and learning curves of runs, side by side",
     "verify": "Check every file of a run against its SHA-256 sum",
-    "data": "List, describe or check datasets",
+    "data": "List, describe, check or collect datasets",
 }
 HELP = ("-h", "--help")
 EVAL_SEED = 1_000_000
@@ -145,7 +145,8 @@ class DataShow(DataOptions):
 
     command: ClassVar[str] = "data"
     dataset: Positional[str]
-    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
+    """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
+    random:5000, 5000 steps of uniform actions in --env."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,36 @@ class DataCheck(DataOptions):
 
     command: ClassVar[str] = "data"
     dataset: Positional[str]
-    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
+    """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
+    random:5000, 5000 steps of uniform actions in --env."""
 
 
-Asked = TrainOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataList | DataShow | DataCheck
+@dataclass(frozen=True)
+class DataCollect:
+    """Play episodes in an environment and store them as a Minari dataset. The same command goes on with a collection
+    that was interrupted."""
+
+    command: ClassVar[str] = "collect"
+    policy: Annotated[Positional[str], tyro.conf.arg(metavar="RUN|random")]
+    """Run directory, of which the first seed that did not diverge acts; or the word random: uniform actions."""
+    name: str
+    """Id of the dataset: NAMESPACE/NAME-v0."""
+    episodes: Count
+    """Episodes to play."""
+    out: Path
+    """Folder of Minari datasets to write into; --data-root of the other commands."""
+    env: str | None = None
+    """Environment id. Default: the environment of the run."""
+    seed: Seed = 0
+    """Episode i is reset with SEED + i. The default is far from the seeds of evaluations, 1,000,000 + i: no policy is
+    scored on the starts of its own training data."""
+    greedy: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take the likeliest actions of the run's policy. Default: its actions are sampled."""
+    agent: str | None = None
+    """module:Config, for an agent in a module of your own, as in training."""
+
+
+Asked = TrainOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataList | DataShow | DataCheck | DataCollect
 
 
 def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
@@ -182,7 +209,7 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     if command == "train":
         return _parse_train(rest, catalog)
     if command == "data":
-        subcommands = {"list": DataList, "show": DataShow, "check": DataCheck}
+        subcommands = {"list": DataList, "show": DataShow, "check": DataCheck, "collect": DataCollect}
         return tyro.extras.subcommand_cli_from_dict(
             subcommands, args=rest, prog="rlkit data", description=COMMANDS["data"]
         )
