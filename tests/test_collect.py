@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -239,6 +240,8 @@ def test_what_a_run_collected_can_be_trained_on(collect, rlkit_command, tmp_path
     assert record.evaluation is not None and record.data.fingerprint == data.fingerprint
     assert record.reference.source == "metadata of pendulum/bc-v0"
     assert record.data.mean_return.value == pytest.approx(data.returns().mean())
+    code, _, err = collect(tmp_path / "run", "pendulum/bc-v0", "--episodes", "2", "--seed", "5")
+    assert code == 2 and "it is another collection (state: " in err, "the same agent with other weights"
 
 
 def test_a_run_samples_its_actions_unless_they_are_to_be_greedy(collect, rlkit_command, tmp_path):
@@ -350,30 +353,39 @@ def test_writing_takes_a_tenth_of_the_time_at_most(tmp_path, monkeypatch):
     assert read(tmp_path, "stairs/slow-v0").report.episodes == 22
 
 
-def test_a_stop_in_any_moment_of_a_write_loses_no_episode(collect, tmp_path, monkeypatch):
-    """At each change of a name on the disk the writer is stopped, as by a kill: what follows does not happen."""
+@pytest.mark.parametrize("late", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize(("renames", "before", "after"), [(1, 0, 1), (2, 1, 1), (3, 1, 2), (4, 2, 2), (5, 2, 3)])
+def test_a_stop_at_any_rename_of_a_write_loses_no_episode(collect, tmp_path, monkeypatch, renames, before, after, late):
+    """The first write renames once, each later one twice. Killed: nothing is renamed any more. Interrupted: the last
+    write still takes place."""
     monkeypatch.setattr(writing, "PAUSE", 0)
-    words = ["random", "stairs/x-v0", "--env", "Stairs-v0", "--episodes", "3"]
-    assert collect("random", "stairs/whole-v0", *words[2:], make_env=stairs())[0] == 0
-    folder = tmp_path / "root/stairs/x-v0"
-    for last in range(1, 6):
+    words = ["--env", "Stairs-v0", "--episodes", "3"]
+    assert collect("random", "stairs/whole-v0", *words, make_env=stairs())[0] == 0
+    whole = stored(tmp_path / "root", "stairs/whole-v0")
+    for name, last in (("killed", 99), ("interrupted", renames)):
         calls = []
 
-        def replace(source, target, last=last, calls=calls, real=os.replace):
+        def replace(source, target, calls=calls, last=last, real=os.replace):
             calls.append(target)
-            if len(calls) >= last:
+            stops = renames <= len(calls) <= last
+            if late or not stops:
+                real(source, target)
+            if stops:
                 raise KeyboardInterrupt
-            real(source, target)
 
         with monkeypatch.context() as patch:
             patch.setattr(writing.os, "replace", replace)
-            assert collect(*words, make_env=stairs())[0] == 130
-        assert collect(*words, make_env=stairs())[0] == 0
-        assert_same(stored(tmp_path / "root", "stairs/x-v0"), stored(tmp_path / "root", "stairs/whole-v0"))
-        assert [path.name for path in folder.iterdir()] == ["data"]
-        (folder / "data/metadata.json").unlink()
-        (folder / "data/main_data.hdf5").unlink()
-        (folder / "data").rmdir()
+            assert collect("random", f"stairs/{name}-v0", *words, make_env=stairs())[0] == 130
+        code, out, _ = collect("random", f"stairs/{name}-v0", *words, make_env=stairs())
+        assert code == 0
+        found = re.search("going on after (\\d) episodes", out)
+        kept = int(found[1]) if found else 3 * ("already has its 3" in out)
+        if name == "killed":
+            assert kept == (after if late else before)
+        else:
+            assert kept == after + (renames in (2, 4)), "with what was played"
+        assert_same(stored(tmp_path / "root", f"stairs/{name}-v0"), whole)
+        assert [path.name for path in (tmp_path / f"root/stairs/{name}-v0").iterdir()] == ["data"]
 
 
 def test_values_that_are_not_finite_are_not_stored(collect, tmp_path):

@@ -181,25 +181,27 @@ class GrowingDataset:
         self._took = 0.0  # seconds that it took
         self.episodes = 0
         self.steps = 0
-        self._open()
-
-    def _open(self) -> None:
-        """Put in order what a killed process left, and read what is there."""
-        if self._old.is_dir() and not self._data.exists():
-            os.replace(self._old, self._data)
-        shutil.rmtree(self._old, ignore_errors=True)
-        shutil.rmtree(self._part, ignore_errors=True)
-        shutil.rmtree(self._root, ignore_errors=True)
-        if not self._data.exists():
-            return
-        metadata = reader.read_metadata(self._data)
-        self.episodes = metadata["total_episodes"]
-        self.steps = metadata["total_steps"]
-        self.collection = metadata.get(COLLECTION)
+        self._settle()
         if not isinstance(self.collection, dict):
             raise InputError(
                 f"{self.folder} is there already, and `data collect` did not make it: choose another --name"
             )
+
+    def _settle(self) -> None:
+        """Put in order what an interrupted write left, of this process or of one that was killed, and read what is on
+        the disk. Episodes that are there are not pending any more."""
+        if self._old.is_dir() and not self._data.exists():
+            os.replace(self._old, self._data)
+        for folder in (self._old, self._part, self._root):
+            shutil.rmtree(folder, ignore_errors=True)
+        if not self._data.exists():
+            return
+        metadata = reader.read_metadata(self._data)
+        self.collection = metadata.get(COLLECTION)
+        written = metadata["total_episodes"] - self.episodes
+        del self._pending[:written]
+        self.episodes += written
+        self.steps = metadata["total_steps"]
 
     def add(self, rows: Rows) -> None:
         """Add an episode. It is written to the disk soon, by this call or a later one."""
@@ -210,22 +212,17 @@ class GrowingDataset:
 
     def write(self) -> None:
         """Write what is not on the disk yet. Raises OSError where there is no room."""
+        self._settle()
         if not self._pending:
             return
         begun = time.monotonic()
-        shutil.rmtree(self._part, ignore_errors=True)
         self._make_part()
         for path in self._part.iterdir():
             _sync(path)
-        shutil.rmtree(self._old, ignore_errors=True)
         if self._data.exists():
             os.replace(self._data, self._old)
         os.replace(self._part, self._data)
-        shutil.rmtree(self._old, ignore_errors=True)
-
-        self.episodes += len(self._pending)
-        self.steps += sum(len(rows["rewards"]) for rows in self._pending)
-        self._pending.clear()
+        self._settle()
         self._written = time.monotonic()
         self._took = self._written - begun
 
@@ -238,7 +235,6 @@ class GrowingDataset:
             whole = minari.MinariDataset(self._part)
             whole.update_dataset_from_buffer(_buffers(self._pending, self.episodes, self._seed))
             return
-        shutil.rmtree(self._root, ignore_errors=True)
         store(self._root, self._dataset, self._env, self._pending, seed=self._seed, lossless=True, **self._about)
         os.rename(self._root / self._dataset / "data", self._part)
         shutil.rmtree(self._root)
