@@ -388,6 +388,16 @@ def test_a_stop_at_any_rename_of_a_write_loses_no_episode(collect, tmp_path, mon
         assert [path.name for path in (tmp_path / f"root/stairs/{name}-v0").iterdir()] == ["data"]
 
 
+def test_a_full_disk_is_told_in_one_line_and_costs_no_episode_that_was_written(rlkit_command, small_disk, monkeypatch):
+    monkeypatch.setattr(writing, "PAUSE", 0)
+    # 20 KiB each, and all of them twice while they are written
+    words = ["--episodes", "90", "--name", "pend/full-v0", "--out", small_disk]
+    code, out, err = rlkit_command("data", "collect", "random", *PENDULUM, *words)
+    assert code == 1 and err.count("\n") == 1 and re.search(r"cannot be written to \(.* MiB are needed", err)
+    kept = read(small_disk, "pend/full-v0").report.episodes
+    assert kept > 10 and f"{kept} of 90 episodes" in out
+
+
 def test_values_that_are_not_finite_are_not_stored(collect, tmp_path):
     def make_env(spec):
         env = stairs()(spec)

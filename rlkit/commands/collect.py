@@ -16,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 import gymnasium
-import jax
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
@@ -272,9 +271,9 @@ def _played(where: str, env: gymnasium.Env, act: Act, seed: int, longest: int | 
         rows = writing.rollout(env, act, seed, longest)
     except Exception as error:  # an environment is other people's code, which may raise anything
         raise RunError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
-    parts = {"an observation": rows["observations"], "an action": rows["actions"], "a reward": rows["rewards"]}
-    for what, part in parts.items():
-        for values in jax.tree.leaves(part):
+    named = {"an observation": "observations", "an action": "actions", "a reward": "rewards"}
+    for what, field in named.items():
+        for values in writing.arrays(rows[field]):
             is_number = np.issubdtype(values.dtype, np.number)
             if is_number and not np.isfinite(values).all():
                 raise RunError(f"{where}: {what} is not finite")

@@ -6,7 +6,7 @@ import copy
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ Act = Callable[[Any, float], Any]  # (observation, reward of the step before) ->
 Rows = dict[str, Any]  # of one episode, see `rollout`
 
 COLLECTION = "rlkit_collection"  # key of metadata.json: what was collected, and how many episodes there are to be
+OVERHEAD = 16 * 2**10  # bytes: more than an array takes in a file besides its values
 PAUSE = 9.0  # times what the last write took: a growing dataset takes a tenth of the time for writing, at most
 
 
@@ -216,6 +217,7 @@ class GrowingDataset:
         if not self._pending:
             return
         begun = time.monotonic()
+        self._check_room()
         self._make_part()
         for path in self._part.iterdir():
             _sync(path)
@@ -225,6 +227,20 @@ class GrowingDataset:
         self._settle()
         self._written = time.monotonic()
         self._took = self._written - begun
+
+    def _check_room(self) -> None:
+        """Raises OSError where the disk has no room for the next write: HDF5 ends the process over a full disk."""
+        need = 0
+        for path in self._data.glob("*"):
+            need += path.stat().st_size
+        for rows in self._pending:
+            for array in arrays(rows):
+                need += 2 * array.nbytes + OVERHEAD
+        folder = self._data.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if need > free:
+            raise OSError(f"{need / 2**20:.1f} MiB are needed and {free / 2**20:.1f} are free")
 
     def _make_part(self) -> None:
         """The new form of the dataset: what is on the disk, and the episodes that are not."""
@@ -239,6 +255,16 @@ class GrowingDataset:
         os.rename(self._root / self._dataset / "data", self._part)
         shutil.rmtree(self._root)
         minari.MinariDataset(self._part).storage.update_metadata({COLLECTION: self.collection})
+
+
+def arrays(part: Any) -> Iterator[np.ndarray]:
+    """The arrays of an episode, or of a part of it."""
+    if isinstance(part, np.ndarray):
+        yield part
+        return
+    members = part.values() if isinstance(part, Mapping) else part
+    for member in members:
+        yield from arrays(member)
 
 
 def _sync(path: Path) -> None:
