@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import minari
 import numpy as np
 import pytest
 from conftest import PACE, SMALL
-from gymnasium.spaces import Box, Dict, Discrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, Text, Tuple
 
 import envs
 import rlkit
@@ -388,6 +389,20 @@ def test_a_stop_at_any_rename_of_a_write_loses_no_episode(collect, tmp_path, mon
         assert [path.name for path in (tmp_path / f"root/stairs/{name}-v0").iterdir()] == ["data"]
 
 
+def test_what_others_remove_is_not_begun_anew_with_other_numbers(collect, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "PAUSE", 0)
+    folder = tmp_path / "root/stairs/x-v0"
+
+    def remove():
+        shutil.rmtree(folder / "data")
+
+    words = ["random", "stairs/x-v0", "--env", "Stairs-v0", "--episodes", "4"]
+    code, _, err = collect(*words, make_env=stairs(fault=remove))
+    assert code == 1 and err.count("\n") == 1 and "its 2 episodes were removed by somebody else" in err
+    assert collect(*words, make_env=stairs())[0] == 0
+    assert read(tmp_path / "root", "stairs/x-v0").report.episodes == 4
+
+
 def test_a_full_disk_is_told_in_one_line_and_costs_no_episode_that_was_written(rlkit_command, small_disk, monkeypatch):
     monkeypatch.setattr(writing, "PAUSE", 0)
     # 20 KiB each, and all of them twice while they are written
@@ -480,6 +495,18 @@ def test_an_environment_that_cannot_be_named_is_refused_before_it_is_played(coll
     code, _, err = collect("random", "some/b-v0", "--env", "StairsByClass-v0", "--episodes", "1")
     assert code == 2 and err.count("\n") == 1
     assert "environment StairsByClass-v0 cannot be named in a dataset" in err
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_space_that_holds_no_numbers_is_refused_before_it_is_played(collect, tmp_path):
+    def make_env(spec):
+        env = stairs(kind="dict")(spec)
+        env.unwrapped.observation_space["floor"] = Text(3)
+        return env
+
+    code, _, err = collect("random", "some/b-v0", "--env", "Stairs-v0", "--episodes", "1", make_env=make_env)
+    assert code == 2 and err.count("\n") == 1
+    assert "environment Stairs-v0: observations: Text spaces cannot be stored; these can: Box, " in err
     assert not (tmp_path / "root").exists()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from rlkit import datasets, ranges
 from rlkit.commands import Catalog
@@ -38,6 +38,7 @@ from rlkit.types import InputError, RunError, one_line
 RANDOM = "random"
 _STEPS = re.compile(f"{RANDOM}:(.*)", re.DOTALL)
 _NAME = re.compile(r"(?=[^/]{2})([-\w]+/)+[-\w]+-v\d+")  # Minari refuses a namespace of one letter
+_STORABLE = (Box, Discrete, MultiBinary, MultiDiscrete)  # and Dict and Tuple of them
 _ACTIONS = 1  # number of the stream of random numbers from which uniform actions are drawn
 
 
@@ -148,6 +149,8 @@ def _environment(options: DataCollect, record: Record | None, catalog: Catalog) 
     if not spec:
         raise InputError(f"{options.policy}: name the environment with --env")
     env = catalog.make_env(spec)
+    _check_storable(f"environment {env.spec.id}: observations", env.observation_space)
+    _check_storable(f"environment {env.spec.id}: actions", env.action_space)
     if record is None:
         return env
     differences = _misfit(record.data.observation_space, env.observation_space, "observation")
@@ -156,6 +159,21 @@ def _environment(options: DataCollect, record: Record | None, catalog: Catalog) 
         listed = "; ".join(differences)
         raise InputError(f"{options.policy} cannot act in {env.spec.id}: {listed}")
     return env
+
+
+def _check_storable(where: str, space: gymnasium.Space) -> None:
+    """Raises InputError for a space whose values are no arrays of numbers."""
+    if isinstance(space, Dict):
+        members = space.spaces.values()
+    elif isinstance(space, Tuple):
+        members = space.spaces
+    elif isinstance(space, _STORABLE):
+        return
+    else:
+        names = ", ".join(kind.__name__ for kind in (*_STORABLE, Dict, Tuple))
+        raise InputError(f"{where}: {type(space).__name__} spaces cannot be stored; these can: {names}")
+    for member in members:
+        _check_storable(where, member)
 
 
 def _misfit(form: dict[str, Any], other: gymnasium.Space, field: str) -> list[str]:

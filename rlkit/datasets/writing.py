@@ -196,6 +196,8 @@ class GrowingDataset:
         for folder in (self._old, self._part, self._root):
             shutil.rmtree(folder, ignore_errors=True)
         if not self._data.exists():
+            if self.episodes:
+                raise OSError(f"its {self.episodes} episodes were removed by somebody else")
             return
         metadata = reader.read_metadata(self._data)
         self.collection = metadata.get(COLLECTION)
@@ -212,7 +214,7 @@ class GrowingDataset:
             self.write()
 
     def write(self) -> None:
-        """Write what is not on the disk yet. Raises OSError where there is no room."""
+        """Write what is not on the disk yet. Raises OSError where there is no room, or what was there is gone."""
         self._settle()
         if not self._pending:
             return
