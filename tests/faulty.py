@@ -168,6 +168,27 @@ class Endless(gymnasium.Wrapper):
         return *super().step(action)[:2], False, False, {}
 
 
+class Gated(gymnasium.Wrapper):
+    """Waits at the gate in the middle of its third episode. Its spec is that of what it wraps."""
+
+    episodes = 0
+
+    @property
+    def spec(self):
+        return self.env.spec
+
+    def reset(self, **how):
+        Gated.episodes += 1
+        self.steps = 0
+        return super().reset(**how)
+
+    def step(self, action):
+        self.steps += 1
+        if Gated.episodes == 3 and self.steps == 10:
+            _wait()
+        return super().step(action)
+
+
 def slow_to_make(env: gymnasium.Env) -> gymnasium.Env:
     """Sleeps while data and environment are loaded."""
     _mark()
@@ -178,6 +199,7 @@ def slow_to_make(env: gymnasium.Env) -> gymnasium.Env:
 WRAPPERS = {
     "none": lambda env: env,
     "slow": slow_to_make,
+    "gate": Gated,
     "sleepy": Sleepy,
     "busy": Busy,
     "greedy": Greedy,

@@ -6,9 +6,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rlkit.commands import Catalog
+from rlkit.commands import Catalog, collect
 from rlkit.commands.options import DataCheck, DataList, DataShow
-from rlkit.datasets import DataOptions, Episodes, available, load, summary
+from rlkit.datasets import DataOptions, Episodes, available, summary
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # per cent
 BINS = 10
@@ -22,7 +22,7 @@ def run(options: DataList | DataShow | DataCheck, catalog: Catalog) -> int:
         console.print(_listing(options, catalog))
         return 0
     use_cache = not isinstance(options, DataCheck)
-    episodes = load(options, roots=[catalog.datasets], use_cache=use_cache)
+    episodes = collect.load(options, catalog, use_cache=use_cache)
     console.print(f"{episodes.name} ({episodes.fingerprint[:12]})")
     if isinstance(options, DataShow):
         console.print(_spaces(episodes))

@@ -39,10 +39,11 @@ COMMANDS = {
     "evaluate": "Evaluate the last checkpoint of a run",
     "report": "Table and learning curves of runs, side by side",
     "verify": "Check every file of a run against its SHA-256 sum",
-    "data": "List, describe or check datasets",
+    "data": "List, describe, check or collect datasets",
 }
 HELP = ("-h", "--help")
 EVAL_SEED = 1_000_000
+STEPS = 100_000  # updates by default
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class TrainOptions(Generic[C]):
     online: Online = Online()
     agent: Hidden = ""
     module: Hidden = ""
-    steps: Count = 100_000
-    """Updates of the last offline stage; the stages before it have theirs in the config, those online in --online."""
+    steps: Whole | None = None
+    """Updates of the last offline stage; the stages before it have theirs in the config, those online in --online.
+    Default: the preset's, else 100000; 0 where --online.steps is given and the data are random:N."""
     seeds: Count = 1
     """Copies to train side by side, with the seeds SEED, SEED + 1, ..."""
     seed: Seed = 0
@@ -185,7 +187,8 @@ class DataShow(DataOptions):
 
     command: ClassVar[str] = "data"
     dataset: Positional[str]
-    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
+    """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
+    random:5000, 5000 steps of uniform actions in --env."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +197,38 @@ class DataCheck(DataOptions):
 
     command: ClassVar[str] = "data"
     dataset: Positional[str]
-    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
+    """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
+    random:5000, 5000 steps of uniform actions in --env."""
 
 
-Asked = (
-    TrainOptions | FinetuneOptions | EvaluateOptions | ReportOptions | VerifyOptions | DataList | DataShow | DataCheck
-)
+@dataclass(frozen=True)
+class DataCollect:
+    """Play episodes in an environment and store them as a Minari dataset. The same command goes on with a collection
+    that was interrupted."""
+
+    command: ClassVar[str] = "collect"
+    policy: Annotated[Positional[str], tyro.conf.arg(metavar="RUN|random")]
+    """Run directory, of which the first seed that did not diverge acts; or the word random: uniform actions."""
+    name: str
+    """Id of the dataset: NAMESPACE/NAME-v0."""
+    episodes: Count
+    """Episodes to play."""
+    out: Path
+    """Folder of Minari datasets to write into; --data-root of the other commands."""
+    env: str | None = None
+    """Environment id. Default: the environment of the run."""
+    seed: Seed = 0
+    """Episode i is reset with SEED + i. The default is far from the seeds of evaluations, 1,000,000 + i: no policy is
+    scored on the starts of its own training data."""
+    greedy: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take the likeliest actions of the run's policy. Default: its actions are sampled."""
+    agent: str | None = None
+    """module:Config, for an agent in a module of your own, as in training."""
+
+
+OfRuns = EvaluateOptions | ReportOptions | VerifyOptions
+OfData = DataList | DataShow | DataCheck | DataCollect
+Asked = TrainOptions | FinetuneOptions | OfRuns | OfData
 
 
 def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
@@ -224,7 +253,7 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     if command == "train":
         return _parse_train(rest, catalog)
     if command == "data":
-        subcommands = {"list": DataList, "show": DataShow, "check": DataCheck}
+        subcommands = {"list": DataList, "show": DataShow, "check": DataCheck, "collect": DataCollect}
         return tyro.extras.subcommand_cli_from_dict(
             subcommands, args=rest, prog="rlkit data", description=COMMANDS["data"]
         )
@@ -265,11 +294,10 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
         default = dataclasses.replace(
             default,
             config=preset.config,
-            steps=preset.steps,
             data=dataclasses.replace(data, **preset.data),
             preset=chosen,
         )
-    return tyro.cli(
+    asked = tyro.cli(
         TrainOptions[method.config],
         args=rest,
         default=default,
@@ -277,6 +305,17 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
         description=f"{summary}\n\n{_presets(method.presets)}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    return _with_steps(asked, method.presets[chosen].steps if chosen else STEPS)
+
+
+def _with_steps(asked: TrainOptions, usual: int) -> TrainOptions:
+    """``asked`` with the number of offline updates, ``usual`` by default. InputError if there is nothing to train."""
+    if asked.steps is None:
+        begins_online = asked.online.steps > 0 and asked.data.dataset.startswith("random:")
+        asked = dataclasses.replace(asked, steps=0 if begins_online else usual)
+    if asked.steps == 0 and asked.online.steps == 0:
+        raise InputError("--steps 0: must be at least 1, or --online.steps must be given")
+    return asked
 
 
 def _parse_of_run(command: str, argv: Sequence[str]) -> EvaluateOptions | FinetuneOptions:

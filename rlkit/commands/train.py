@@ -16,9 +16,9 @@ import numpy as np
 
 from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
-from rlkit.commands import Catalog, dry_run
+from rlkit.commands import Catalog, collect, dry_run
 from rlkit.commands.options import TrainOptions
-from rlkit.datasets import Episodes, Normaliser, check_env, labels, load, spaces
+from rlkit.datasets import Episodes, Normaliser, check_env, labels, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics
 from rlkit.online import Online
@@ -79,7 +79,7 @@ def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = No
     log_every, eval_every = _intervals(options, before)
 
     # --- data and environment ---
-    episodes = load(options.data, roots=[catalog.datasets])
+    episodes = collect.load(options.data, catalog)
     env_spec, env = _environment(options, episodes, catalog)
     horizon = None
     make_env = None
@@ -212,6 +212,7 @@ def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int
 def _default_folder(options: TrainOptions) -> Path:
     dataset = Path(options.data.dataset)
     name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
+    name = name.replace(":", "-")  # of random:5000
     now = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{options.agent}-{name}-{now}"
 

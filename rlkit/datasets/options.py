@@ -25,7 +25,8 @@ class DataOptions:
     """
 
     dataset: str
-    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet."""
+    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet. On the
+    command line also random:5000, 5000 steps of uniform actions in --env."""
 
     data_root: Path | None = None
     """Folder of Minari datasets. Default: $MINARI_DATASETS_PATH, then ~/.minari/datasets, then the embedded data."""

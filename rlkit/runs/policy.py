@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,16 +96,15 @@ class Policy:
         self._space = observation_space
         self._state = state
         self._greedy = greedy
-        self._key = jax.random.key(seed)
-        self._calls = 0  # of agent.act
-        self.reset()
+        self.reset(seed=seed)
 
-    def reset(self, goal: Any = None) -> None:
+    def reset(self, goal: Any = None, *, seed: int | None = None) -> None:
         """Begin an episode.
 
         Args:
             goal: what the agent is asked for, such as a return in the environment's units. None: the first of the
                 agent's own goals.
+            seed: where sampled actions start from anew, for an episode that can be played again. None: they go on.
 
         Raises:
             InputError: for a goal of another form, or where the agent takes none.
@@ -124,6 +124,19 @@ class Policy:
         self._memory = self._agent.begin(self._state, goal)
         self._plan: list[np.ndarray] = []  # actions that are not taken yet
         self._t = 0  # steps of this episode
+        if seed is not None:
+            self._key = jax.random.key(seed)
+            self._calls = 0  # of agent.act
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the agent's state, bit by bit: it tells two policies of one run apart, as before and after more
+        training."""
+        total = hashlib.sha256()
+        for leaf in jax.tree.leaves(self._state):
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                leaf = jax.random.key_data(leaf)
+            total.update(np.asarray(leaf).tobytes())
+        return total.hexdigest()
 
     def act(self, obs: Any, reward: float = 0.0) -> np.ndarray:
         """The action for ``obs``, both in the environment's own units.

@@ -14,10 +14,11 @@ QUIET_SECONDS = 10.0  # between lines of text
 
 
 class Display(AbstractContextManager):
-    """Shows how far a run of ``total`` updates has come, starting from ``done``."""
+    """Shows how far a run of ``total`` updates, or of what ``unit`` names, has come, starting from ``done``."""
 
-    def __init__(self, total: int, done: int = 0):
+    def __init__(self, total: int, done: int = 0, unit: str = "updates"):
         self._total = total
+        self._unit = unit
         self._first = done
         self._begun = time.monotonic()
         self._last_line = self._begun
@@ -28,12 +29,12 @@ class Display(AbstractContextManager):
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:.0f} updates/s"),
+                TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 console=console,
                 speed_estimate_period=120,
             )
-            self._task = self._bar.add_task("", total=total, completed=done, rate=0.0)
+            self._task = self._bar.add_task("", total=total, completed=done, rate="")
 
     def __enter__(self) -> Display:
         if self._bar:
@@ -47,13 +48,15 @@ class Display(AbstractContextManager):
             self._bar.stop()
 
     def update(self, stage: str, done: int, rate: float) -> None:
-        """Show ``done`` updates in all, in ``stage``, at ``rate`` updates/s."""
+        """Show ``done`` updates in all, in ``stage``, at ``rate`` of them a second."""
+        digits = 0 if rate >= 10 else 1
+        speed = f"{rate:.{digits}f} {self._unit}/s"
         if self._bar:
-            self._bar.update(self._task, description=stage, completed=done, rate=rate)
+            self._bar.update(self._task, description=stage, completed=done, rate=speed)
             return
         quiet = time.monotonic() - self._last_line
         if quiet >= QUIET_SECONDS:
-            self.say(f"{stage}: {done} of {self._total} updates, {rate:.0f} updates/s, {self._left(done)} left")
+            self.say(f"{stage}: {done} of {self._total} {self._unit}, {speed}, {self._left(done)} left")
 
     def say(self, text: str) -> None:
         """Print a line now."""
