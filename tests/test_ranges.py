@@ -120,7 +120,7 @@ def test_the_command_refuses_before_it_reads_data(agent, rlkit_command):
             ["semi-pessimistic", "config.base:td3-bc", "--config.base.policy-delay", "0"],
             "--config.base.policy-delay 0: must be at least 1",
         ),
-        (["bc", "--steps=-5"], "--steps -5: must be at least 1"),
+        (["bc", "--steps=-5"], "--steps -5: must be at least 0"),
         (["bc", "--seed", "5000000000"], "--seed 5000000000: must be at least 0 and at most 4294967295"),
         (
             ["bc", "--seed", "4294967295", "--seeds", "2"],

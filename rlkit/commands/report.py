@@ -22,6 +22,7 @@ from rlkit.runs.scores import (
     last_returns,
     run_row,
     sound_evaluations,
+    switch_rows,
 )
 from rlkit.types import InputError
 
@@ -49,8 +50,11 @@ def run(options: ReportOptions, catalog: Catalog) -> int:
 
     # --- the table ---
     rows = _data_rows(records)
-    for label, record, evaluated in zip(labels, records, curves, strict=True):
-        rows.append(run_row(label, record, evaluated))
+    for folder, label, record in zip(options.runs, run_labels, run_records, strict=True):
+        by_goal = sound_evaluations(folder)
+        rows += switch_rows(label, record, by_goal).values()
+        for goal, evaluated in by_goal.items():
+            rows.append(run_row(label_of(label, goal), record, evaluated))
     headings = [heading(record) for record in _by_dataset(records).values()]
     print(*headings, sep="\n")
     tables.show(rows)

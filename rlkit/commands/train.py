@@ -121,6 +121,7 @@ def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = No
         versions=_versions(),
         device=f"{len(devices)} x {devices[0].device_kind}",
         online=plans,
+        online_from=len(online.stages(options.config, spec, options.steps, plans[:-1])) if plans else None,
         parent=before.parent if before else None,
     )
     if env is not None:

@@ -24,6 +24,7 @@ class Curve(NamedTuple):
     label: str
     steps: Any  # [K] updates at each
     values: Any  # [K, S, E] returns or scores of every episode
+    switch: float | None = None  # updates after which it went online
 
 
 def learning_curve(
@@ -165,5 +166,8 @@ def _draw(axes: Any, curve: Curve, colour: str) -> None:
         axes.plot(steps, seed_means, color=colour, alpha=0.4, linewidth=0.7, zorder=3)
     plural = "s" if seeds > 1 else ""
     label = f"{curve.label} ({seeds} seed{plural})"
+    if curve.switch is not None:
+        axes.axvline(curve.switch, color=colour, linewidth=1.0, linestyle=":", zorder=1)
+        label = f"{label}, online from {curve.switch:,.0f}"
     mark = "o" if len(steps) == 1 else None
     axes.plot(steps, means, color=colour, linewidth=2.2, marker=mark, label=label, zorder=4)

@@ -93,6 +93,7 @@ class Record:
     device: str
     format: int = FORMAT
     online: tuple[Online, ...] = ()  # of each time that the run went online, after the stages of the config
+    online_from: int | None = None  # number of the first stage of the last of these times
     parent: Parent | None = None
 
     @classmethod

@@ -30,7 +30,8 @@ def conclude(folder: Path) -> None:
     for goal, evaluated in by_goal.items():
         label = label_of(record.agent, goal)
         rows.append(run_row(label, record, evaluated))
-    result = _result(folder, record, rows)
+    switch = switch_rows(record.agent, record, by_goal)
+    result = _result(folder, record, rows, switch)
     try:
         serialization.write_json(folder / "result.json", result)
     except OSError as error:
@@ -38,7 +39,8 @@ def conclude(folder: Path) -> None:
             f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
         ) from error
     print(heading(record))
-    tables.show(rows)
+    data, *goals = rows
+    tables.show([data, *switch.values(), *goals])
     if not by_goal:
         return
     labels = [label_of(record.agent, goal) for goal in by_goal]
@@ -50,8 +52,8 @@ def conclude(folder: Path) -> None:
         print(f"rlkit: the figures could not be drawn: {error}", file=sys.stderr)
 
 
-def _result(folder: Path, record: Record, rows: Sequence[Row]) -> dict[str, Any]:
-    """The content of result.json. ``rows``: the data, then the goals that were evaluated."""
+def _result(folder: Path, record: Record, rows: Sequence[Row], switch: Mapping[str, Row]) -> dict[str, Any]:
+    """The content of result.json. ``rows``: the data, then the goals that were evaluated. ``switch``: `switch_rows`."""
     data, *goals = rows
     result: dict[str, Any] = {
         "updates": sum(steps for _, steps in record.stages),
@@ -66,6 +68,8 @@ def _result(folder: Path, record: Record, rows: Sequence[Row]) -> dict[str, Any]
     result["run"] = first._asdict()
     result["run"]["late_returns"] = estimate(_last_fifth(sound))
     result["run"]["episode_returns"] = last.returns  # NaN for the seeds that diverged
+    for name, row in switch.items():
+        result[name] = row._asdict()
     if further:
         result["further_goals"] = [row._asdict() for row in further]
     return result
@@ -157,9 +161,35 @@ def run_row(label: str, record: Record, evaluated: Sequence[Evaluated]) -> Row:
 
 
 def _last_fifth(evaluated: Sequence[Evaluated]) -> np.ndarray:
-    steps = [one.position.step for one in evaluated]
-    returns = [one.returns for one in evaluated]
+    """Of the last stage."""
+    last = [one for one in evaluated if one.position.stage == evaluated[-1].position.stage]
+    steps = [one.position.step for one in last]
+    returns = [one.returns for one in last]
     return last_fifth(steps, returns)
+
+
+def switch_rows(name: str, record: Record, by_goal: Mapping[str, Sequence[Evaluated]]) -> dict[str, Row]:
+    """The lines of a run that went online, for the goal that is its score: the last evaluation before it did, and the
+    evaluation since whose mean return is the lowest. What came in the end is the run's own line.
+
+    None where it did not go online, or was not evaluated on both sides.
+    """
+    if record.online_from is None or not by_goal:
+        return {}
+    goal, evaluated = next(iter(by_goal.items()))
+    offline = [one for one in evaluated if one.position.stage < record.online_from]
+    since = [one for one in evaluated if one.position.stage >= record.online_from]
+    if not offline or not since:
+        return {}
+    lowest = min(since, key=lambda one: one.returns.mean())
+    label = label_of(name, goal)
+    after = lowest.position.updates - offline[-1].position.updates
+    return {
+        "before_online": score_row(f"{label}, before online", record, offline[-1].returns, offline[-1].success),
+        "lowest_online": score_row(
+            f"{label}, lowest online (after {after} updates)", record, lowest.returns, lowest.success
+        ),
+    }
 
 
 def _scores(record: Record, returns: np.ndarray) -> np.ndarray | None:
@@ -175,7 +205,8 @@ def _scores(record: Record, returns: np.ndarray) -> np.ndarray | None:
 def draw_curves(
     path: Path, labels: Sequence[str], records: Sequence[Record], evaluated: Sequence[Sequence[Evaluated]]
 ) -> None:
-    """Draw learning curves over the last stage: scores where every run has reference scores, else returns."""
+    """Draw learning curves, from the first stage on that was evaluated: scores where every run has references for them,
+    else returns."""
     is_scored = all(record.reference for record in records)
 
     def scaled(record: Record, returns: Any) -> np.ndarray:
@@ -186,9 +217,14 @@ def draw_curves(
     curves = []
     levels = {}
     for label, record, run in zip(labels, records, evaluated, strict=True):
-        steps = [one.position.step for one in run]
+        earlier = run[0].position.updates - run[0].position.step  # of stages that were not evaluated
+        steps = [one.position.updates - earlier for one in run]
         returns = np.array([one.returns for one in run])
-        curve = Curve(label, steps, scaled(record, returns))
+        switch = None
+        if record.online_from is not None:
+            offline = record.stages[: record.online_from]
+            switch = sum(updates for _, updates in offline) - earlier
+        curve = Curve(label, steps, scaled(record, returns), switch)
         curves.append(curve)
         level = scaled(record, record.data.mean_return.value)
         levels[f"data ({record.data.name})"] = float(level)

@@ -185,11 +185,13 @@ def evaluate(
         return str(error)
     guard.enter("saving")
     goals = list(evaluator.goals)
+    stage = job.stages[progress.stage]
+    where = " online" if stage.online else ""
     whole = among_all(played, sound, seeds)
     run.evaluation(position, whole, goals)
     for goal, returns, success in zip(goals, played.returns, played.success, strict=True):
         asked = f", asked for {goal}" if goal else ""
-        display.say(f"after {progress.step} updates{asked}: {summary(job, returns, success)}")
+        display.say(f"after {progress.step} updates{where}{asked}: {summary(job, returns, success)}")
     return ""
 
 
