@@ -367,10 +367,19 @@ PRESETS = {
         "where data are narrow",
     ),
     "pendulum/online": Preset(
-        Config(widths=(64, 64), actor_learning_rate=1e-3, critic_learning_rate=1e-3, alpha_learning_rate=1e-3),
+        Config(
+            widths=(64, 64),
+            gamma=0.95,
+            tau=0.02,
+            actor_learning_rate=1e-3,
+            critic_learning_rate=1e-3,
+            alpha_learning_rate=1e-3,
+            batch_size=128,
+        ),
         6_000,
-        "this project, from scratch: --dataset random:1000 --env Pendulum-v1 --online.steps 5000. Small networks, not "
-        "tuned",
+        "this project, from scratch: --dataset random:200 --env Pendulum-v1 --online.steps 4000 --online.share 0; its "
+        "first settings, not tuned",
+        {"reward_scale": 0.1},
     ),
 }
 for _name, (_target_entropy, _changes, _steps) in _RLPD_SETS.items():

@@ -1,4 +1,4 @@
-"""SAC from scratch: it learns to swing a pendulum up from what it collects, and not from an episode of random torques."""
+"""SAC from scratch: it learns to swing a pendulum up from what it collects, not from an episode of random torques."""
 
 import gymnasium
 import jax
