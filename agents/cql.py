@@ -294,10 +294,11 @@ PRESETS = {
     ),
     "u-turn": Preset(
         Config(
-            cql_alpha=20.0,
+            cql_alpha=5.0,
             candidates=4,
             widths=(64, 64),
             critic_widths=(64, 64),
+            gamma=0.95,
             tau=0.02,
             actor_learning_rate=1e-3,
             critic_learning_rate=1e-3,
@@ -305,9 +306,10 @@ PRESETS = {
             batch_size=128,
             chunk=16,
         ),
-        3_000,
-        "this project, for envs.toys.u_turn: small networks. Of the two weights that were tried, 5 and 20, this is the "
-        "one with which CQL falls when it goes online, on a seed that is not in the table",
+        2_000,
+        "this project, for envs.toys.u_turn: small networks. The weight and gamma were chosen from five settings on seeds "
+        "0 and 1 as those with which CQL falls when it goes online",
+        {"reward_scale": 10.0},
     ),
     "gym": Preset(Config(), 1_000_000, f"{_CORL}, for every set but hopper/medium", _NORMALISED),
     "hopper/medium": Preset(Config(), 1_000_000, _CORL, _NORMALISED | {"reward": "return-range"}),
