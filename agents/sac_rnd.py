@@ -10,6 +10,10 @@ actor is conditioning: the action is the feature, the state modulates it (biline
 before the last layer in the prior). As in the official code, the bonus's gradient takes the prior's output for a
 constant (`prior_gradient`); it is this gradient under which concatenation fails.
 
+Online the betas fall linearly, and the predictor goes on learning, from what the agent does too: else what it comes to
+do would be penalised for ever. Nothing is published on SAC-RND online; that the penalty falls to a half is ReBRAC's
+way (Tarasov et al. 2023). The bonus's unit stays that of the stage ``rnd``.
+
 Deviations from the official code: the bilinear layer is one matrix product on the outer product of its inputs (same
 function); both heads of the policy are one layer; "gated" gates with the context, where the code feeds the feature
 to both; networks are not evaluated on random actions for the sake of a metric.
@@ -17,8 +21,8 @@ to both; networks are not evaluated on random actions for the sake of a metric.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +31,9 @@ import optax
 from agents.sac import SAC
 from rlkit import networks, optim
 from rlkit.buffer import Buffer
+from rlkit.online import Online, continued
 from rlkit.optim import Net
-from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, TargetShare, Weight, Widths
+from rlkit.ranges import Count, Discount, Finite, LearningRate, Positive, Range, TargetShare, Weight, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 Conditioning = Literal[
@@ -48,6 +53,8 @@ class Config:
     0.1 to 25."""
     critic_beta: Weight | None = None
     """Weight of the bonus in the critic's target; the same as beta if not given."""
+    beta_left: Annotated[float, Range("[0, 1]")] = 0.5
+    """Share of both betas to which they fall in an online stage."""
     widths: Widths = (256, 256, 256)
     """Hidden layers of the actor and of each critic."""
     critics: Count = 2
@@ -94,6 +101,13 @@ class Config:
         sac = SACRND(self, spec, rnd=rnd)
         return (Stage("rnd", rnd, self.rnd_steps), Stage("sac", sac, steps))
 
+    def online(self, spec: Spec, stages: tuple[Stage, ...], online: Online) -> tuple[Stage, ...]:
+        """SAC with betas that fall from where the stage before left them, and with a bonus that is learnt further."""
+        _, before = stages[-1].learner.shares
+        shares = (before, before * self.beta_left)
+        updates = online.rounds * online.updates
+        return (continued(stages[-1], online, shares=shares, updates=updates),)
+
 
 class RNDState(NamedTuple):
     """The bonus: networks, input moments, and the running moments of the raw error."""
@@ -132,20 +146,25 @@ class RND:
 
     def update(self, state: RNDState, batch: Transitions, key: Key, step: Array) -> tuple[RNDState, Metrics]:
         """One step of the predictor, and Welford's update of the error's moments (Chan et al. 1979)."""
+        state, error = self.distil(state, batch)
+        n = self.config.batch_size
+        m = state.count
+        delta = error.mean() - state.mean
+        mean = state.mean + delta * n / (m + n)
+        var = (state.var * m + error.var() * n + delta**2 * m * n / (m + n)) / (m + n)
+        state = state._replace(mean=mean, var=var, count=m + n)
+        metrics = {"rnd/loss": error.mean(), "rnd/bonus": error.mean() / jnp.sqrt(var)}
+        return state, metrics
+
+    def distil(self, state: RNDState, batch: Transitions) -> tuple[RNDState, Array]:
+        """One step of the predictor, and the raw error [B] before it."""
 
         def loss(params):
             error = self.error(params, state.prior, state.stats, batch.obs, batch.action)
             return error.mean(), error
 
         predictor, error = optim.descend(loss, state.predictor, self._optimiser)
-        n = self.config.batch_size
-        m = state.count
-        delta = error.mean() - state.mean
-        mean = state.mean + delta * n / (m + n)
-        var = (state.var * m + error.var() * n + delta**2 * m * n / (m + n)) / (m + n)
-        state = state._replace(predictor=predictor, mean=mean, var=var, count=m + n)
-        metrics = {"rnd/loss": error.mean(), "rnd/bonus": error.mean() / jnp.sqrt(var)}
-        return state, metrics
+        return state._replace(predictor=predictor), error
 
     def bonus(self, state: RNDState, obs: Array, action: Array) -> Array:
         """b(s, a) [B]: the raw error over its running standard deviation; the mean is not subtracted."""
@@ -201,9 +220,13 @@ class SACRNDState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SACRND(SAC):
-    """Learner of stage 2: SAC with the frozen bonus."""
+    """Learner of stage 2: SAC with the frozen bonus. Online, where ``updates`` are counted, its weight falls and the
+    bonus is learnt further."""
 
     rnd: RND
+    shares: tuple[float, float] = (1.0, 1.0)  # of both betas at the first and at the last update
+    updates: int = 0  # of an online stage
+    share: Array | float = 1.0  # of both betas in the update that is being made
 
     @property
     def intrinsic_reward(self) -> float:
@@ -215,6 +238,23 @@ class SACRND(SAC):
         sac_state = super().init(key, None, stats)
         return SACRNDState(*sac_state, rnd=prev)
 
+    def update(self, state: SACRNDState, batch: Transitions, key: Key, step: Array) -> tuple[SACRNDState, Metrics]:
+        """SAC's update; online one step of the predictor too, on the same batch."""
+        if not self.updates:
+            return super().update(state, batch, key, step)
+        share = self.share_at(step)
+        weighted = replace(self, share=share, updates=0)
+        state, metrics = weighted.update(state, batch, key, step)
+        rnd, error = self.rnd.distil(state.rnd, batch)
+        state = state._replace(rnd=rnd)
+        return state, metrics | {"rnd/loss": error.mean(), "rnd/beta": self.config.beta * share}
+
+    def share_at(self, step: Array) -> Array:
+        """Share of both betas at an update of the online stage."""
+        first, last = self.shares
+        progress = step / max(self.updates - 1, 1)
+        return first + (last - first) * progress
+
     def actor_loss(
         self, params: Any, state: SACRNDState, alpha: Array, batch: Transitions, key: Key
     ) -> tuple[Array, Metrics]:
@@ -223,7 +263,8 @@ class SACRND(SAC):
         action, log_prob = networks.tanh_normal_sample(mean, log_std, key)
         bonus = self.rnd.bonus(state.rnd, batch.obs, action)
         q = self._q(state.critic.params, batch.obs, action).min(0)
-        loss = (alpha * log_prob + self.config.beta * bonus - q).mean()
+        beta = self.config.beta * self.share
+        loss = (alpha * log_prob + beta * bonus - q).mean()
         metrics = {
             "actor/loss": loss,
             "actor/entropy": -log_prob.mean(),
@@ -239,7 +280,8 @@ class SACRND(SAC):
         action, log_prob = networks.tanh_normal_sample(mean, log_std, key)
         q = self._q(state.target, batch.next_obs, action).min(0)
         bonus = self.rnd.bonus(state.rnd, batch.next_obs, action)
-        value = q - alpha * log_prob - self._critic_beta * bonus
+        beta = self._critic_beta * self.share
+        value = q - alpha * log_prob - beta * bonus
         return batch.reward + batch.discount * value
 
     @property

@@ -29,6 +29,7 @@ _TOYS = {
     "ICUSepsis": "icu_sepsis",
     "PointWalk": "walk",
     "SlipperyLake": "frozen_lake",
+    "UTurn": "u_turn",
 }
 _OGBENCH = ("antmaze-", "antsoccer-", "cube-", "humanoidmaze-", "pointmaze-", "puzzle-", "scene-")
 # beginnings of ids -> the package that registers them on import, and our extra that installs it

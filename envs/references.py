@@ -30,6 +30,7 @@ _STIMULATION = (
 _SEPSIS = "envs.toys.icu_sepsis.references(): uniform actions, and an optimal policy; exact values"
 _LAKE = "envs.toys.frozen_lake.references(): uniform actions, and an optimal policy; exact values"
 _DETOUR = "envs.toys.detour.references(): uniform velocities, and the way above at full speed; 100 seeded episodes"
+_U_TURN = "envs.toys.u_turn.references(): uniform velocities, and the direct walk; 100 seeded episodes"
 _WALK = "envs.toys.walk.references(): uniform actions, 1000 seeded episodes; and an end that meets both constraints"
 _CARTPOLE = "100 episodes of uniform actions (env seeds 0 to 99, actions from numpy's default_rng(0)); the time limit"
 
@@ -49,5 +50,6 @@ REFERENCES: dict[str, Reference] = {
     "ICUSepsis-v0": Reference(0.7800709046121405, 0.875141699609933, _SEPSIS),
     "Detour-v0": Reference(0.0, 41.51, _DETOUR),
     "PointWalk-v0": Reference(0.272, 1.0, _WALK),
+    "UTurn-v0": Reference(0.0, 1.0, _U_TURN),
     "CartPole-v1": Reference(23.68, 500.0, _CARTPOLE),
 }

@@ -10,6 +10,7 @@ from test_sac import BATCH, RATES, SIZES, SPEC, STATS, learner
 
 from agents.cql import CQL, Candidates, Config
 from rlkit.networks import tanh_normal_sample
+from rlkit.online import Online
 from rlkit.types import InputError, Transitions
 
 SMALL = SIZES | {"critic_widths": (8, 8)} | RATES
@@ -174,3 +175,15 @@ def test_the_multiplier_is_at_most_a_million_and_has_no_gradient_beyond():
     _, metrics = jax.jit(agent.update)(state, BATCH, jax.random.key(1), 0)
     # the squared error is small beside two critics' gaps of 5e6 each
     assert metrics["critic/loss"] == pytest.approx(2 * 5e6 * metrics["critic/gap"], rel=1e-3)
+
+
+def test_online_calibration_needs_whole_episodes_and_keeps_its_floor():
+    config = Config(calibrate=True, gamma=0.9, **SMALL)
+    stages = config.stages(SPEC, 1)
+    with pytest.raises(InputError, match=r"give --online\.unit episode"):
+        config.online(SPEC, stages, Online(steps=10))
+    (stage,) = config.online(SPEC, stages, Online(steps=3, unit="episode", updates=7))
+    assert stage.continues and stage.steps == 21
+    assert stage.learner.config.calibrate and stage.learner.needs == ("return_to_go@0.9",)
+    (stage,) = Config(**SMALL).online(SPEC, Config(**SMALL).stages(SPEC, 1), Online(steps=10))
+    assert stage.steps == 10 and stage.learner.needs == ()

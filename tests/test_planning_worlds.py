@@ -1,4 +1,4 @@
-"""The two small worlds for planners: walks that meet a constraint, and a block in the way."""
+"""The small worlds of points: walks that meet a constraint, a block in the way, and two joined corridors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 
 import envs
 from envs.recording import rollout
-from envs.toys import detour, walk
+from envs.toys import detour, u_turn, walk
 
 
 @pytest.mark.parametrize(
     ("world", "number", "tolerance"),
-    [(walk, 1000, 1e-12), (detour, 100, 1e-12)],
+    [(walk, 1000, 1e-12), (detour, 100, 1e-12), (u_turn, 100, 1e-12)],
 )
 def test_references_are_those_of_the_table_and_both_are_made_by_their_id(world, number, tolerance):
     env = envs.make(world.ENV)
@@ -21,7 +21,7 @@ def test_references_are_those_of_the_table_and_both_are_made_by_their_id(world, 
     assert world.references(number) == pytest.approx((low, high), abs=tolerance)
 
 
-@pytest.mark.parametrize("world", [walk, detour])
+@pytest.mark.parametrize("world", [walk, detour, u_turn])
 def test_recording_again_gives_the_same_episodes_and_an_episode_follows_from_its_number(world):
     some, more = world.record(3), world.record(5)
     for one, other in zip(some, more, strict=False):
@@ -59,3 +59,16 @@ def test_the_mean_of_both_ways_ends_at_the_block_and_each_way_at_the_goal():
     assert -0.31 < rows["observations"][-1][0] < -0.19  # nobody passes through
     recorded = np.concatenate([episode["observations"] for episode in detour.record(20)])
     assert detour.is_free(recorded).all()
+
+
+def test_the_goal_round_the_turn_ends_the_episode_and_is_seldom_reached_in_the_data():
+    env = envs.make(u_turn.ENV)
+    rows = rollout(env, u_turn.direct, 0)
+    steps = len(rows["rewards"])
+    assert rows["rewards"].tolist() == [0.0] * (steps - 1) + [1.0] and 35 < steps < 45
+    assert rows["terminations"][-1] and not rows["truncations"][-1]
+    straight = rollout(env, lambda obs: np.array([1.0, 0.0], np.float32), 0)
+    assert straight["truncations"][-1] and straight["observations"][-1][0] <= -u_turn.WALL[0]
+    recorded = u_turn.record(60)
+    assert 0.1 < np.mean([episode["rewards"].sum() for episode in recorded]) < 0.4
+    assert u_turn.is_free(np.concatenate([episode["observations"] for episode in recorded])).all()

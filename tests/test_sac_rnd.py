@@ -10,6 +10,7 @@ from conftest import bits
 
 from agents.sac_rnd import RND, Config
 from rlkit.networks import tanh_normal_sample
+from rlkit.online import Online
 from rlkit.types import Box, InputError, Spec, Stats, Transitions
 
 SPEC = Spec(Box((3,), (-np.inf,) * 3, (np.inf,) * 3), Box((2,), (-1.0,) * 2, (1.0,) * 2), 10)
@@ -157,6 +158,43 @@ def test_the_temperature_rises_when_entropy_is_below_its_target(trained, entropy
     gradient = jax.grad(lambda p: sac.alpha_loss(p, jnp.float32(entropy))[0])(jnp.float32(0.3))
     np.testing.assert_allclose(gradient, np.exp(0.3) * (entropy + 2), rtol=1e-5)  # target: minus two dimensions
     assert np.sign(-gradient) == direction
+
+
+def online_learner(before=1.0, left=0.25, updates=5):
+    """The learner of an online stage of so many updates."""
+    config = dataclasses.replace(SMALL, beta=2.0, critic_beta=0.5, beta_left=left)
+    stages = config.stages(SPEC, 10)
+    learner = dataclasses.replace(stages[-1].learner, shares=(1.0, before))
+    stages = (stages[0], dataclasses.replace(stages[-1], learner=learner))
+    (stage,) = config.online(SPEC, stages, Online(steps=updates))
+    assert stage.continues and stage.steps == updates
+    return stage.learner
+
+
+def test_the_betas_fall_linearly_to_what_is_left_and_a_second_stage_goes_on_from_there():
+    shares = [float(online_learner().share_at(jnp.int32(step))) for step in range(5)]
+    np.testing.assert_allclose(shares, [1.0, 0.8125, 0.625, 0.4375, 0.25], rtol=1e-6)
+    second = online_learner(before=0.25)
+    np.testing.assert_allclose(second.share_at(jnp.int32(0)), 0.25, rtol=1e-6)
+    np.testing.assert_allclose(second.share_at(jnp.int32(4)), 0.0625, rtol=1e-6)
+    assert online_learner(updates=1).share_at(0) == 1
+
+
+def test_online_the_losses_have_the_betas_of_their_update_and_the_predictor_learns(trained):
+    """At the last update as SAC-RND with a quarter of the betas; the unit of the bonus and the prior stay."""
+    _, _, end, state = trained
+    learner = online_learner()
+    data, key = batch(), jax.random.key(6)
+    after, metrics = jax.jit(learner.update)(state, data, key, 4)
+    quarter = with_beta(dataclasses.replace(learner, updates=0), 0.5, critic_beta=0.125)
+    by_hand, _ = jax.jit(quarter.update)(state, data, key, 4)
+    for name in ("actor", "critic", "target", "log_alpha"):
+        for a, b in zip(jax.tree.leaves(getattr(after, name)), jax.tree.leaves(getattr(by_hand, name)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert metrics["rnd/beta"] == 0.5
+    assert bits(after.rnd._replace(predictor=None)) == bits(end._replace(predictor=None))
+    assert (learner.rnd.bonus(after.rnd, data.obs, data.action) < learner.rnd.bonus(end, data.obs, data.action)).all()
+    assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 def test_unbounded_actions_are_refused():

@@ -28,6 +28,7 @@ def fan_in_uniform(fan_in: int) -> Callable:
 
 
 _BIAS = nn.initializers.constant(0.1)
+XAVIER = (nn.initializers.xavier_uniform(), nn.initializers.zeros)  # of a layer's kernel and bias
 
 
 class Joined(nn.Module):
@@ -62,7 +63,9 @@ class MLP(nn.Module):
     """Dense layers with ReLU (or another activation), an optional LayerNorm after each, and a linear output.
 
     Hidden kernels are fan-in uniform with a bias of 0.1 and the output is U(-out_bound, out_bound), the initialisation
-    of EDAC (An et al. 2021) that SAC-RND and ReBRAC inherit.
+    of EDAC (An et al. 2021) that SAC-RND and ReBRAC inherit. With ``xavier`` every kernel, that of the output too, is
+    Xavier-uniform, and every bias 0. ``norm_first`` is a LayerNorm before each activation, as in RLPD (Ball et al.
+    2023).
     """
 
     widths: tuple[int, ...]
@@ -70,19 +73,26 @@ class MLP(nn.Module):
     out_bound: float
     layer_norm: bool = False
     activation: Callable = nn.relu
+    norm_first: bool = False
+    xavier: bool = False
 
     @nn.compact
     def __call__(self, *parts: Array) -> Array:
         """[..., I] -> [..., out]; an input may come in parts, see Joined."""
         for i, width in enumerate(self.widths):
             fan_in = sum(part.shape[-1] for part in parts)
-            layer = Joined(width, fan_in_uniform(fan_in), _BIAS, name=f"Dense_{i}")
-            x = self.activation(layer(*parts))
+            kernel_init, bias_init = XAVIER if self.xavier else (fan_in_uniform(fan_in), _BIAS)
+            layer = Joined(width, kernel_init, bias_init, name=f"Dense_{i}")
+            x = layer(*parts)
+            if self.norm_first:
+                x = nn.LayerNorm()(x)
+            x = self.activation(x)
             if self.layer_norm:
                 x = nn.LayerNorm()(x)
             parts = (x,)
-        init = uniform(self.out_bound)
-        output_layer = Joined(self.out, init, init, name=f"Dense_{len(self.widths)}")
+        small = uniform(self.out_bound)
+        kernel_init, bias_init = XAVIER if self.xavier else (small, small)
+        output_layer = Joined(self.out, kernel_init, bias_init, name=f"Dense_{len(self.widths)}")
         return output_layer(*parts)
 
 
@@ -99,10 +109,14 @@ class Ensemble(nn.Module):
     layer_norm: bool = False
     shared: bool = True
     activation: Callable = nn.relu
+    norm_first: bool = False
+    xavier: bool = False
 
     @nn.compact
     def __call__(self, *parts: Array) -> Array:
         in_axes = None if self.shared else 0
         members_of = nn.vmap(MLP, {"params": 0}, {"params": True}, in_axes=in_axes, axis_size=self.size)
-        members = members_of(self.widths, self.out, self.out_bound, self.layer_norm, self.activation)
+        members = members_of(
+            self.widths, self.out, self.out_bound, self.layer_norm, self.activation, self.norm_first, self.xavier
+        )
         return members(*parts)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rlkit.networks.mlp import fan_in_uniform, uniform
+from rlkit.networks.mlp import XAVIER, fan_in_uniform, uniform
 from rlkit.types import Array, Key
 
 # Recorded actions often lie exactly on a bound, where the squashed density is infinite. They are moved inside here.
@@ -22,7 +22,7 @@ class GaussianPolicy(nn.Module):
     """[..., O] -> mean and log standard deviation, [..., A] each, of the Gaussian (under the tanh, if there is one).
 
     Two linear heads on a ReLU body (EDAC's initialisation, see MLP); the log standard deviation is clipped. Without
-    ``std_head`` it is a parameter that starts at 0, the same for every observation.
+    ``std_head`` it is a parameter that starts at 0, the same for every observation. ``xavier`` is as in MLP.
     """
 
     widths: tuple[int, ...]
@@ -30,22 +30,24 @@ class GaussianPolicy(nn.Module):
     log_std_min: float = LOG_STD_MIN
     log_std_max: float = LOG_STD_MAX
     std_head: bool = True
+    xavier: bool = False
 
     @nn.compact
     def __call__(self, obs: Array) -> tuple[Array, Array]:
         x = obs
         for width in self.widths:
-            kernel = fan_in_uniform(x.shape[-1])
-            bias = nn.initializers.constant(0.1)
+            usual = (fan_in_uniform(x.shape[-1]), nn.initializers.constant(0.1))
+            kernel, bias = XAVIER if self.xavier else usual
             layer = nn.Dense(width, kernel_init=kernel, bias_init=bias)
             x = nn.relu(layer(x))
         small = uniform(1e-3)
+        kernel, bias = XAVIER if self.xavier else (small, small)
         if self.std_head:
-            heads = nn.Dense(2 * self.actions, kernel_init=small, bias_init=small)
+            heads = nn.Dense(2 * self.actions, kernel_init=kernel, bias_init=bias)
             output = heads(x)
             mean, log_std = jnp.split(output, 2, axis=-1)
         else:
-            head = nn.Dense(self.actions, kernel_init=small, bias_init=small)
+            head = nn.Dense(self.actions, kernel_init=kernel, bias_init=bias)
             mean = head(x)
             log_std = self.param("log_std", nn.initializers.zeros, (self.actions,))
             log_std = jnp.broadcast_to(log_std, mean.shape)
