@@ -17,10 +17,9 @@ FILES = sorted(p for folder in ("rlkit", "agents", "envs") for p in (ROOT / fold
 FLOORS = (
     {"types", "ranges"},
     {"datasets"},
-    {"acting", "buffer", "columns", "losses", "networks", "optim"},
-    {"diffusion"},
+    {"acting", "buffer", "columns", "losses", "networks", "online", "optim", "ring"},
+    {"diffusion", "evaluation"},
     {"models", "training"},
-    {"evaluation"},
     {"runs"},
     {"commands", "testing"},
 )

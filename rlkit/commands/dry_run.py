@@ -16,6 +16,7 @@ from rlkit.optim import Net
 from rlkit.runs import serialization
 from rlkit.runs.checkpoint import size
 from rlkit.training.loop import abstract_state
+from rlkit.training.sharding import make_mesh
 from rlkit.types import Stage
 
 if TYPE_CHECKING:
@@ -42,11 +43,25 @@ def describe(job: Job) -> str:
     data = size(job.buffer)
     states = largest * seeds
     lines.append("")
-    lines.append(
-        f"memory: data {_mib(data)} + states {seeds} x {_mib(largest)} = {_mib(data + states)}, "
-        "and the batch's activations"
-    )
+    replay = _replay(job)
+    parts = f"data {_mib(data)} + states {seeds} x {_mib(largest)}"
+    if replay:
+        parts += f" + replay {_mib(replay)}"
+    lines.append(f"memory: {parts} = {_mib(data + states + replay)}, and the batch's activations")
     return "\n".join(lines)
+
+
+def _replay(job: Job) -> int:
+    """Bytes of the largest replay, of all seeds; 0 where no stage is online."""
+    mesh = make_mesh(1, jax.devices()[:1])
+    collector = job.collector(mesh, lambda: None)
+    sizes = [0]
+    for number, stage in enumerate(job.stages):
+        if stage.online is not None:
+            state = abstract_state(job.stages, number, job.buffer, job.stats, job.record.seeds)
+            live = collector.abstract(stage, state)
+            sizes.append(size(live.replay))
+    return max(sizes)
 
 
 def _settings(job: Job) -> dict[str, Any]:
@@ -61,6 +76,7 @@ def _settings(job: Job) -> dict[str, Any]:
         "seeds": record.seeds,
         "log_every": record.log_every,
         "eval_every": record.eval_every,
+        "online": record.online,
         "evaluation": record.evaluation,
         "reference": record.reference,
         "data": data,

@@ -92,7 +92,8 @@ class Collector:
         self._seeds = seeds
         self._spec = spec
         self._normaliser = normaliser
-        self._on_device = jax.device_put(normaliser, mesh.devices.flat[0])
+        self._device = mesh.devices.flat[0]  # on which the agents of all seeds act
+        self._on_device = jax.device_put(normaliser, self._device)
         self._make_env = make_env
         self._mesh = mesh
         self._beat = beat
@@ -106,7 +107,8 @@ class Collector:
     def begin(self, stage: Stage, number: int, state: State) -> None:
         """Begin online stage ``number`` with new episodes. The replay of an online stage before it is kept."""
         self._set_stage(stage, number)
-        self._played = play.begin(self._agent, self._width, self._acting(state))
+        begun = play.begin(self._agent, self._width, self._acting(self._gathered(state)))
+        self._played = jax.device_put(begun, self._device)
         self._play = self._nothing_played()
         if self.replay is None:
             self.replay = jax.device_put(self._empty(), per_seed(self._mesh))
@@ -118,7 +120,7 @@ class Collector:
         """Go on in online stage ``number`` from ``live``: running episodes are played again up to where they were."""
         self._set_stage(stage, number)
         self._play = jax.tree.map(np.array, live.play)
-        self._played = jax.device_put(live.played, per_seed(self._mesh))
+        self._played = jax.device_put(live.played, self._device)
         self.replay = jax.device_put(live.replay, per_seed(self._mesh))
         for place in self._lanes:
             self._play_again(place)
@@ -131,7 +133,7 @@ class Collector:
             if not is_due.any():
                 return
             if acting is None:
-                acting = self._acting(state)
+                acting = self._acting(self._gathered(state))
             try:
                 self._tick(acting, is_due)
             except EvaluationError as error:
@@ -241,8 +243,14 @@ class Collector:
     def _acting(self, state: State) -> Acting:
         goals = play.stack_goals([collecting_goal(self._agent)])
         keys = np.array([_seed(seed, self._number) for seed in self._seeds], np.uint32)
-        keys = jax.device_put(keys, per_seed(self._mesh))
+        goals, keys = jax.device_put((goals, keys), self._device)
         return Acting(state, goals, self._on_device, keys)
+
+    def _gathered(self, state: State) -> State:
+        """The states of all seeds on the device on which they act."""
+        if self._mesh.size == 1:
+            return state
+        return jax.device_put(state, self._device)
 
     # --- episodes ---
 
@@ -325,7 +333,7 @@ class Collector:
         """The actions of all lanes, [S, E, A] or [S, E]. Seeds whose actions are not finite stop."""
         play_now = self._play
         seen = Seen(play_now.obs, play_now.reward, play_now.t, play_now.episode, np.zeros_like(play_now.t))
-        seen, is_active = jax.device_put((seen, is_active), per_seed(self._mesh))
+        seen, is_active = jax.device_put((seen, is_active), self._device)
         actions, self._played = _act(self._agent, acting, self._played, seen, is_active)
         actions = np.asarray(jax.device_get(actions))
         is_finite = np.isfinite(actions).reshape(len(self._seeds), -1).all(1)
