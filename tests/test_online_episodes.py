@@ -3,14 +3,21 @@ episodes are told, what is asked for, and that an interruption changes no bit.""
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from test_online import SEEDS, Setting, data, on_host
 
+import agents
+import envs
 from agents import odt
-from rlkit import buffer
+from rlkit import buffer, commands
 from rlkit.acting import first_goal
+from rlkit.commands import train
+from rlkit.commands.options import parse
 from rlkit.online import Online
+from rlkit.runs import serialization
 from rlkit.testing import bits
 from rlkit.training import collect
 from rlkit.types import InputError
@@ -138,3 +145,32 @@ def test_a_replay_of_few_rows_begins_with_those_of_the_best_that_fit():
 def test_whole_episodes_are_not_mixed_with_single_steps():
     with pytest.raises(InputError, match="--online.best 3: whole episodes .* --online.unit episode"):
         Setting(Online(steps=14, best=3))
+
+
+# --- what a paper fixes ---
+
+CATALOG = commands.Catalog(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+
+
+def test_what_the_paper_fixes_is_the_default_and_what_is_typed_wins():
+    """Of the agent, and of a preset, which wins over it."""
+    fixed = Online(unit="episode", updates=300, share=0.0, best=1000)
+    assert parse(["train", "odt"], CATALOG).online == fixed
+    argv = ["train", "odt", "--preset", "hopper/small", "--dataset", "hopper/medium-v0"]
+    typed = ["--online.steps", "7", "--online.updates", "5"]
+    assert parse([*argv, *typed], CATALOG).online == dataclasses.replace(fixed, steps=7, updates=5)
+    argv = ["train", "fql", "--dataset", "cube.npz"]
+    assert parse(argv, CATALOG).online == Online()
+    assert parse([*argv, "--preset", "cube-double-play/chunks"], CATALOG).online == Online(warmup=5000)
+
+
+def test_finetuning_begins_with_what_the_runs_agent_and_preset_fix(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("RLKIT_CACHE_DIR", str(cache))
+    options = parse(["train", "odt", "--preset", "pendulum", "--eval-episodes", "0"], CATALOG)
+    serialization.write_json(tmp_path / "run.json", train.resolve(options, CATALOG))
+    asked = parse(["finetune", str(tmp_path), "--online.steps", "9"], CATALOG)
+    assert asked.online == Online(steps=9, unit="episode", updates=300, share=0.0, best=1000)
+    preset = dataclasses.replace(odt.PRESETS["pendulum"], online={"updates": 50})
+    monkeypatch.setitem(odt.PRESETS, "pendulum", preset)
+    asked = parse(["finetune", str(tmp_path), "--online.steps", "9"], CATALOG)
+    assert asked.online == Online(steps=9, unit="episode", updates=50, share=0.0, best=1000)
