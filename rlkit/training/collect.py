@@ -179,6 +179,9 @@ class Collector:
         self._agent: Agent = stage.learner
         self._number = number
         self._width = stage.online.lanes
+        goals = play.stack_goals([collecting_goal(self._agent)])
+        keys = np.array([_seed(seed, number) for seed in self._seeds], np.uint32)
+        self._asked = jax.device_put((goals, keys), self._device)
         total = len(self._seeds) * self._width
         while len(self._envs) < total:
             self._envs.append(self._make_env())
@@ -241,9 +244,7 @@ class Collector:
         )
 
     def _acting(self, state: State) -> Acting:
-        goals = play.stack_goals([collecting_goal(self._agent)])
-        keys = np.array([_seed(seed, self._number) for seed in self._seeds], np.uint32)
-        goals, keys = jax.device_put((goals, keys), self._device)
+        goals, keys = self._asked
         return Acting(state, goals, self._on_device, keys)
 
     def _gathered(self, state: State) -> State:

@@ -171,8 +171,7 @@ def _advance(
                 collector.run(state, online.target(step))
             part = min(part, online.left_in_round(step))
             replay = collector.replay
-        first = jax.device_put(np.int32(step), replicated(mesh))
-        count = jax.device_put(np.int32(part), replicated(mesh))
+        first, count = jax.device_put((np.int32(step), np.int32(part)), replicated(mesh))
         share = None if online is None else online.share
         state, sums = _chunk(stage.learner, mesh, share, state, sums, buffer, replay, keys, first, count)
         step += part
