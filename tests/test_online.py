@@ -215,7 +215,8 @@ def test_what_a_seed_collects_does_not_depend_on_its_neighbours():
 def test_nothing_is_compiled_or_transferred_in_silence_once_an_online_stage_runs():
     setting = Setting(HOW["half"])
     list(setting.fit())
-    with jax.transfer_guard("disallow"):
+    # what the environments gave is an argument of compiled calls, which move it
+    with jax.transfer_guard_device_to_host("disallow"):
         for progress in setting.fit():
             jax.block_until_ready(progress.state)
     assert loop._chunk._cache_size() > 0
