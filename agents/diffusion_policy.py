@@ -33,6 +33,7 @@ from rlkit import losses, networks, optim
 from rlkit.acting import slide
 from rlkit.buffer import Buffer
 from rlkit.diffusion import noise, prediction, samplers
+from rlkit.online import Online, continued
 from rlkit.optim import Net
 from rlkit.ranges import Count, Fraction, LearningRate, Positive, Range, Weight, Widths
 from rlkit.types import Array, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Windows
@@ -110,6 +111,10 @@ class Config:
             raise InputError("diffusion-policy: heads times head_width is the width of a token, which must be even")
         return (Stage("diffusion-policy", DiffusionPolicy(self, spec, steps), steps),)
 
+    def online(self, spec: Spec, stages: tuple[Stage, ...], online: Online) -> tuple[Stage, ...]:
+        """It goes on with the step size after the warm-up."""
+        return (continued(stages[-1], online, updates=None),)
+
 
 class DiffusionPolicyState(NamedTuple):
     """The network that learns, and the average of its parameters, which acts."""
@@ -120,11 +125,12 @@ class DiffusionPolicyState(NamedTuple):
 
 @dataclass(frozen=True)
 class DiffusionPolicy:
-    """The learner, which acts on its last observations. updates: of the stage, for the decay of the step size."""
+    """The learner, which acts on its last observations. updates: of the stage, for the decay of the step size;
+    None: it stays."""
 
     config: Config
     spec: Spec
-    updates: int
+    updates: int | None
 
     @property
     def tokens(self) -> int:

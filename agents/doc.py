@@ -27,6 +27,7 @@ import optax
 
 from rlkit import losses, networks, optim
 from rlkit.buffer import Buffer
+from rlkit.online import Online, continued
 from rlkit.optim import Net
 from rlkit.ranges import Count, LearningRate, Positive, Range, Weight, Widths
 from rlkit.types import Array, Discrete, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Windows
@@ -105,6 +106,10 @@ class Config:
             )
         return (Stage("doc", DoC(self, spec, steps), steps),)
 
+    def online(self, spec: Spec, stages: tuple[Stage, ...], online: Online) -> tuple[Stage, ...]:
+        """It goes on with the step size after the warm-up."""
+        return (continued(stages[-1], online, steps=None),)
+
 
 class DoCState(NamedTuple):
     """All networks, and what returns are measured by."""
@@ -122,11 +127,12 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class DoC:
-    """The learner, which acts on a memory of its own. steps: updates in all, for the decay of the step size."""
+    """The learner, which acts on a memory of its own. steps: updates in all, for the decay of the step size;
+    None: it stays."""
 
     config: Config
     spec: Spec
-    steps: int
+    steps: int | None
     needs: tuple[str, ...] = ("return_to_go",)
 
     @property

@@ -11,6 +11,10 @@ the gradient of Q never runs through the flow's steps, and acting costs one call
 Times run as in rlkit.diffusion, from the data at 0 to noise at 1, where the official code has noise at 0: its velocity
 is minus ours, and the network is told 1 - t.
 
+Online it goes on as it is, with the same losses, on data and collected steps in proportion, as in the official code.
+For runs that go online the paper (table 7) chooses some alphas anew, for both phases: 100 for humanoidmaze-medium, 30
+for antsoccer-arena; of Adroit's cloned data 1000, and 10000 for relocate.
+
 Deviations from the official code: recorded actions are not moved inside the bounds by 1e-5. Beyond the paper:
 ``candidates``, and ``ended`` windows that are kept.
 """
@@ -354,7 +358,7 @@ for _name, (_alpha, _gamma, _aggregate) in _OGBENCH_SETTINGS.items():
     _config = Config(alpha=_alpha, gamma=_gamma, aggregate=_aggregate)
     PRESETS[_name] = Preset(_config, 1_000_000, _OGBENCH)
 for _name, _alpha in _CHUNK_ALPHAS.items():
-    PRESETS[_name] = Preset(Config(alpha=_alpha, chunk=5), 1_000_000, _CHUNKS)
+    PRESETS[_name] = Preset(Config(alpha=_alpha, chunk=5), 1_000_000, _CHUNKS, online={"warmup": 5_000})
 for _name, _alpha in _ANTMAZE_ALPHAS.items():
     PRESETS[_name] = Preset(Config(alpha=_alpha), 500_000, _D4RL, {"reward_shift": -1.0})
 for _name, _alpha in _ADROIT_ALPHAS.items():

@@ -25,6 +25,7 @@ from agents.iql import IQL
 from rlkit import networks, optim
 from rlkit.diffusion import prediction, samplers
 from rlkit.diffusion.noise import Discrete, Noise, Straight
+from rlkit.online import Online, continued
 from rlkit.optim import Net
 from rlkit.ranges import Count, Discount, Fraction, LearningRate, Range, TargetShare, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
@@ -74,6 +75,10 @@ class Config:
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         spec.require_bounded_action("idql")
         return (Stage("idql", IDQL(self, spec, steps), steps),)
+
+    def online(self, spec: Spec, stages: tuple[Stage, ...], online: Online) -> tuple[Stage, ...]:
+        """It goes on with the step size of the start."""
+        return (continued(stages[-1], online, steps=None),)
 
 
 class IDQLState(NamedTuple):

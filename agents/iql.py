@@ -10,6 +10,9 @@ one standard deviation for all observations; discrete actions: a softmax, and cr
 Deviations from the official code: the three losses all see the parameters at the start of the update, where the
 official actor and critics see the new V (so that each network is evaluated once on each batch of inputs); hidden layers
 start fan-in uniform and outputs small, not orthogonal.
+
+Online the actor's step size stays at its first value, since the cosine has run out; nothing else changes. The official
+code, where it goes online (configs/antmaze_finetune_config.py), has no cosine before that either.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import optax
 from rlkit import losses, networks, optim
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
+from rlkit.online import Online, continued
 from rlkit.optim import Net
 from rlkit.ranges import Count, Discount, Fraction, LearningRate, Positive, TargetShare, Weight, Widths
 from rlkit.types import Array, Discrete, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
@@ -47,7 +51,7 @@ class Config:
     tau: TargetShare = 0.005
     """Share of the online critics that the target critics take over at each update."""
     actor_learning_rate: LearningRate = 3e-4
-    """Adam's step size for the actor at the start; it falls to 0 along a cosine over all updates."""
+    """Adam's step size for the actor at the start; it falls to 0 along a cosine over all offline updates."""
     critic_learning_rate: LearningRate = 3e-4
     """Adam's step size for the critics and V."""
     batch_size: Count = 256
@@ -57,6 +61,10 @@ class Config:
         if not isinstance(spec.action, Discrete):
             spec.require_bounded_action("iql")
         return (Stage("iql", IQL(self, spec, steps), steps),)
+
+    def online(self, spec: Spec, stages: tuple[Stage, ...], online: Online) -> tuple[Stage, ...]:
+        """It goes on with the step size of the start."""
+        return (continued(stages[-1], online, steps=None),)
 
 
 class IQLState(NamedTuple):
@@ -70,11 +78,11 @@ class IQLState(NamedTuple):
 
 @dataclass(frozen=True)
 class IQL(Reactive):
-    """Learner of IQL. The actor's learning rate falls to 0 within ``steps`` updates."""
+    """Learner of IQL. The actor's learning rate falls to 0 within ``steps`` updates; None: it stays."""
 
     config: Config
     spec: Spec
-    steps: int
+    steps: int | None
     needs: tuple[str, ...] = ()
 
     def init(self, key: Key, prev: None, stats: Stats) -> IQLState:
@@ -211,8 +219,7 @@ class IQL(Reactive):
 
     @property
     def _actor_optimiser(self) -> optax.GradientTransformation:
-        learning_rate = optax.cosine_decay_schedule(self.config.actor_learning_rate, decay_steps=self.steps)
-        return optax.adam(learning_rate)
+        return optax.adam(optim.fall(self.config.actor_learning_rate, self.steps))
 
     @property
     def _critic_optimiser(self) -> optax.GradientTransformation:

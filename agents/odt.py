@@ -1,4 +1,4 @@
-"""Online decision transformer, offline part: a stochastic policy that is told the return to go, its entropy kept up.
+"""Online decision transformer: a stochastic policy that is told the return to go, its entropy kept up.
 
 Zheng, Zhang, Grover: Online Decision Transformer, ICML 2022, arXiv 2202.05607. Official code:
 facebookresearch/online-dt; the defaults are its settings.
@@ -8,14 +8,20 @@ likelihood, and a temperature keeps its entropy near a target (-A, for A action 
 left to explore with. Each step is told the return to go of its own episode. Training sees windows of K steps; to act,
 the model sees the last few alone. The state holds the optimisers and the temperature: training can go on from it.
 
+Online it collects an episode, asked for more than it has seen (``exploring_target``), and then makes some updates on
+episodes that it collected, each told the return that came, whatever was asked for. The replay begins with the best
+episodes of the data, which are not drawn from otherwise.
+
 Deviations from the official code: the entropy is averaged over the steps that are real, where the code has padding in
-it, too; the temperature's part in the loss is the code's. LAMB is optax's, which clips no norm of its own.
+it, too; the temperature's part in the loss is the code's. LAMB is optax's, which clips no norm of its own. The replay
+keeps as many rows as its first episodes have, where the code keeps as many episodes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +29,7 @@ import optax
 
 from agents.dt import DT, require_returns
 from rlkit import losses, networks, optim
+from rlkit.acting import first_goal
 from rlkit.optim import Net
 from rlkit.ranges import Count, Finite, LearningRate, Positive, Range, Weight
 from rlkit.types import Array, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Windows
@@ -35,6 +42,9 @@ class Config:
     targets: tuple[Finite, ...] = ()
     """Returns to ask for when it is evaluated, in the environment's units; the first is the score. If none is given,
     the best of the data's."""
+    exploring_target: Finite | None = None
+    """Return to ask for while it collects, in the environment's units; the paper takes twice the target. If not given,
+    the first of the targets."""
     return_scale: Positive | None = None
     """What returns are divided by, in the environment's units. If not given, the largest size of the data's."""
     context: Count = 20
@@ -69,6 +79,8 @@ class Config:
     """Adam's step size for the logarithm of the temperature."""
     target_entropy: Finite | None = None
     """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
+
+    ONLINE: ClassVar[Mapping[str, Any]] = {"unit": "episode", "updates": 300, "share": 0.0, "best": 1000}
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage."""
@@ -137,6 +149,13 @@ class ODT(DT):
     # --- acting, where it differs ---
 
     @property
+    def collecting_goal(self) -> float:
+        """What it is asked for while it collects."""
+        if self.config.exploring_target is None:
+            return first_goal(self)
+        return float(self.config.exploring_target)
+
+    @property
     def _remembered(self) -> int:
         return self.config.acting_context
 
@@ -183,7 +202,8 @@ _EDT = (
     "facebookresearch/online-dt has it for hopper"
 )
 _SMALL = "this project: what two cores train in ten minutes, few updates of a smaller transformer"
-# world -> (updates, LAMB's step size, its weight decay, return that is asked for when it is evaluated, source)
+# world -> (updates, LAMB's step size, its weight decay, return that is asked for when it is evaluated, source). Twice
+# that return is asked for while it collects.
 _PAPER = {
     "hopper": (5_000, 1e-4, 5e-4, 3600.0, _ODT),
     "walker2d": (10_000, 1e-3, 1e-3, 5000.0, _EDT),
@@ -199,7 +219,13 @@ PRESETS = {
 }
 for _world, (_steps, _rate, _decay, _target, _source) in _PAPER.items():
     PRESETS[f"{_world}/paper"] = Preset(
-        Config(targets=(_target,), return_scale=1000.0, learning_rate=_rate, weight_decay=_decay),
+        Config(
+            targets=(_target,),
+            exploring_target=2 * _target,
+            return_scale=1000.0,
+            learning_rate=_rate,
+            weight_decay=_decay,
+        ),
         _steps,
         _source,
         {"normalise": "standard"},
@@ -207,6 +233,7 @@ for _world, (_steps, _rate, _decay, _target, _source) in _PAPER.items():
     PRESETS[f"{_world}/small"] = Preset(
         Config(
             targets=(_target,),
+            exploring_target=2 * _target,
             return_scale=1000.0,
             learning_rate=3e-3,
             warmup=1_000,

@@ -13,16 +13,22 @@ The KL terms are means over the latent's dimensions, not sums: with ``beta`` 1 a
 policy would learn to do without z. The prior learns from the posterior, which does not feel it: else the posterior
 would move towards what the observation alone tells.
 
+Online, where the official code learns from rewards alone, there are two further stages. In ``returns online`` the
+pretrained policy collects some episodes, on whose returns the head alone is trained; in ``pdt online`` it collects an
+episode with the best of its candidates, and then makes some updates on episodes that are drawn in proportion to their
+returns. The data are not drawn from any more. As there: ``--steps 0 --online.steps N``, which leaves the data's returns
+alone.
+
 Deviations from the official code, see ``layout``: each step's future begins at the step after it and goes on to the end
-of the window, read backwards; steps that nothing follows are not learnt from. Its second stage learns online from
-rewards that the agent collects; here it learns from the data's.
+of the window, read backwards; steps that nothing follows are not learnt from. What is collected before the head learns
+is counted in episodes, there in steps (10,000); the replay keeps a million rows, there 1000 episodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +38,9 @@ from agents.odt import lamb, temperature_loss
 from rlkit import losses, networks, optim
 from rlkit.acting import push
 from rlkit.buffer import Buffer
+from rlkit.online import Online, continued
 from rlkit.optim import Net
-from rlkit.ranges import Count, Finite, LearningRate, Positive, Range, Weight
+from rlkit.ranges import Count, Finite, LearningRate, Positive, Range, Weight, Whole
 from rlkit.types import Array, InputError, Key, Metrics, Percept, Preset, Spec, Stage, Stats, Windows
 
 
@@ -90,6 +97,12 @@ class Config:
     """Adam's step size for the logarithm of the temperature."""
     target_entropy: Finite | None = None
     """Entropy that the temperature is steered to; minus the number of action dimensions if not given."""
+    head_updates: Whole = 1_500
+    """Updates of the return head alone, after the first episodes that are collected (--online.warmup). 0: none."""
+    head_learning_rate: LearningRate = 1e-3
+    """Adam's step size in them."""
+
+    ONLINE: ClassVar[Mapping[str, Any]] = {"unit": "episode", "updates": 300, "share": 0.0, "warmup": 20}
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """Without rewards, then with them."""
@@ -106,6 +119,19 @@ class Config:
             Stage("pdt", PDT(self, spec, rewards=True), steps),
         )
 
+    def online(self, spec: Spec, stages: tuple[Stage, ...], online: Online) -> tuple[Stage, ...]:
+        """The return head learns from the episodes of the warm-up, then all from what is collected."""
+        if not (online.warmup and self.head_updates):
+            return (continued(stages[-1], online, by_return=True),)
+        # one round, and the same number of episodes as the stage after it has: its replay is kept
+        before = replace(online, warmup=online.warmup - 1, every=1, updates=self.head_updates)
+        head = ReturnHead(self, spec, rewards=True, by_return=True)
+        after = continued(stages[-1], replace(online, warmup=0), by_return=True)
+        return (
+            Stage("returns online", head, self.head_updates, online=before, continues=True),
+            replace(after, steps=online.rounds * online.updates),
+        )
+
 
 class PDTState(NamedTuple):
     """Everything that acting and further training need."""
@@ -113,6 +139,7 @@ class PDTState(NamedTuple):
     net: Net  # parameters of "policy", "encoder", "prior" and "returns"
     log_temperature: Net
     scale: Array  # [] what returns are divided by; 1 in the first stage, which sees none
+    head_opt: Any  # of the optimiser that moves "returns" alone
 
 
 class Memory(NamedTuple):
@@ -157,11 +184,13 @@ class Futures(NamedTuple):
 
 @dataclass(frozen=True)
 class PDT:
-    """The learner of both stages, which acts on a memory of its own. ``rewards``: of the second one."""
+    """The learner of both stages, which acts on a memory of its own. ``rewards``: of the second one. ``by_return``:
+    episodes are drawn in proportion to how much their returns are above the least."""
 
     config: Config
     spec: Spec
     rewards: bool
+    by_return: bool = False
 
     @property
     def tokens(self) -> int:
@@ -171,6 +200,8 @@ class PDT:
 
     @property
     def needs(self) -> tuple[str, ...]:
+        if self.by_return:
+            return ("return_to_go", "episode_return", "episode_length")
         return ("return_to_go",) if self.rewards else ()
 
     def init(self, key: Key, prev: PDTState | None, stats: Stats) -> PDTState:
@@ -196,12 +227,23 @@ class PDT:
             net=optim.init(params, self._optimiser),
             log_temperature=optim.init(log_temperature, optax.adam(c.temperature_learning_rate)),
             scale=jnp.ones(()),
+            head_opt=self._head_optimiser.init(params["returns"]),
         )
 
     def sample(self, buffer: Buffer, key: Key) -> Windows:
         """Windows whose context ends at any step, with as many steps behind it."""
         length = self.config.context
-        return buffer.windows(key, self.config.batch_size, before=length - 1, after=length, gamma=1.0)
+        weight = self.weight(buffer) if self.by_return else None
+        rows = buffer.draw(key, self.config.batch_size, weight)
+        return buffer.around(rows, before=length - 1, after=length, gamma=1.0)
+
+    def weight(self, buffer: Buffer) -> Array:
+        """[M] of each row that may be drawn: its episode's return less the least one, shared among its steps."""
+        rows = buffer.gather(buffer.index, jnp.arange(buffer.index.shape[-1]))
+        returns = buffer.gather(buffer.extra["episode_return"], rows)
+        steps = buffer.gather(buffer.extra["episode_length"], rows)
+        least = jnp.where(buffer.is_drawn, returns, jnp.inf).min()
+        return (returns - least + 1e-6) / jnp.maximum(steps, 1)
 
     # --- learning ---
 
@@ -265,9 +307,7 @@ class PDT:
         from_prior = losses.normal_kl(*posterior, *prior)
         surprise = jnp.zeros(futures.mask.shape)
         if self.rewards:
-            predicted = self._returns_of(params, context.obs, latent)
-            to_go = batch.extra["return_to_go"][:, : self.config.context]
-            surprise = -networks.normal_log_prob(*predicted, to_go[..., None] / scale)
+            surprise = self._surprise(params, scale, batch, latent)
         return Terms(
             likelihood=losses.masked_mean(log_prob, futures.mask),
             entropy=-losses.masked_mean(drawn_log_prob, futures.mask),
@@ -290,6 +330,12 @@ class PDT:
             told=self.config.told,
         )
         return jnp.tanh(mean)
+
+    def _surprise(self, params: Any, scale: Array, batch: Windows, latent: Array) -> Array:
+        """[B, K]: -log f(R | s, z) of the scaled return to go of each step of the context."""
+        predicted = self._returns_of(params, self._context(batch).obs, latent)
+        to_go = batch.extra["return_to_go"][:, : self.config.context]
+        return -networks.normal_log_prob(*predicted, to_go[..., None] / scale)
 
     def _context(self, batch: Windows) -> Steps:
         """The steps that the policy sees."""
@@ -394,7 +440,7 @@ class PDT:
     def choose(self, state: PDTState, obs: Array, key: Key) -> Array:
         """[Z]: of the futures that the prior draws for ``obs`` [O], the one of the ``pick``-th highest return."""
         c, params = self.config, state.net.params
-        number = c.candidates if self.rewards else 1
+        number = self._candidates
         many = jnp.broadcast_to(obs, (number, *obs.shape))
         mean, log_std = self._prior_of(params, many)
         noise = jax.random.normal(key, mean.shape)
@@ -404,6 +450,11 @@ class PDT:
         predicted, _ = self._returns_of(params, many, latents)
         _, best = jax.lax.top_k(predicted[:, 0], c.pick)
         return latents[best[-1]]
+
+    @property
+    def _candidates(self) -> int:
+        """Futures that are drawn to act."""
+        return self.config.candidates if self.rewards else 1
 
     # --- networks ---
 
@@ -431,6 +482,35 @@ class PDT:
     @property
     def _optimiser(self) -> optax.GradientTransformation:
         return lamb(self.config)
+
+    @property
+    def _head_optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.head_learning_rate)
+
+
+class ReturnHead(PDT):
+    """The learner of the return head alone. It acts as the pretrained policy, since the head knows nothing yet."""
+
+    def update(self, state: PDTState, batch: Windows, key: Key, step: Array) -> tuple[PDTState, Metrics]:
+        """One step of the head up the likelihood of the returns to go, with the encoder's futures."""
+        params = state.net.params
+        encoder_key, latent_key = jax.random.split(key)
+        futures = self._futures(params, batch, encoder_key)
+        latent = futures.draw(latent_key)
+
+        def loss(head: Any) -> tuple[Array, Metrics]:
+            surprise = self._surprise(params | {"returns": head}, state.scale, batch, latent)
+            value = losses.masked_mean(surprise, futures.mask)
+            return value, {"returns/loss": value}
+
+        head = Net(params["returns"], state.head_opt)
+        head, metrics = optim.descend(loss, head, self._head_optimiser)
+        net = state.net._replace(params=params | {"returns": head.params})
+        return state._replace(net=net, head_opt=head.opt), metrics
+
+    @property
+    def _candidates(self) -> int:
+        return 1
 
 
 def _to_the_right(steps: Steps) -> Steps:

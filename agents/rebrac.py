@@ -10,18 +10,24 @@ after its step, not before. From equal parameters and one batch, losses and the 
 On the point mass of docs/toys.md (actor_beta 0.1, critic_beta 0.01, two layers of 128, 6000 updates, two seeds) the
 return is -82 and -79, and -79 and -80 with the official code, where the data's is -30. Probably because the critics
 start at 0, which promises much for unseen actions where every reward is negative and the anchor is weak.
+
+Online the critics' penalty is gone and the actor's falls linearly to half of what it was (paper, table 6); half of each
+batch is the data's, and a little noise is added to the actions that are collected (tinkoff-ai/ReBRAC,
+src/algorithms/rebrac_finetune.py; there the penalty falls to 0, unless a floor is given, at which it then stays).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from agents.td3_bc import TD3BC, TD3State
 from rlkit import networks
+from rlkit.online import Online, continued
 from rlkit.ranges import Count, Discount, LearningRate, TargetShare, Weight, Widths
 from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Transitions
 
@@ -48,6 +54,8 @@ class Config:
     """Standard deviation of the noise on the target policy's actions."""
     noise_clip: Weight = 0.5
     """Largest size of that noise."""
+    exploring_noise: Weight = 0.03
+    """Standard deviation of the noise on the policy's own actions while it collects."""
     actor_learning_rate: LearningRate = 1e-3
     """Adam's step size for the actor."""
     critic_learning_rate: LearningRate = 1e-3
@@ -55,17 +63,34 @@ class Config:
     batch_size: Count = 1024
     """Steps in a batch."""
 
+    ONLINE: ClassVar[Mapping[str, Any]] = {"share": 0.5}
+
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         spec.require_bounded_action("rebrac")
         return (Stage("rebrac", ReBRAC(self, spec), steps),)
 
+    def online(self, spec: Spec, stages: tuple[Stage, ...], online: Online) -> tuple[Stage, ...]:
+        """It goes on without the critics' penalty, and with the actor's falling to half of what it was offline."""
+        before = stages[-1]
+        stage = continued(
+            before,
+            online,
+            config=replace(self, critic_beta=0.0),
+            shares=(before.learner.shares[1], 0.5),
+            steps=online.rounds * online.updates,
+        )
+        return (stage,)
+
 
 @dataclass(frozen=True)
 class ReBRAC(TD3BC):
-    """Learner of ReBRAC: TD3+BC's with other losses and critics."""
+    """Learner of ReBRAC: TD3+BC's with other losses and critics. ``shares``: of actor_beta, at the first of ``steps``
+    updates and at the last."""
 
     config: Config
     needs: tuple[str, ...] = ("next_action", "has_next_action")
+    shares: tuple[float, float] = (1.0, 1.0)
+    steps: int = 1
 
     @property
     def intrinsic_reward(self) -> float:
@@ -83,15 +108,32 @@ class ReBRAC(TD3BC):
         value = q - self.config.critic_beta * distance
         return batch.reward + batch.discount * value
 
-    def actor_loss(self, params: Any, critic: Any, batch: Transitions) -> tuple[Array, Metrics]:
+    def actor_beta(self, step: Array) -> Array | float:
+        """[] the weight of the actor's penalty at ``step``."""
+        first, last = self.shares
+        if first == last:
+            return first * self.config.actor_beta
+        done = jnp.clip(step / max(self.steps - 1, 1), 0, 1)
+        share = first + (last - first) * done
+        return share * self.config.actor_beta
+
+    def actor_loss(self, params: Any, critic: Any, batch: Transitions, step: Array) -> tuple[Array, Metrics]:
         """mean [actor_beta |pi(s) - a|^2 - lambda min_i Q_i(s, pi(s))], lambda = 1 / mean |min_i Q_i| (eq. 3)."""
         action = jnp.tanh(self._actor.apply(params, batch.obs))
         q = self._critic.apply(critic, batch.obs, action).squeeze(-1).min(0)
         q_size = jax.lax.stop_gradient(jnp.abs(q).mean())
         distance = ((action - batch.action) ** 2).sum(-1).mean()
-        loss = self.config.actor_beta * distance - q.mean() / q_size
+        loss = self.actor_beta(step) * distance - q.mean() / q_size
         metrics = {"actor/loss": loss, "actor/q": q.mean(), "actor/distance": distance}
         return loss, metrics
+
+    def act(self, state: TD3State, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
+        """One action; a little noise is added unless ``greedy``."""
+        action, memory = super().act(state, memory, key, greedy=greedy)
+        if greedy:
+            return action, memory
+        noise = self.config.exploring_noise * jax.random.normal(key, action.shape)
+        return jnp.clip(action + noise, -1, 1), memory
 
     @property
     def _critic(self) -> networks.Ensemble:

@@ -101,15 +101,15 @@ class TD3BC(Reactive):
         moved = (state.actor, state.target_actor, state.target_critic)
         moved, actor_metrics = jax.lax.cond(
             step % self.config.policy_delay == 0,
-            lambda: self.update_actor(*moved, critic.params, batch),
-            lambda: (moved, self._zero_metrics(state.actor.params, critic.params, batch)),
+            lambda: self.update_actor(*moved, critic.params, batch, step),
+            lambda: (moved, self._zero_metrics(state.actor.params, critic.params, batch, step)),
         )
         actor, target_actor, target_critic = moved
         state = TD3State(actor, critic, target_actor, target_critic)
         return state, critic_metrics | actor_metrics
 
     def update_actor(
-        self, actor: Net, target_actor: Any, target_critic: Any, critic: Any, batch: Transitions
+        self, actor: Net, target_actor: Any, target_critic: Any, critic: Any, batch: Transitions, step: Array
     ) -> tuple[tuple[Net, Any, Any], Metrics]:
         """One step of the actor and of both targets.
 
@@ -117,7 +117,7 @@ class TD3BC(Reactive):
         """
 
         def actor_loss(params):
-            return self.actor_loss(params, critic, batch)
+            return self.actor_loss(params, critic, batch, step)
 
         actor, metrics = optim.descend(actor_loss, actor, self._actor_optimiser)
         target_actor = optim.polyak(target_actor, actor.params, self.config.tau)
@@ -137,8 +137,9 @@ class TD3BC(Reactive):
         loss = losses.critic_error(q, target)
         return loss, {"critic/loss": loss, "critic/q": q.mean()}
 
-    def actor_loss(self, params: Any, critic: Any, batch: Transitions) -> tuple[Array, Metrics]:
-        """mean (pi(s) - a)^2 - lambda mean Q_1(s, pi(s)), lambda = alpha / mean |Q_1| (paper, eqs. 3 and 5)."""
+    def actor_loss(self, params: Any, critic: Any, batch: Transitions, step: Array) -> tuple[Array, Metrics]:
+        """mean (pi(s) - a)^2 - lambda mean Q_1(s, pi(s)), lambda = alpha / mean |Q_1| (paper, eqs. 3 and 5). It is the
+        same at each ``step``."""
         action = jnp.tanh(self._actor.apply(params, batch.obs))
         q = self._first_q(critic, batch.obs, action)
         q_size = jax.lax.stop_gradient(jnp.abs(q).mean())
@@ -152,9 +153,9 @@ class TD3BC(Reactive):
         action = jnp.tanh(self._actor.apply(state.actor.params, memory))
         return action[None], memory
 
-    def _zero_metrics(self, actor: Any, critic: Any, batch: Transitions) -> Metrics:
+    def _zero_metrics(self, actor: Any, critic: Any, batch: Transitions, step: Array) -> Metrics:
         """Metrics of an update that leaves the actor as it is."""
-        _, shapes = jax.eval_shape(self.actor_loss, actor, critic, batch)
+        _, shapes = jax.eval_shape(self.actor_loss, actor, critic, batch, step)
         return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
     def _first_q(self, critic: Any, obs: Array, action: Array) -> Array:

@@ -125,7 +125,7 @@ class Buffer(NamedTuple):
             if self.place is not None:
                 number_in_index = (self.place.first + number_in_index) % self._capacity
             return self.gather(self.index, number_in_index)
-        weight = jnp.where(self._is_drawn(weight.shape[0]), weight, 0.0)
+        weight = jnp.where(self.is_drawn, weight, 0.0)
         # rounding must not give a row of weight 0 a share of its own: it keeps the sum of the row before it
         sums = jnp.cumsum(weight)
         sums = jnp.where(weight > 0, sums, 0.0)
@@ -146,9 +146,10 @@ class Buffer(NamedTuple):
             return self.drawn
         return self.index.shape[0]
 
-    def _is_drawn(self, number: int) -> Array:
-        """[number] bool: which rows in ``index`` are drawn."""
-        places = jnp.arange(number)
+    @property
+    def is_drawn(self) -> Array:
+        """[M] bool: which of the rows in ``index`` may be drawn."""
+        places = jnp.arange(self.index.shape[-1])
         if self.place is not None:
             places = (places - self.place.first) % self._capacity
         return places < self.count

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from rlkit.ranges import Count, Range, Whole
-from rlkit.types import InputError, Spec, Stage
+from rlkit.types import InputError, Preset, Spec, Stage
 
 Share = Annotated[float, Range("[0, 1)")]
 
@@ -39,6 +39,9 @@ class Online:
     """Collected rows that are kept, the newest; an episode has one more than it has steps."""
     lanes: Count = 1
     """Environments side by side."""
+    best: Whole = 0
+    """Episodes of the data that the replay begins with: those of the highest returns, the worst of them first, which
+    are the first to be written over. It then keeps about as many. 0: it begins empty."""
 
     @property
     def rounds(self) -> int:
@@ -60,16 +63,30 @@ class Online:
         """Updates from ``update`` on to the end of its round."""
         return self.updates - update % self.updates
 
-    def rows(self, horizon: int) -> int:
+    def rows(self, horizon: int, best: Sequence[int] = ()) -> int:
         """Rows of a ring that holds all that the stage can collect, or ``capacity``, if that is less.
 
-        horizon: steps of an episode at most."""
+        horizon: steps of an episode at most. best: rows of each episode that the ring begins with. If there are as many
+        as were asked for, it is full of them."""
+        longest = horizon + 1
         if self.unit == "episode":
-            most = (self.steps + self.lanes) * (horizon + 1)
+            most = (self.steps + self.lanes) * longest
         else:
             most = 2 * self.steps + 2 * self.lanes  # as many final observations as steps, at worst
+        if self.best:
+            missing = self.best - len(best)
+            most = max(sum(best) + min(missing * longest, most), longest)
         rows = min(self.capacity, most)
         return max(rows // self.lanes, 2) * self.lanes
+
+
+def defaults(config: Any, preset: Preset | None = None) -> Online:
+    """How an agent goes online unless something else is asked for: what its Config, or the class, says in ``ONLINE``,
+    and over it what the preset says in its ``online``. Without steps it stays offline."""
+    fields = dict(getattr(config, "ONLINE", {}))
+    if preset is not None:
+        fields |= preset.online
+    return Online(**fields)
 
 
 def stages(config: Any, spec: Spec, steps: int, online: Sequence[Online] = ()) -> tuple[Stage, ...]:
@@ -85,6 +102,11 @@ def stages(config: Any, spec: Spec, steps: int, online: Sequence[Online] = ()) -
             raise InputError(
                 f"--online.steps {plan.steps}: no round of updates fits, since {plan.warmup} are collected before the "
                 f"first one and {plan.every} before each: raise it"
+            )
+        if plan.best and plan.unit == "step":
+            raise InputError(
+                f"--online.best {plan.best}: whole episodes go into the replay, so collect episodes: "
+                "--online.unit episode"
             )
         if hasattr(config, "online"):
             further = config.online(spec, found, plan)

@@ -94,10 +94,19 @@ def warm_up(rate: float, updates: int) -> optax.Schedule:
     return optax.linear_schedule(rate / updates, rate, updates - 1)
 
 
-def warm_up_and_fall(rate: float, warm: int, updates: int) -> optax.Schedule:
-    """`warm_up` over ``warm`` updates, then half a cosine down to 0 at the last of ``updates``."""
-    fall = optax.cosine_decay_schedule(rate, max(updates - warm, 1))
-    return optax.join_schedules([warm_up(rate, warm), fall], [warm])
+def fall(rate: float, updates: int | None) -> optax.Schedule:
+    """Half a cosine from ``rate`` down to 0 after so many updates. None: it stays as it is.
+
+    Both have the same state, so that an online stage can go on without the fall."""
+    if updates is None:
+        return optax.constant_schedule(rate)
+    return optax.cosine_decay_schedule(rate, max(updates, 1))
+
+
+def warm_up_and_fall(rate: float, warm: int, updates: int | None) -> optax.Schedule:
+    """`warm_up` over ``warm`` updates, then half a cosine down to 0 at the last of ``updates``. None: no fall."""
+    falling = None if updates is None else updates - warm
+    return optax.join_schedules([warm_up(rate, warm), fall(rate, falling)], [warm])
 
 
 def target_copy(params: Any) -> Any:

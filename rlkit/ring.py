@@ -190,4 +190,6 @@ def _insert(ring: Buffer, rows: Rows, count: Array) -> Buffer:
 
 
 def _is_step(flags: Array) -> Array:
-    return (flags & HAS_ACTION) > 0
+    """Whether a row is a step that can be drawn once its successor is written. Of the data, those without a recorded
+    successor are not."""
+    return ((flags & HAS_ACTION) > 0) & ((flags & (HAS_NEXT | TERMINAL)) > 0)

@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from rlkit import online
 from rlkit.acting import first_goal
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
@@ -246,6 +247,7 @@ class Conformance:
             assert isinstance(preset.config, case.module.Config)
             assert preset.config.stages(case.spec, preset.steps)[-1].steps == preset.steps
             DataOptions(dataset="test", **preset.data)
+            online.defaults(preset.config, preset)
 
     def test_every_hyper_parameter_is_documented(self, case):
         source = "".join(inspect.getsource(kind) for kind in case.module.Config.__mro__[:-1])

@@ -209,7 +209,10 @@ class Stage:
 
 
 class Config(Protocol):
-    """What agents/<name>.py exports as ``Config``: a frozen dataclass of every hyper-parameter."""
+    """What agents/<name>.py exports as ``Config``: a frozen dataclass of every hyper-parameter.
+
+    It may have a method ``online`` that says how it goes on online, and a class attribute ``ONLINE`` with the fields of
+    rlkit.online.Online that its paper fixes (see rlkit.online)."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """The stages for ``spec``; ``steps`` are those of the last stage. Raises InputError for a spec that the
@@ -222,10 +225,11 @@ class Preset:
 
     config: an instance of the agent's Config. steps: updates of the last stage. data: fields of
     rlkit.datasets.DataOptions that differ from their defaults. source: where each number comes from, and what of it
-    is unverified.
+    is unverified. online: fields of rlkit.online.Online that differ from the Config's, for those who go online.
     """
 
     config: Any
     steps: int
     source: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    online: Mapping[str, Any] = field(default_factory=dict)

@@ -157,7 +157,9 @@ def test_no_seed_gets_a_copy_of_the_data(world, devices):
     state = loop.abstract_state([stage], 0, small, moments, range(4))
     sums = {"policy/loss": jax.ShapeDtypeStruct((4,), np.float32)}
     number = jax.ShapeDtypeStruct((), np.int32)
-    program = loop._chunk.lower(stage.learner, mesh, state, sums, large, step_keys, number, number).compile()
+    program = loop._chunk.lower(
+        stage.learner, mesh, None, state, sums, large, None, step_keys, number, number
+    ).compile()
     rows = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(large))
     assert rows > 30_000_000
     assert program.memory_analysis().temp_size_in_bytes < rows / 10

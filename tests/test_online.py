@@ -94,7 +94,7 @@ class Setting:
     def collector(self):
         """Environments of its own: a process that goes on has new ones."""
         make = functools.partial(gymnasium.make, self._env)
-        return Collector(self.seeds, self.spec, self.normaliser, make, one_device())
+        return Collector(self.seeds, self.spec, self.normaliser, make, one_device(), data=self.buffer)
 
     def fit(self, resume=None, collector=None, **options):
         """Training, of which every update is yielded."""

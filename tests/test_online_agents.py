@@ -1,73 +1,62 @@
-"""SAC and its siblings online: in every stage that collects, all that should learn moves."""
+"""Every agent that goes online: all that learnt before goes on to learn, whatever schedule it had."""
 
-import functools
-import operator
+from __future__ import annotations
+
+import dataclasses
+import importlib
 
 import jax
 import numpy as np
 import pytest
-from test_online import SEEDS, Setting, on_host, rows_in_order
+from test_online import Setting, on_host
 
-from agents import cql, sac, sac_rnd
-from rlkit.online import Online
+from agents import REGISTRY
+from rlkit import online
+from rlkit.optim import Net
+from rlkit.testing import bits, shrink
+from rlkit.types import InputError
 
-SIZES = {"widths": (8,), "batch_size": 4}
-CQL = SIZES | {"critic_widths": (8,), "candidates": 2, "lagrange_gap": 0.8, "gamma": 0.9}
-BY_STEP = Online(steps=12, warmup=3, share=0.5)
-BY_EPISODE = Online(steps=4, unit="episode", warmup=2, updates=3, share=0.5)
-RLPD = sac.Config(critics=3, target_critics=2, critic_updates=2, actor_q="mean", critic_norm_first=True, **SIZES)
-CAL_QL = cql.Config(calibrate=True, **CQL)
-SAC_RND = sac_rnd.Config(rnd_steps=2, rnd_width=8, rnd_embedding=4, **SIZES)
-OF_SAC = ("actor.params", "critic.params", "target", "log_alpha.params")
-# module, config, how it collects, and which parts of the state are learnt
-METHODS = {
-    "rlpd": (sac, RLPD, BY_STEP, OF_SAC),
-    "cql": (cql, cql.Config(**CQL), BY_STEP, (*OF_SAC, "log_multiplier.params")),
-    "cal-ql": (cql, CAL_QL, BY_EPISODE, (*OF_SAC, "log_multiplier.params")),
-    "sac-rnd": (sac_rnd, SAC_RND, BY_STEP, (*OF_SAC, "rnd.predictor.params")),
-}
-pytestmark = pytest.mark.slow
+QUICK = {"iql"}  # whose step size has run out when it goes online; the others are slow
 
 
-@functools.cache
-def ends(name):
-    """What the online stage begins and ends with."""
-    module, config, how, _ = METHODS[name]
-    setting = Setting(how, config, module=module)
-    number = len(setting.stages) - 1
-    points = [on_host(point) for point in setting.fit() if point.stage == number]
-    return points[0], points[-1]
+def setting(name, changes):
+    """A small agent with two rounds online of one episode each."""
+    module = importlib.import_module(REGISTRY[name].module)
+    config = shrink(module.Config(**changes))
+    plan = online.defaults(module.Config)
+    plan = dataclasses.replace(plan, steps=2, unit="episode", updates=2, warmup=0, best=min(plan.best, 2))
+    return Setting(plan, config, seeds=(3,))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_parameter_moves_online(name):
-    first, last = ends(name)
-    *_, parts = METHODS[name]
-    for part in parts:
-        find = operator.attrgetter(part)
-        before, _ = jax.tree_util.tree_flatten_with_path(find(first.state))
-        after = jax.tree.leaves(find(last.state))
-        for (path, a), b in zip(before, after, strict=True):
-            for member in range(len(SEEDS)):
-                assert not np.array_equal(a[member], b[member]), part + jax.tree_util.keystr(path)
+def nets(state):
+    """Path -> parameters of every network in ``state`` that an optimiser moves."""
+    leaves = jax.tree_util.tree_leaves_with_path(state, is_leaf=lambda node: isinstance(node, Net))
+    return {jax.tree_util.keystr(path): bits(leaf.params) for path, leaf in leaves if isinstance(leaf, Net)}
 
 
-def test_the_betas_have_fallen_at_the_last_update():
-    _, last = ends("sac-rnd")
-    assert last.metrics["rnd/beta"] == pytest.approx([0.5, 0.5])
+def moved(points, number):
+    """The networks that stage ``number`` has moved."""
+    of_stage = [point.state for point in points if point.stage == number]
+    before, after = nets(of_stage[0]), nets(of_stage[-1])
+    return {path for path in before if before[path] != after[path]}
 
 
-def test_the_floor_of_collected_steps_is_their_discounted_return_to_go():
-    _, last = ends("cal-ql")
-    replay = last.live.replay
-    for member in range(len(SEEDS)):
-        written = int(replay.place.head[member])
-        assert written > 4
-        rows = rows_in_order(replay, member)[-written:]
-        expected = np.zeros(written + 1)
-        for number in reversed(range(written)):
-            _, _, reward, _, flags = rows[number]
-            if flags:
-                expected[number] = reward + 0.9 * expected[number + 1]
-        column = replay.extra["return_to_go@0.9"][member]
-        np.testing.assert_allclose(column[:written], expected[:-1], rtol=1e-5, atol=1e-6)
+CASES = [pytest.param(name, {}, id=name, marks=() if name in QUICK else pytest.mark.slow) for name in REGISTRY]
+for _name in ("diffusion-policy", "doc"):
+    CASES.append(pytest.param(_name, {"decay": True}, id=f"{_name}-decay", marks=pytest.mark.slow))
+
+
+@pytest.mark.parametrize(("name", "changes"), CASES)
+def test_what_learns_offline_learns_online(name, changes):
+    try:
+        tried = setting(name, changes)
+        points = [on_host(point) for point in tried.fit()]
+    except InputError as refusal:
+        assert len(str(refusal).splitlines()) == 1
+        pytest.skip(f"does not go online: {refusal}")
+    numbers = [number for number, stage in enumerate(tried.stages) if stage.online]
+    offline = moved(points, numbers[0] - 1)
+    assert offline
+    assert moved(points, numbers[-1]) == offline
+    for point in points:
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(point.state))

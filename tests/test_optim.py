@@ -41,3 +41,18 @@ def test_chunks_take_rows_of_every_device_that_shares_the_batch():
     optim.descend_in_chunks(spy, jnp.arange(6.0), 3, optim.init(jnp.ones(()), SGD), SGD)
     jax.effects_barrier()
     assert sorted(seen) == [[0, 2, 4], [1, 3, 5]]  # not the first half and the second
+
+
+def test_a_step_size_that_falls_ends_at_nothing_and_one_that_stays_has_the_same_state():
+    falling, staying = optim.fall(0.2, 4), optim.fall(0.2, None)
+    np.testing.assert_allclose([falling(0), falling(2), falling(4), falling(9)], [0.2, 0.1, 0, 0], atol=1e-8)
+    np.testing.assert_allclose([staying(0), staying(4), staying(9)], 0.2)
+    params = jnp.ones(2)
+    states = [optax.adam(rate).init(params) for rate in (falling, staying, optim.fall(0.2, 0))]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1]) == jax.tree.structure(states[2])
+
+
+def test_after_the_warm_up_it_falls_or_stays():
+    falling, staying = optim.warm_up_and_fall(0.2, 2, 6), optim.warm_up_and_fall(0.2, 2, None)
+    np.testing.assert_allclose([falling(step) for step in (0, 1, 2, 4, 6)], [0.1, 0.2, 0.2, 0.1, 0], atol=1e-8)
+    np.testing.assert_allclose([staying(step) for step in (0, 1, 2, 4, 6)], [0.1, 0.2, 0.2, 0.2, 0.2])

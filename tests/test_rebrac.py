@@ -10,6 +10,8 @@ from test_iql import SPEC, STATS, batch
 
 from agents import td3_bc
 from agents.rebrac import Config
+from rlkit import online
+from rlkit.online import Online
 from rlkit.types import Discrete, InputError
 
 SMALL = Config(widths=(8, 8, 8), batch_size=3, actor_beta=0.3, critic_beta=0.2)
@@ -44,7 +46,7 @@ def test_the_actors_loss_by_hand():
     action = np.tanh(LEARNER._actor.apply(before.actor.params, rows.obs))
     q = np.asarray(LEARNER._critic.apply(before.critic.params, rows.obs, action))[..., 0].min(0)
     distance = ((action - rows.action) ** 2).sum(1).mean()
-    loss = LEARNER.actor_loss(before.actor.params, before.critic.params, rows)[0]
+    loss = LEARNER.actor_loss(before.actor.params, before.critic.params, rows, 0)[0]
     np.testing.assert_allclose(loss, 0.3 * distance - q.mean() / np.abs(q).mean(), rtol=1e-5)
 
 
@@ -60,7 +62,7 @@ def test_without_penalties_and_layer_norm_it_is_td3():
         action = jnp.tanh(learner._actor.apply(params, rows.obs))
         return -learner._critic.apply(before.critic.params, rows.obs, action).squeeze(-1).min(0).mean()
 
-    ours = jax.grad(lambda p: learner.actor_loss(p, before.critic.params, rows)[0])(before.actor.params)
+    ours = jax.grad(lambda p: learner.actor_loss(p, before.critic.params, rows, 0)[0])(before.actor.params)
     scale = jnp.abs(follow(before.actor.params))  # three values of one sign: their mean size is that of their mean
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a * scale, b, rtol=1e-3, atol=1e-7),
@@ -79,3 +81,25 @@ def test_only_the_critics_are_normalised():
 def test_discrete_actions_are_refused():
     with pytest.raises(InputError, match="rebrac .*continuous"):
         SMALL.stages(dataclasses.replace(SPEC, action=Discrete(2)), 1)
+
+
+def test_online_the_critics_penalty_is_gone_and_the_actors_falls_to_half():
+    plan = Online(steps=11, updates=2)  # 22 updates
+    first, second = online.stages(SMALL, SPEC, 10, [plan, plan])[1:]
+    assert first.learner.config.critic_beta == second.learner.config.critic_beta == 0
+    assert LEARNER.actor_beta(7) == SMALL.actor_beta
+    betas = [first.learner.actor_beta(jnp.int32(step)) for step in (0, 7, 21)]
+    np.testing.assert_allclose(betas, [0.3, 0.3 * (1 - 0.5 / 3), 0.15], rtol=1e-6)
+    np.testing.assert_allclose(second.learner.actor_beta(jnp.int32(3)), 0.15, err_msg="it has fallen already")
+    before, rows = state(), data()
+    last = first.learner.actor_loss(before.actor.params, before.critic.params, rows, jnp.int32(21))
+    whole = LEARNER.actor_loss(before.actor.params, before.critic.params, rows, 0)
+    np.testing.assert_allclose(whole[0] - last[0], 0.15 * last[1]["actor/distance"], rtol=1e-4)
+
+
+def test_noise_is_added_only_to_what_is_collected():
+    before, obs = state(), jnp.ones(3)
+    greedy, _ = LEARNER.act(before, obs, jax.random.key(0), greedy=True)
+    drawn = jnp.stack([LEARNER.act(before, obs, jax.random.key(n), greedy=False)[0] for n in range(60)])
+    noise = np.asarray(drawn) - np.asarray(greedy)
+    assert 0.02 < noise.std() < 0.04, "a standard deviation of 0.03"

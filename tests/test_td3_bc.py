@@ -59,11 +59,11 @@ def test_the_losses_by_hand():
     first = np.asarray(LEARNER._critic.apply(critic, data.obs, action))[0, :, 0]
     distance = np.mean([(action[b, k] - data.action[b, k]) ** 2 for b in range(3) for k in range(2)])
     by_hand = distance - 2.5 * first.mean() / np.abs(first).mean()
-    np.testing.assert_allclose(LEARNER.actor_loss(before.actor.params, critic, data)[0], by_hand, rtol=1e-5)
+    np.testing.assert_allclose(LEARNER.actor_loss(before.actor.params, critic, data, 0)[0], by_hand, rtol=1e-5)
 
 
 def gradient(learner, params, critic, data):
-    return jax.grad(lambda p: learner.actor_loss(p, critic, data)[0])(params)
+    return jax.grad(lambda p: learner.actor_loss(p, critic, data, 0)[0])(params)
 
 
 def test_the_actor_does_not_feel_the_scale_of_rewards():
@@ -110,7 +110,7 @@ def test_actor_and_targets_rest_on_odd_steps_and_their_metrics_are_means_over_th
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), getattr(moved, part), expected
         )
-    loss = LEARNER.actor_loss(before.actor.params, moved.critic.params, data)[0]
+    loss = LEARNER.actor_loss(before.actor.params, moved.critic.params, data, 0)[0]
     np.testing.assert_allclose((metrics["actor/loss"] + silent["actor/loss"]) / 2, loss, rtol=1e-5)
 
 

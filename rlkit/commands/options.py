@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from rlkit import __version__, ranges
+from rlkit import __version__, online, ranges
 from rlkit.datasets.options import DataOptions
 from rlkit.online import Online
 from rlkit.ranges import Count, Range, Seed, Whole
@@ -287,7 +287,13 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
 
     # --- its settings, or those of a preset, are the defaults ---
     data = DataOptions(_default_dataset(catalog))
-    default = TrainOptions(config=method.config(), data=data, agent=name, module=method.module)
+    default = TrainOptions(
+        config=method.config(),
+        data=data,
+        online=online.defaults(method.config),
+        agent=name,
+        module=method.module,
+    )
     chosen = _value_of("--preset", rest)
     if chosen:
         preset = method.presets[_known("preset", chosen, method.presets)]
@@ -295,6 +301,7 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
             default,
             config=preset.config,
             data=dataclasses.replace(data, **preset.data),
+            online=online.defaults(preset.config, preset),
             preset=chosen,
         )
     asked = tyro.cli(
@@ -322,6 +329,7 @@ def _parse_of_run(command: str, argv: Sequence[str]) -> EvaluateOptions | Finetu
     """Options of a command on a run. It is read first: the Config that it was trained with says what can be given."""
     folder = None
     config = None
+    plan = Online()
     for word in argv:
         if (Path(word) / "run.json").is_file():
             folder = Path(word)
@@ -330,12 +338,15 @@ def _parse_of_run(command: str, argv: Sequence[str]) -> EvaluateOptions | Finetu
         from rlkit.runs.record import Record, recorded_config
 
         record = Record.read(folder)
-        config = recorded_config(record, _value_of("--agent", argv))
+        typed = _value_of("--agent", argv)
+        config = recorded_config(record, typed)
+        presets = registry.recorded(record.module, typed).presets
+        plan = online.defaults(config, presets.get(record.preset))
     run = folder or tyro.MISSING
     if command == "evaluate":
         kind, default = EvaluateOptions, EvaluateOptions(run=run, config=config)
     else:
-        kind, default = FinetuneOptions, FinetuneOptions(run=run, config=config, online=Online())
+        kind, default = FinetuneOptions, FinetuneOptions(run=run, config=config, online=plan)
     return tyro.cli(
         kind[type(config)],
         args=argv,

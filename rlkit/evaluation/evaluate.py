@@ -146,7 +146,7 @@ class Evaluator:
             beat()
         while any(lane.live for lane in lanes):
             # --- one compiled step for all lanes ---
-            seen = play.show(lanes, seeds)  # of NumPy arrays, which the call moves ten times as fast as device_put
+            seen = jax.device_put(play.show(lanes, seeds), device)
             actions, kept = play.step(self._agent, True, acting, kept, seen)
             actions = np.asarray(jax.device_get(actions))
             action_shape = actions.shape[2:]

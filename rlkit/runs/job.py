@@ -58,7 +58,9 @@ class Job(NamedTuple):
         """Collector of the online stages; None where there is none."""
         if all(stage.online is None for stage in self.stages):
             return None
-        return Collector(self.record.seeds, self.record.spec, self.normaliser, self.make_env, mesh, beat)
+        return Collector(
+            self.record.seeds, self.record.spec, self.normaliser, self.make_env, mesh, beat, data=self.buffer
+        )
 
     def evaluator(self) -> Evaluator | None:
         """Evaluator of the last stage's agent; None where there is no environment."""

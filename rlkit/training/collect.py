@@ -71,6 +71,7 @@ class Collector:
         make_env: makes one environment; it must have a time limit.
         mesh: that the run trains on.
         beat: called after every step of the environments.
+        data: with whose best episodes a replay may begin.
 
     `begin` or `resume` comes first in each online stage, then `run` before each round of updates. `live` is what is to
     be saved; its replay is donated to the next `run`.
@@ -86,6 +87,7 @@ class Collector:
         make_env: Callable[[], gymnasium.Env],
         mesh: Mesh,
         beat: Callable[[], None] = lambda: None,
+        data: Buffer | None = None,
     ):
         self._seeds = seeds
         self._spec = spec
@@ -95,6 +97,7 @@ class Collector:
         self._make_env = make_env
         self._mesh = mesh
         self._beat = beat
+        self._data = data
         self._envs: list[gymnasium.Env] = []
         self._lanes: dict[Place, Lane] = {}
         self._pending: dict[Place, _Episode] = {}
@@ -109,6 +112,7 @@ class Collector:
         self._play = self._nothing_played()
         if self.replay is None:
             self.replay = jax.device_put(self._empty(), per_seed(self._mesh))
+            self._write_best()
         for place in self._lanes:
             self._next_episode(place)
 
@@ -206,7 +210,8 @@ class Collector:
 
     def _empty(self) -> Buffer:
         """NumPy arrays of which nothing is written, and which take no memory yet."""
-        capacity = self._online.rows(self._limit)
+        best = [len(rows) for rows in self._best()]
+        capacity = self._online.rows(self._limit, best)
         lanes = 1 if self._by_episode else self._width
         if self._by_episode:
             capacity = max(capacity, 2 * CHUNK)
@@ -379,16 +384,46 @@ class Collector:
             is_terminal,
         )
         made = columns.make(ring.stored_columns(self._agent.needs), one)
-        for first in range(0, len(one.t), CHUNK):
+        self._write([seed], one._replace(extra=made))
+
+    def _best(self) -> list[np.ndarray]:
+        """The rows of each of the data's best episodes that the replay begins with, the worst first."""
+        if not self._online.best:
+            return []
+        t, reward = jax.device_get((self._data.t, self._data.reward))
+        starts = np.flatnonzero(t == 0)
+        returns = np.add.reduceat(np.asarray(reward, np.float64), starts)
+        rows = np.split(np.arange(len(t)), starts[1:])
+        best_first = np.argsort(-returns, kind="stable")[: self._online.best]
+        lengths = np.array([len(rows[number]) for number in best_first])
+        fitting = int((np.cumsum(lengths) <= self._online.capacity).sum())
+        return [rows[number] for number in reversed(best_first[:fitting])]
+
+    def _write_best(self) -> None:
+        """Write the best of the data, of which every seed has a copy."""
+        best = self._best()
+        if not best:
+            return
+        rows = np.concatenate(best)
+        stored = [name for name, column in self.replay.extra.items() if column is not None]
+        data = self._data._replace(extra={name: self._data.extra[name] for name in stored}, index=None)
+        written = jax.tree.map(lambda column: column[rows], jax.device_get(data))
+        self._write(range(len(self._seeds)), written)
+
+    def _write(self, members: Sequence[int], written: Buffer) -> None:
+        """Write rows, NumPy arrays, into the rings of the seeds with the numbers ``members``."""
+        members = np.asarray(members)
+        for first in range(0, len(written.t), CHUNK):
             rows = self._no_rows(CHUNK)
             piece = slice(first, first + CHUNK)
-            number = len(one.t[piece])
+            number = len(written.t[piece])
             for name in ("obs", "action", "reward", "t", "flags"):
-                getattr(rows, name)[seed, :number] = getattr(one, name)[piece]
-            for name, column in made.items():
-                rows.extra[name][seed, :number] = column[piece]
+                getattr(rows, name)[members, :number] = getattr(written, name)[piece]
+            for name, column in written.extra.items():
+                if column is not None:
+                    rows.extra[name][members, :number] = column[piece]
             count = np.zeros(len(self._seeds), np.int32)
-            count[seed] = number
+            count[members] = number
             self._insert(rows, count)
 
     def _no_rows(self, number: int | None = None) -> Rows:

@@ -327,10 +327,14 @@ def _chunk(
         own = None if replay is None else ring.of_seed(replay, number)
         return one_seed(state, sums, key, own)
 
+    # one seed fills a CPU, and a seed axis, even of length 1, makes XLA's loops on it 1.4 times slower
     on_one_cpu = mesh.size == 1 and mesh.devices.item().platform == "cpu"
-    if on_one_cpu:
-        # one seed fills the device, and a seed axis, even of length 1, makes XLA's loops on a CPU 1.4 times slower
-        numbers = jnp.arange(len(keys))
+    numbers = jnp.arange(len(keys))
+    if on_one_cpu and len(keys) == 1:
+        # without the loop over seeds, which costs as much as two updates: online a chunk may be one update
+        only = jax.tree.map(lambda leaf: leaf[0], (state, sums, keys, numbers))
+        result = jax.tree.map(lambda leaf: leaf[None], in_turn(only))
+    elif on_one_cpu:
         result = jax.lax.map(in_turn, (state, sums, keys, numbers))
     else:
         # `first` and `count` have no seed axis, so that a lax.cond on the step stays a branch
