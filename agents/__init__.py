@@ -19,9 +19,7 @@ REGISTRY = {
     "idql": Entry("agents.idql", "IQL's critics choose among actions of a clone (Hansen-Estruch et al. 2023)"),
     "iql": Entry("agents.iql", "Implicit Q-learning: advantage-weighted cloning (Kostrikov et al. 2022)"),
     "odt": Entry("agents.odt", "Online decision transformer: stochastic, told its return (Zheng et al. 2022)"),
-    "pdt": Entry(
-        "agents.pdt", "Reward-free pretraining on futures, then the best of 256 (Xie et al. 2023)"
-    ),
+    "pdt": Entry("agents.pdt", "Reward-free pretraining on futures, then the best of 256 (Xie et al. 2023)"),
     "rebrac": Entry("agents.rebrac", "TD3+BC with a penalty in the critics' target too (Tarasov et al. 2023)"),
     "sac": Entry("agents.sac", "Soft actor-critic without pessimism (Haarnoja et al. 2018)"),
     "sac-rnd": Entry("agents.sac_rnd", "SAC with a random-network-distillation penalty (Nikulin et al. 2023)"),
