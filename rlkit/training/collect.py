@@ -395,9 +395,9 @@ class Collector:
         returns = np.add.reduceat(np.asarray(reward, np.float64), starts)
         rows = np.split(np.arange(len(t)), starts[1:])
         best_first = np.argsort(-returns, kind="stable")[: self._online.best]
-        lengths = np.array([len(rows[number]) for number in best_first])
-        fitting = int((np.cumsum(lengths) <= self._online.capacity).sum())
-        return [rows[number] for number in reversed(best_first[:fitting])]
+        lengths = [len(rows[number]) for number in best_first]
+        fits = np.cumsum(lengths) <= self._online.capacity
+        return [rows[number] for number in reversed(best_first[: fits.sum()])]
 
     def _write_best(self) -> None:
         """Write the best of the data, of which every seed has a copy."""
@@ -405,9 +405,9 @@ class Collector:
         if not best:
             return
         rows = np.concatenate(best)
-        stored = [name for name, column in self.replay.extra.items() if column is not None]
-        data = self._data._replace(extra={name: self._data.extra[name] for name in stored}, index=None)
-        written = jax.tree.map(lambda column: column[rows], jax.device_get(data))
+        extra = {name: self._data.extra[name] for name in self.replay.extra}
+        data = jax.device_get(self._data._replace(extra=extra, index=None, labels=None))
+        written = jax.tree.map(lambda column: column[rows], data)
         self._write(range(len(self._seeds)), written)
 
     def _write(self, members: Sequence[int], written: Buffer) -> None:
