@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 RLKIT := $(BIN)/python train.py
 
-.PHONY: install train test test-fast toys mutants soak lint clean
+.PHONY: install train train-hopper test test-fast toys mutants soak lint clean
 
 install: .venv/.installed
 
@@ -21,6 +21,11 @@ train: install
 	$(RLKIT) train bc --preset pendulum --seeds $(SEEDS) --out $(OUT)/bc --resume auto
 	$(RLKIT) train sac-rnd --preset pendulum --seeds $(SEEDS) --out $(OUT)/sac-rnd --resume auto
 	$(RLKIT) report $(OUT)/bc $(OUT)/sac-rnd --out $(OUT)
+
+# the embedded Hopper set (docs/collecting.md)
+train-hopper: install
+	$(RLKIT) train iql --preset hopper/medium --dataset rlkit-hopper/medium-v0 --steps 10000 --eval-every 2500 \
+	  --seeds $(SEEDS) --out $(OUT)/hopper --resume auto
 
 # Twice: what compiles much without XLA's optimiser, and what trains much with it (docs/testing.md).
 test: install
