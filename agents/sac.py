@@ -340,7 +340,7 @@ _RLPD = Config(
 )
 _RLPD_SOURCE = (
     "ikostrikov/rlpd, configs/rlpd_config.py and README: 20 updates of the critics a step, batches of 256. Its run is "
-    "--steps 0 --online.steps STEPS --online.warmup 5000 --online.share 0.5, where STEPS are this preset's"
+    "--steps 0 --online.steps STEPS, where STEPS are this preset's"
 )
 _WITHOUT_ENTROPY = {"backup_entropy": False, "widths": (256, 256, 256)}
 # robot -> (target entropy, which is minus half the number of action dimensions; changes; steps)
@@ -377,15 +377,16 @@ PRESETS = {
             batch_size=128,
         ),
         6_000,
-        "this project, from scratch: --dataset random:200 --env Pendulum-v1 --online.steps 4000 --online.share 0; its "
-        "first settings, not tuned",
+        "this project, from scratch: --dataset random:200 --env Pendulum-v1 --online.steps 4000; its first "
+        "settings, not tuned",
         {"reward_scale": 0.1},
+        {"share": 0.0},
     ),
 }
 for _name, (_target_entropy, _changes, _steps) in _RLPD_SETS.items():
     _config = replace(_RLPD, target_entropy=_target_entropy, **_changes)
     _data = {"reward_shift": -1.0} if _name == "antmaze" else {}
-    PRESETS[f"rlpd/{_name}"] = Preset(_config, _steps, _RLPD_SOURCE, _data)
+    PRESETS[f"rlpd/{_name}"] = Preset(_config, _steps, _RLPD_SOURCE, _data, {"warmup": 5_000, "share": 0.5})
 VARIANTS = (
     {
         "critics": 10,

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from agents import sac
-from rlkit import online
+from rlkit import online, ring
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.online import Online
 from rlkit.testing import bits, one_device
-from rlkit.training import loop
+from rlkit.training import collect, loop
 from rlkit.training.collect import Collector
 from rlkit.types import InputError
 
@@ -190,7 +190,7 @@ def test_a_batch_has_its_share_of_the_data(share):
     setting = Setting(Online(steps=6, share=share))
     *_, last = setting.fit()
     marked = setting.buffer._replace(action=jnp.full_like(setting.buffer.action, 7.0))
-    replay = loop.ring.of_seed(last.live.replay, jnp.int32(0))
+    replay = ring.of_seed(last.live.replay, jnp.int32(0))
     learner = dataclasses.replace(setting.stages[1].learner, config=dataclasses.replace(CONFIG, batch_size=200))
     batch = loop._mixed(learner, share, marked, replay, jax.random.key(0))
     from_data = np.asarray(batch.action[:, 0]) == 7.0
@@ -215,11 +215,37 @@ def test_what_a_seed_collects_does_not_depend_on_its_neighbours():
 def test_nothing_is_compiled_or_transferred_in_silence_once_an_online_stage_runs():
     setting = Setting(HOW["half"])
     list(setting.fit())
+    programs = (loop._chunk, ring.insert, collect._act)
+    compiled = [program._cache_size() for program in programs]
     # what the environments gave is an argument of compiled calls, which move it
     with jax.transfer_guard_device_to_host("disallow"):
         for progress in setting.fit():
             jax.block_until_ready(progress.state)
-    assert loop._chunk._cache_size() > 0
+    assert [program._cache_size() for program in programs] == compiled and min(compiled) > 0
+
+
+def test_no_seed_gets_a_copy_of_the_replay():
+    """Memory that a chunk of two seeds allocates beside its inputs and outputs, with rings of a million rows."""
+    setting = Setting(HOW["half"])
+    stage = setting.stages[1]
+    large = ring.empty(setting.spec, stage.learner.needs, 2, 1_000_000, 1)
+    rows = sum(leaf.nbytes for leaf in jax.tree.leaves(large))
+    replay, buffer = jax.eval_shape(lambda: (large, setting.buffer))
+    _, keys = jax.eval_shape(lambda: loop._stage_keys(np.arange(2, dtype=np.uint32), 0))
+    state = loop.abstract_state(setting.stages, 1, buffer, setting.moments, SEEDS)
+    number = jax.ShapeDtypeStruct((), np.int32)
+    sums = jax.eval_shape(lambda: {name: jnp.zeros(2) for name in metric_names(stage, setting)})
+    lowered = loop._chunk.lower(stage.learner, one_device(), 0.5, state, sums, buffer, replay, keys, number, number)
+    assert rows > 40_000_000
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < rows / 10
+
+
+def metric_names(stage, setting):
+    """Names of the metrics of an update."""
+    state = jax.jit(stage.learner.init, static_argnums=1)(jax.random.key(0), None, setting.moments)
+    batch = stage.learner.sample(setting.buffer, jax.random.key(0))
+    _, metrics = jax.eval_shape(stage.learner.update, state, batch, jax.random.key(0), np.int32(0))
+    return metrics
 
 
 def test_an_environment_that_does_not_play_again_costs_its_episode_and_one_line(capsys):
