@@ -48,6 +48,11 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are cores: some tests wait for processes that they started."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 SPREAD = {"test_interrupts"}  # files of which each test may go to another worker: it starts processes of its own
 # CPU seconds of the files that take longest, by measurement; what is not named takes less
 WEIGHTS = {

@@ -30,6 +30,13 @@ class TestRegistry(Conformance):
             assert len(str(refusal).splitlines()) == 1 and name in str(refusal)
             pytest.skip(f"refuses {kind} actions, in one line")
 
+    def test_many_devices_equal_one(self, request, case, straight):
+        """Of a variant too, if it has networks of its own."""
+        *_, changes = request.node.callspec.params["case"]
+        if changes and not {"network", "latent", "policy"} & changes.keys():
+            pytest.skip("a variant shares its batch among devices as its agent does")
+        super().test_many_devices_equal_one(case, straight)
+
 
 def test_there_are_many_devices():
     assert len(jax.devices()) == 8

@@ -162,11 +162,17 @@ def test_embedded_dataset_is_small_and_whole():
     metadata, file = embedded()
     assert metadata["total_episodes"] == len(file) == pendulum.EPISODES
     assert metadata["total_steps"] == 200 * len(file)
-    assert sum(path.stat().st_size for path in envs.DATASETS.rglob("*") if path.is_file()) < 2 << 20
     for episode in file.values():
         assert episode["observations"].shape == (201, 3) and episode["actions"].shape == (200, 1)
         assert not episode["terminations"][:].any() and np.flatnonzero(episode["truncations"]).tolist() == [199]
     assert "/" not in metadata["code_permalink"][:1]  # no path of the machine that recorded it
+
+
+@pytest.mark.parametrize(("name", "most"), [("pendulum/mixed-v0", 2 << 20), ("rlkit-hopper/medium-v0", 4_000_000)])
+def test_an_embedded_dataset_is_small(name, most):
+    files = [path for path in (envs.DATASETS / name).rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) < most
+    assert not [path for path in envs.DATASETS.iterdir() if path.name not in ("pendulum", "rlkit-hopper")]
 
 
 def test_references_of_the_dataset_are_those_of_the_table():

@@ -101,10 +101,12 @@ def test_without_a_warm_up_there_is_no_stage_of_the_head_alone():
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_every_update_to_the_same_bits(straight):
-    """Over the border between the two online stages, too."""
+def test_a_run_goes_on_to_the_same_bits(straight):
+    """From the last update but one of each stage: over the border between the two online stages, too."""
     setting, points = straight
     for point in points[:-1]:
+        if point.step != setting.stages[point.stage].steps - 1:
+            continue
         *_, last = setting.fit(resume=point)
         assert bits((last.state, last.live, last.metrics)) == bits(
             (points[-1].state, points[-1].live, points[-1].metrics)
