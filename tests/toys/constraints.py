@@ -114,8 +114,8 @@ ONE = Toy(
     one_constraint,
     (
         Variant("guidance 1.4", _METHOD, TRAINED, at_least=0.95, in_suite=False),
-        Variant("batches of 64", _METHOD, QUICK, at_least=0.8),
-        Variant("not guided", _METHOD, dataclasses.replace(QUICK, guidance=0.0), at_most=0.75),
+        Variant("batches of 64", _METHOD, QUICK, at_least=0.8, in_suite=False),
+        Variant("not guided", _METHOD, dataclasses.replace(QUICK, guidance=0.0), at_most=0.75, in_suite=False),
     ),
     seeds=1,
 )
@@ -137,8 +137,8 @@ WITHOUT = Toy(
     without,
     (
         Variant("guidance 1.4", _METHOD, TRAINED, at_least=0.9, reference=0.957, in_suite=False),
-        Variant("batches of 64", _METHOD, QUICK, at_least=0.85),
-        Variant("not guided", _METHOD, dataclasses.replace(QUICK, guidance=0.0), at_most=0.5),
+        Variant("batches of 64", _METHOD, QUICK, at_least=0.85, in_suite=False),
+        Variant("not guided", _METHOD, dataclasses.replace(QUICK, guidance=0.0), at_most=0.5, in_suite=False),
     ),
     seeds=1,
 )

@@ -121,8 +121,8 @@ TOLD = Toy(
     "of 1000 futures say nothing: where the policy is still right, it has seen the future elsewhere.",
     told_by_the_future,
     (
-        Variant("beta = 1", "pdt", _pdt(), at_least=0.98, reference=1.0),
-        Variant("beta = 1000", "pdt", _pdt(beta=1000.0), at_most=0.65, reference=0.48),
+        Variant("beta = 1", "pdt", _pdt(), at_least=0.98, reference=1.0, in_suite=False),
+        Variant("beta = 1000", "pdt", _pdt(beta=1000.0), at_most=0.65, reference=0.48, in_suite=False),
         Variant("not told", "pdt", _pdt(told=False), at_most=0.65, in_suite=False),
     ),
     suite_seed=2,
