@@ -6,7 +6,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-DEVICES = "--xla_force_host_platform_device_count=8"
+# By default XLA ends the process where a device waits 40 seconds for the others, as it may on a busy machine.
+DEVICES = (
+    "--xla_force_host_platform_device_count=8 --xla_cpu_collective_timeout_seconds=1200 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
+)
 # Compilation is most of the suite's time, and these programs are too small to profit from XLA's optimisations. With
 # OPTIMISED, which `make test` sets for its second part, XLA compiles as it does for a user.
 QUICK = (
