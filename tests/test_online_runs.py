@@ -133,6 +133,8 @@ def test_a_parent_that_was_trained_on_is_noticed(rlkit_command, parent, tmp_path
     (["finetune", "RUN", "--online.steps", "5", "--config.widths", "9", "9"], "arrays differ"),
     (["train", "sac", "--online.steps", "5", "--dataset", "random:50"], "--env"),
     (["train", "sac", "--steps", "0"], "--steps 0: must be at least 1"),
+    (["finetune", "RUN", "--online.steps", "5", "--env", "CartPole-v1"], "does not belong to environment CartPole-v1"),
+    (["train", "decision-diffuser", "--steps", "9", "--online.steps", "9", "--dry-run"], "diffuser online: the"),
 ])  # fmt: skip
 def test_a_mistake_is_told_in_one_line(rlkit_command, parent, tmp_path, argv, told):
     words = [str(parent) if word == "RUN" else word for word in argv]

@@ -23,9 +23,11 @@ def run(options: FinetuneOptions, catalog: Catalog) -> int:
     evaluation = record.evaluation
     episodes, seed = options.eval_episodes, options.eval_seed
     if evaluation is not None:
-        data = replace(data, env=data.env or evaluation.environment)
+        data = replace(data, env=options.env or data.env or evaluation.environment)
         episodes = evaluation.episodes if episodes is None else episodes
         seed = evaluation.seed if seed is None else seed
+    elif options.env:
+        data = replace(data, env=options.env)
     wanted = TrainOptions(
         config=options.config,
         data=data,

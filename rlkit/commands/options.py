@@ -102,6 +102,8 @@ class FinetuneOptions(Generic[C]):
     """Run directory. With it, --help lists the agent's settings too, which can be others than before."""
     config: C
     online: Online
+    env: str | None = None
+    """Environment id to act in, where RUN names none, or in another one. Default: RUN's."""
     out: Path | None = None
     """Run directory of what comes. Default: RUN-online."""
     resume: Literal["auto", "never", "must"] = "never"

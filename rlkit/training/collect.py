@@ -187,7 +187,10 @@ class Collector:
             self._envs.append(self._make_env())
         self._limit = self._time_limit()
         self._by_episode = stage.online.unit == "episode"
-        stored = ring.stored_columns(self._agent.needs)
+        try:
+            stored = ring.stored_columns(self._agent.needs)
+        except InputError as refusal:
+            raise InputError(f"stage {stage.name}: {refusal}") from None
         if stored and not self._by_episode:
             names = ", ".join(str(getattr(need, "name", need)) for need in stored)
             raise InputError(
