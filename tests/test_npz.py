@@ -26,7 +26,7 @@ def save(path, fields=D4RL, **changes):
 
 
 def read(path, env=None, infos=False):
-    return npz.read(path, env=env, infos=infos)
+    return npz.read(path, options=DataOptions(str(path), env=env), infos=infos)
 
 
 def test_arrays_of_d4rl_are_steps(tmp_path):
@@ -138,6 +138,14 @@ def test_a_folder_or_a_pattern_of_episodes(tmp_path, name):
     assert load(options).report.episodes == 5
 
 
+def test_episodes_in_a_list_are_those_of_their_folder(tmp_path):
+    paths = [save(tmp_path / f"{number}.npz", episode(2, start=10 * number)) for number in range(3)]
+    listed = load(DataOptions(tuple(map(str, paths))), use_cache=False)
+    folder = load(DataOptions(str(tmp_path)), use_cache=False)
+    for column in ("obs", "action", "reward", "t", "flags"):
+        np.testing.assert_array_equal(getattr(listed, column), getattr(folder, column))
+
+
 def test_a_pattern_of_one_file_is_not_the_cached_file(tmp_path):
     """The same file alone is D4RL's; behind a pattern it is one episode."""
     save(tmp_path / "one.npz")
@@ -170,7 +178,8 @@ def test_what_is_wrong_with_an_episode_is_named(tmp_path, changes, words):
 
 def test_what_else_an_episode_recorded(tmp_path):
     extra = {"infos/speed": np.arange(2.0), "height": np.arange(3.0)}
-    recording = npz.read_episodes([save(tmp_path / "a.npz", episode(2), **extra)], name="a", env=None, infos=True)
+    path = save(tmp_path / "a.npz", episode(2), **extra)
+    recording = npz.read_episodes([path], name="a", options=DataOptions("a"), infos=True)
     assert {name: values.tolist() for name, values in recording.infos.items()} == {"height": [1, 2], "speed": [0, 1]}
 
 

@@ -36,7 +36,7 @@ def demonstrate(path, dones=((0, 0, 1), (0, 1)), following=True, **attributes):
 
 
 def read(path, env=None):
-    return hdf5.read(path, env=env, infos=False)
+    return hdf5.read(path, options=DataOptions(str(path), env=env), infos=False)
 
 
 def test_demonstrations_are_episodes_in_the_order_of_their_numbers(tmp_path):

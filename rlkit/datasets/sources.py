@@ -19,7 +19,7 @@ from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
-# file suffix -> module with read(path, *, env, infos) -> Recording
+# file suffix -> module with read(path, *, options, infos) -> Recording
 READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "npz", ".csv": "table", ".parquet": "table"}
 COLUMNAR = (".parquet", ".arrow")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
@@ -30,7 +30,7 @@ class Source:
     """The files of a dataset, and the function that reads them."""
 
     path: Path  # a file, or a folder, or a pattern of files
-    read: Callable[..., Recording]  # (*, env, infos)
+    read: Callable[..., Recording]  # (*, options, infos)
     parts: tuple[Path, ...] = ()  # the files, where they are several that a reader takes together
 
     def files(self) -> list[Path]:
@@ -52,8 +52,10 @@ class Source:
 
     def episodes(self, options: DataOptions, infos: bool) -> Episodes:
         """The data, read and checked in this process. Raises InputError, OSError, MemoryError."""
-        recording = self.read(env=options.env, infos=infos)
-        return rows.assemble(recording, repair=options.repair)
+        recording = self.read(options=options, infos=infos)
+        if options.env:
+            recording.ambiguous = ""  # the environment will tell, see `check_env`
+        return rows.assemble(recording, repair=options.repair, action=options.action)
 
 
 def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:

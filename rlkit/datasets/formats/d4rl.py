@@ -78,19 +78,20 @@ def recording(
     labelled = None
     if "labelled" in arrays:
         labelled = fields.flags(path, "labelled", arrays["labelled"])
-    choices = d4rl_names.choices(origin.env)
-    actions, space = fields.actions(path, arrays["actions"], choices=choices, discrete=discrete, notes=notes)
+    choices = discrete
+    if choices is None and d4rl_names.choices(origin.env) is not None:
+        choices = True
     return Recording(
         name=path.name,
         observations=observations,
-        actions=actions,
+        actions=arrays["actions"],
         rewards=rewards,
         terminations=terminations,
         truncations=truncations,
         lengths=np.diff(ends, prepend=-1),
         finals=successors[ends],
         has_final=np.full(len(ends), has_successors),
-        action_space=space,
+        choices=choices,
         env_spec=origin.env,
         infos=infos,
         notes=[*notes, *origin.notes],

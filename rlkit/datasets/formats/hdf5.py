@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from rlkit.datasets.formats import d3rlpy, d4rl, robomimic
+from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields, h5
 from rlkit.datasets.untrusted.fields import Budget
@@ -31,8 +32,8 @@ from rlkit.types import InputError
 _SILENT = {"discrete_action", "version", "infos", "metadata"}  # known, and nothing is lost by leaving them
 
 
-def read(path: Path, *, env: str | None, infos: bool) -> Recording:
-    """Read ``path``. env: an environment id, in place of the one of the file. infos: read infos/... of D4RL too.
+def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
+    """Read ``path``. options.env: an environment in place of the one of the file. infos: read infos/... of D4RL too.
 
     Raises InputError for a file that is damaged, lacks a field or has fields whose shapes disagree.
     """
@@ -43,8 +44,8 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
             notes: list[str] = []
             arrays, info_arrays, discrete = _d4rl_arrays(path, root, infos, notes)
     if layout is d4rl:
-        return d4rl.recording(path, arrays, env=env, infos=info_arrays, notes=notes, discrete=discrete)
-    return layout.read(path, env=env)
+        return d4rl.recording(path, arrays, env=options.env, infos=info_arrays, notes=notes, discrete=discrete)
+    return layout.read(path, env=options.env)
 
 
 def _layout(path: Path, root: h5py.File) -> ModuleType:

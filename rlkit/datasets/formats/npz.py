@@ -23,6 +23,7 @@ import numpy as np
 
 from rlkit.datasets import episode_list
 from rlkit.datasets.formats import d4rl, d4rl_names, ogbench
+from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields, npz
 from rlkit.datasets.untrusted.fields import Budget
@@ -31,12 +32,13 @@ from rlkit.types import InputError
 _D4RL_ALONE = ("timeouts", "next_observations", "episode_terminals")
 _CURE = (
     "if a row is a step and terminals marks terminal states (D4RL), add timeouts (0 where no time limit was hit); if a "
-    "row is a state and terminals marks the last of a trajectory (OGBench), add masks (1 where the task goes on)"
+    "row is a state and terminals marks the last of a trajectory (OGBench), add masks (1 where the task goes on); if "
+    "the file is one episode, name its folder or a pattern of files"
 )
 
 
-def read(path: Path, *, env: str | None, infos: bool) -> Recording:
-    """Read ``path``. env: an environment id, in place of the one that the file's name suggests. infos: read the other
+def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
+    """Read ``path``. options.env: an environment in place of the one that its name suggests. infos: read the other
     columns too.
 
     Raises InputError for a file that is damaged or too big, lacks a field, has fields whose shapes disagree, or leaves
@@ -49,11 +51,11 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
             layout = _layout(path, archive)
             arrays, extra, notes = _read(path, archive, layout, budget, infos)
     if is_episode:
-        return read_episodes([path], name=path.name, env=env, infos=infos)
-    return layout.recording(path, arrays, env=env, infos=extra, notes=notes)
+        return read_episodes([path], name=path.name, options=options, infos=infos)
+    return layout.recording(path, arrays, env=options.env, infos=extra, notes=notes)
 
 
-def read_episodes(paths: Sequence[Path], *, name: str, env: str | None, infos: bool) -> Recording:
+def read_episodes(paths: Sequence[Path], *, name: str, options: DataOptions, infos: bool) -> Recording:
     """Read files of one episode each, in the order given. ``name``: what messages call them together.
 
     Raises InputError for a file that is damaged, holds more than one episode, or differs from the others.
@@ -64,7 +66,7 @@ def read_episodes(paths: Sequence[Path], *, name: str, env: str | None, infos: b
     recording = episode_list.read(name, episodes, None, None, infos=infos, needs_final=False)
     if unread:
         recording.notes.append(f"fields that were not read: {fields.listed(sorted(unread))}")
-    recording.env_spec = env
+    recording.env_spec = options.env
     return recording
 
 

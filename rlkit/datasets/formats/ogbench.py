@@ -65,8 +65,6 @@ def recording(
     labelled = None
     if "labelled" in arrays:
         labelled = fields.flags(path, "labelled", arrays["labelled"])[steps]
-    actions = arrays["actions"].take(steps, 0)
-    actions, space = fields.actions(path, actions, choices=None, discrete=None, notes=notes)
     observations = arrays["observations"]
     infos_of_steps = {}
     for name, values in infos.items():
@@ -74,14 +72,13 @@ def recording(
     return Recording(
         name=path.name,
         observations=observations.take(steps, 0),
-        actions=actions,
+        actions=arrays["actions"].take(steps, 0),
         rewards=rewards[steps],
         terminations=done,
         truncations=cut,
         lengths=np.diff(ends, prepend=-1),
         finals=observations[steps[ends] + 1],
         has_final=np.ones(len(ends), bool),
-        action_space=space,
         env_spec=env,
         infos=infos_of_steps,
         notes=notes,
