@@ -731,7 +731,9 @@ def numbered_faults() -> Iterator[Case]:
             "dones of 2": (put("data/demo_0/dones", [0, 2, 1]), ("demo_0, index 1, dones", "2")),
             "env_args that are no JSON": (attribute("data", "env_args", "{"), ("env_args cannot be read",)),
             "env_args that are a list": (attribute("data", "env_args", "[1]"), ("env_args cannot be read",)),
-            "total of text": (attribute("data", "total", "many"), ("promises many steps",)),
+            "other total": (attribute("data", "total", 6), ("promises 6 steps", "holds 5")),
+            "totals": (attribute("data", "total", [5, 5]), ("data, total: not one number",)),
+            "total of text": (attribute("data", "total", "many"), ("data, total: not one number",)),
         },
         "d3rlpy": {
             "an episode too few": (put("num_episodes", 3), ("promises 3 episodes", "holds 2")),

@@ -184,7 +184,7 @@ def test_what_else_an_episode_recorded(tmp_path):
 
 
 def test_nothing_matches(tmp_path):
-    with pytest.raises(InputError, match=r"part_\*.npz: no file matches"):
+    with pytest.raises(InputError, match=r"part_\*.npz: no file is called so"):
         load(DataOptions(str(tmp_path / "part_*.npz")))
     with pytest.raises(InputError, match="neither data/ .* nor .npz files"):
         load(DataOptions(str(tmp_path)))

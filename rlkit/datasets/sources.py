@@ -129,7 +129,7 @@ def _npz_episodes(path: Path) -> list[Path]:
     elif path.suffix.lower() == ".npz" and glob.has_magic(str(path)) and not path.exists():
         found = [Path(name) for name in glob.glob(str(path))]
         if not found:
-            raise InputError(f"{path}: no file matches")
+            raise InputError(f"{path}: no file is called so")
     else:
         return []
     return sorted((file.resolve() for file in found), key=_by_number)

@@ -61,7 +61,8 @@ def read(path: Path, *, env: str | None) -> Recording:
         data = h5.member(root, "data")
         demos = _demos(path, data)
         keys = _keys(path, data, demos[0], notes)
-        total = data.attrs.get("total")
+        with h5.naming(f"{path.name}: data, total"):
+            total = h5.number(data, "total")
         _note_masks(root, notes)
         env = env or _environment(path, data, notes)
     episodes = _episodes(path, demos, keys)
@@ -163,7 +164,7 @@ def _pieces(where: str, group: h5py.Group, keys: _Keys, budget: Budget) -> Itera
     rewards = h5.values(where, group, "rewards", budget)
     steps = len(actions)
     with h5.naming(f"{where}, num_samples"):
-        promised = group.attrs.get("num_samples")
+        promised = h5.number(group, "num_samples")
         if promised is not None and promised != steps:
             raise h5.Fault(f"{promised}, but actions has {steps} rows; fetch or write the file again")
     dones = np.zeros(steps, bool)

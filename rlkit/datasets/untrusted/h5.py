@@ -88,6 +88,17 @@ def scalar(group: h5py.Group, name: str) -> Any:
     return read(item).ravel()[0]
 
 
+def number(group: h5py.Group, name: str) -> float | None:
+    """The number in an attribute; None where there is no attribute of that name. Raises Fault."""
+    value = group.attrs.get(name)
+    if value is None:
+        return None
+    values = np.asarray(value)
+    if values.size != 1 or values.dtype.kind not in "iuf":
+        raise Fault("not one number; write the file again")
+    return values.item()
+
+
 def _holds_numbers(item: h5py.Group | DatasetID | None) -> bool:
     return isinstance(item, DatasetID) and item.dtype.kind in "biuf"
 
