@@ -220,7 +220,9 @@ def _not_found(options: DataOptions, folders: Sequence[Path]) -> str:
     name = options.dataset
     if not ID.fullmatch(name):
         kinds = " ".join(READERS)
-        problem = f"{name!r} is neither a Minari id (such as hopper/medium-v0) nor a file of a known kind ({kinds})"
+        problem = (
+            f"{name!r} is neither a Minari id (such as hopper/medium-v0), a file of a known kind ({kinds}) nor a folder"
+        )
     else:
         searched = ", ".join(str(folder) for folder in folders)
         problem = f"{name}: not found in {searched}"
