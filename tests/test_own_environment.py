@@ -62,6 +62,12 @@ def short_pendulum():
     return gymnasium.make("Pendulum-v1", max_episode_steps=5)
 
 
+def pendulum_without_an_id():
+    from gymnasium.envs.classic_control import PendulumEnv
+
+    return gymnasium.wrappers.TimeLimit(PendulumEnv(), 200)
+
+
 def broken():
     raise RuntimeError("no such port")
 
@@ -142,6 +148,14 @@ def test_what_a_run_imported_is_asked_for_again():
         environments.again(known, ["own_env"])
     with pytest.raises(InputError, match="the environment is own_env:make, .* add --env own_env:make$"):
         environments.again(replace(known, environment="own_env:make"), ["other", "own_env"])
+
+
+def test_readers_are_told_the_id_alone(folder):
+    environments.make("own_env:OwnCart-v0", envs.make)
+    named = ("own_env:OwnCart-v0", "own_env:make", "Pendulum-v1", "none", None)
+    assert [environments.for_readers(name) for name in named] == [
+        "OwnCart-v0", "own_env:make", "Pendulum-v1", None, None,
+    ]  # fmt: skip
 
 
 # ---- the first step
@@ -304,12 +318,20 @@ def test_references_are_of_the_registered_time_limit():
         assert environments.reference(envs.make(name), envs.REFERENCES)[1] == "", name
 
 
-def test_a_shorter_task_has_no_scores_and_says_so(rlkit_command, folder):
-    code, out, err = rlkit_command("train", "bc", *SMALL, "--env", "own_env:short_pendulum", "--dry-run")
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("short_pendulum", "environment Pendulum-v1: its episodes have at most 5 steps, those of the reference 200"),
+        (
+            "pendulum_without_an_id",
+            "the reference returns of pendulum/mixed-v0 are those of the environment that it names",
+        ),
+    ],
+)
+def test_another_task_than_the_references_has_no_scores_and_says_so(rlkit_command, folder, name, why):
+    code, out, err = rlkit_command("train", "bc", *SMALL, "--env", f"own_env:{name}", "--dry-run")
     assert code == 0 and json.loads(out[: out.index("\n\n")])["reference"] is None
-    assert err == (
-        "rlkit: no scores: environment Pendulum-v1: its episodes have at most 5 steps, those of the reference 200\n"
-    )
+    assert err == f"rlkit: no scores: {why}\n"
 
 
 # ---- the commands

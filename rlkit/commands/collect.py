@@ -93,8 +93,7 @@ def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> E
     """
     played = [name for name in options.names if _STEPS.fullmatch(name)]
     if not played:
-        if options.env == environments.NONE:
-            options = dataclasses.replace(options, env=None)  # which a reader would take for an id
+        options = dataclasses.replace(options, env=environments.for_readers(options.env))
         return datasets.load(options, roots=[catalog.datasets], use_cache=use_cache)
 
     # --- what is to be played ---

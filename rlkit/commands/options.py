@@ -36,7 +36,7 @@ Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
 Imports = Annotated[
     tuple[str, ...],
     tyro.conf.UseAppendAction,
-    tyro.conf.arg(name="import", help="A module to import first, such as one that registers environments; repeatable."),
+    tyro.conf.arg(name="import", help="A module to import first, such as one that registers environments."),
 ]
 COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",

@@ -190,6 +190,8 @@ def cure(error: BaseException) -> str:
 
 def _number(reward: Any) -> float:
     """A reward that is one number in whatever form, an array of one number too."""
+    if isinstance(reward, float | np.floating):  # at most steps
+        return float(reward)
     values = _array(reward)
     if values is None or values.size != 1 or values.dtype.kind not in "buif":
         raise BadReturn(f"the reward is {_form(reward)}, not one number: return a float")
@@ -197,6 +199,8 @@ def _number(reward: Any) -> float:
 
 
 def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, np.bool_):
+        return bool(value)
     values = _array(value)
     if values is None or values.size != 1 or values.dtype.kind not in "buif" or values.item() not in (0, 1):
         raise BadReturn(f"{name} is {_form(value)}: return True or False")
@@ -247,7 +251,10 @@ def _spaces(env: gymnasium.Env, where: str) -> tuple[gymnasium.Space, gymnasium.
     """The two spaces of ``env``. InputError where it has none."""
     found = []
     for name in ("observation_space", "action_space"):
-        space = getattr(env, name, None)
+        try:
+            space = getattr(env, name, None)
+        except Exception as error:
+            raise InputError(f"{where}: its {name} raised {raised(error)}") from error
         if not isinstance(space, gymnasium.Space):
             kind = "a Box, a Discrete, or (for observations) a Dict of them"
             raise InputError(f"{where}: its {name} is {_form(space)}, not a gymnasium space: set it to {kind}")

@@ -82,6 +82,17 @@ def _registered(name: str, module_name: str, wanted: str, names: Sequence[str]) 
     raise InputError(f"environment {name}: {module_name} has no {wanted}, and registers no such id{hint}")
 
 
+def for_readers(name: str | None) -> str | None:
+    """What readers of data are told of a user's ``name``: the id where there is one, whose time limit they may need.
+
+    Modules are imported by then. None where there is no environment.
+    """
+    if name is None or name == NONE:
+        return None
+    _, _, wanted = name.partition(":")
+    return wanted if is_typed(name) and wanted in gymnasium.registry else name
+
+
 def again(recorded: EvaluationRecord, imports: Sequence[str]) -> str:
     """The environment that a run's record names, for a user who names no other.
 
