@@ -269,6 +269,12 @@ def test_observations_are_flattened_as_gymnasium_does(space, obs):
     assert mine.dtype == np.float32
 
 
+def test_a_later_observation_of_another_shape_is_refused():
+    for wrong in (np.zeros(3), np.zeros((1, 2)), 0.0):
+        with pytest.raises(interface.BadReturn, match="the observation has the shape"):
+            interface.flatten(Plain.observation_space, wrong)
+
+
 def test_what_is_flattened_does_not_change_with_the_environments_own_array():
     own = np.zeros(2, np.float32)
     mine = interface.flatten(Plain.observation_space, own)
