@@ -69,7 +69,7 @@ def make(name: str, known: Callable[[str], gymnasium.Env]) -> gymnasium.Env:
     if not isinstance(env, gymnasium.Env):
         kind = f"{type(env).__module__}.{type(env).__qualname__}"
         raise InputError(
-            f"environment {name}: {wanted}() returned a {kind}, not a gymnasium.Env; the package shimmy makes one of an "
+            f"environment {name}: {wanted}() returned a {kind}, not a gymnasium.Env; shimmy makes one of an "
             "environment of the old gym"
         )
     return env
