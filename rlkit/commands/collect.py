@@ -83,14 +83,14 @@ def run(options: DataCollect, catalog: Catalog) -> int:
     return 0
 
 
-def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> Episodes:
+def load(options: DataOptions, catalog: Catalog, *, infos: bool = False, use_cache: bool = True) -> Episodes:
     """The data that ``options`` name, as `rlkit.datasets.load` reads them; for random:N they are played.
 
     Raises InputError as that does, or where nothing can be played, RunError if the environment fails.
     """
     named = _STEPS.fullmatch(options.dataset)
     if named is None:
-        return datasets.load(options, roots=[catalog.datasets], use_cache=use_cache)
+        return datasets.load(options, roots=[catalog.datasets], infos=infos, use_cache=use_cache)
 
     # --- what is to be played ---
     name = options.dataset

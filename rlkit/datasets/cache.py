@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from rlkit.datasets import spaces
-from rlkit.datasets.episodes import Episodes, Report
+from rlkit.datasets.episodes import DataWarning, Episodes, Report
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
 from rlkit.types import InputError, one_line
 
-FORMAT = 4  # raise it when the layout, the meaning of a column, or a check changes
+FORMAT = 5  # raise it when the layout, the meaning of a column, or a check changes
 PREFIX = ".new-"  # of folders that are being written
 COLUMNS = ("obs", "action", "reward", "t", "flags")
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def _read(folder: Path) -> Episodes:
         infos[name] = _load(folder / f"info_{i}.npy", crc)
     report = form["report"]
     report["notes"] = tuple(report["notes"])
+    report["warnings"] = tuple(DataWarning(*warning) for warning in report["warnings"])
     return Episodes(
         name=form["name"],
         fingerprint=form["fingerprint"],
