@@ -235,6 +235,22 @@ def test_the_serious_come_first_and_the_cache_keeps_them(tmp_path):
     assert load(options).report == first
 
 
+def test_of_joined_datasets_each_is_named_and_one_that_is_there_twice(tmp_path):
+    paths = []
+    for name, slow in (("a", 3.0), ("b", 5.0)):
+        lines = ["episode,step,observation_0,observation_1,action_0,reward,terminated"]
+        lines += [f"0,{i},{slow},{np.cos(i):.3f},{np.sin(i * i):.3f},{i},0" for i in range(N)]
+        paths.append(tmp_path / f"{name}.csv")
+        paths[-1].write_text("\n".join(lines))
+    first, second = map(str, paths)
+    report = load(DataOptions((first, second, first), cache_dir=tmp_path / "cache")).report
+    assert [(warning.serious, warning.sentence) for warning in report.warnings] == [
+        (True, "a.csv is there twice"),
+        (False, "a.csv: observation 0 is the same number at every step: it tells an agent nothing"),
+        (False, "b.csv: observation 0 is the same number at every step: it tells an agent nothing"),
+    ]
+
+
 def test_the_embedded_data_give_no_serious_warning(tmp_path):
     from rlkit.datasets import available
 
