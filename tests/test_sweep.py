@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal
@@ -23,6 +24,7 @@ from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.evaluation.figures import Swept, over_values
 from rlkit.evaluation.statistics import Estimate
 from rlkit.ranges import Count, Finite, Positive, Widths
+from rlkit.runs import sweep
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.job import Job
 from rlkit.runs.record import Record
@@ -106,7 +108,7 @@ def test_values_of_any_kind_are_read_as_their_options_are():
 
 
 @pytest.mark.parametrize(
-    ("sweep", "message"),
+    ("typed", "message"),
     [
         ("beta=1,2", "--sweep beta=1,2: write a setting of the agent and its values, as in config.beta=1,3,10"),
         ("config.rate", "--sweep config.rate: write a setting"),
@@ -120,8 +122,8 @@ def test_values_of_any_kind_are_read_as_their_options_are():
         ("config.times=0", "--sweep config.times=0: times 0: must be at least 1"),
     ],
 )
-def test_a_mistake_in_a_sweep_is_told_in_one_line(rlkit_command, tmp_path, sweep, message):
-    code, _, err = rlkit_command("train", AGENT, "--sweep", sweep, "--out", tmp_path / "runs")
+def test_a_mistake_in_a_sweep_is_told_in_one_line(rlkit_command, tmp_path, typed, message):
+    code, _, err = rlkit_command("train", AGENT, "--sweep", typed, "--out", tmp_path / "runs")
     assert code == 2 and err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())
 
@@ -228,23 +230,23 @@ def test_each_value_comes_to_what_it_comes_to_alone(whole, rlkit_command, tmp_pa
 
 
 def test_a_sweep_that_was_interrupted_goes_on_to_the_same_bits(whole, rlkit_command, tmp_path, monkeypatch):
-    from rlkit.runs import sweep
+    """In the middle of a log interval."""
 
     def interrupted(*args, **options):
-        for progress in usual(*args, **options):
+        for progress in usual(*args, **(options | {"chunk_seconds": 0})):
+            if progress.step == 7:
+                signal.raise_signal(signal.SIGTERM)
             yield progress
-            if progress.step == 10:
-                raise KeyboardInterrupt
 
     usual = sweep.fit
     folder, values = tmp_path / "rates", ("--sweep", "config.rate=0.1,0.2,0.4")
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "fit", interrupted)
-        assert _sweep(rlkit_command, folder, *values)[0] == 130
+        assert _sweep(rlkit_command, folder, *values)[0] == 143
     code, _, err = _sweep(rlkit_command, folder, *values)
     assert code == 2 and "--resume auto" in err
     code, out, _ = _sweep(rlkit_command, folder, *values, resume="auto")
-    assert code == 0 and "rate=0.4: going on after 10 updates" in out
+    assert code == 0 and "rate=0.4: going on after 7 updates" in out
     for value in ("0.1", "0.2", "0.4"):
         run = f"rate={value}"
         assert _final_state(folder / run).tobytes() == _final_state(whole[0] / run).tobytes()

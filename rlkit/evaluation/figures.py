@@ -146,8 +146,8 @@ def over_values(
 ) -> None:
     """Draw means and their 95 % intervals over the values of a setting to the PNG ``path``.
 
-    Numbers stand at their places, on a logarithmic axis where the largest is over ten times the smallest; other values
-    stand side by side in the order in which they were typed. levels: horizontal lines by label. Raises as
+    Numbers stand at their places, on a logarithmic axis where the largest is ten times the smallest or more; other
+    values stand side by side in the order in which they were typed. levels: horizontal lines by label. Raises as
     `learning_curve`.
     """
     from matplotlib.figure import Figure
@@ -158,7 +158,7 @@ def over_values(
     axes = figure.add_subplot()
     texts = list(dict.fromkeys(text for line in lines for text in line.values))
     places = _places(texts)
-    is_logarithmic = min(places.values()) > 0 and max(places.values()) > 10 * min(places.values())
+    is_logarithmic = min(places.values()) > 0 and max(places.values()) >= 10 * min(places.values())
     if is_logarithmic:
         axes.set_xscale("log")
     for line, colour in zip(lines, itertools.cycle(COLOURS), strict=False):
