@@ -133,7 +133,9 @@ HOW = {
 }
 
 
-@pytest.fixture(scope="module", params=HOW)
+@pytest.fixture(
+    scope="module", params=["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in list(HOW)[1:])]
+)
 def straight(request):
     """(setting, all that an uninterrupted training yields)."""
     setting = Setting(HOW[request.param])
