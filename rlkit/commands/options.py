@@ -267,9 +267,8 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
 
 def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
     # --- which agent ---
-    entries = registry.installed() | dict(catalog.agents)
     if not argv or argv[0] in HELP:
-        summaries = {name: entry.summary for name, entry in entries.items()}
+        summaries = {name: entry.summary for name, entry in _entries(catalog).items()}
         hint = (
             "rlkit train AGENT --help lists an agent's options. An agent in a file of yours is named as module:Config."
         )
@@ -279,33 +278,11 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
     if set(HELP) & set(rest):
         for slow in ("optax", "rlkit.networks"):
             sys.modules.setdefault(slow, _Deferred(slow))
-    if registry.is_typed(name):
-        method = registry.typed(name)
-        summary = f"The agent {name}"
-    else:
-        entry = entries[_known("agent", name, entries)]
-        method = registry.named(entry.module)
-        summary = entry.summary
+    method, summary = method_named(name, catalog)
 
     # --- its settings, or those of a preset, are the defaults ---
-    data = DataOptions(_default_dataset(catalog))
-    default = TrainOptions(
-        config=method.config(),
-        data=data,
-        online=online.defaults(method.config),
-        agent=name,
-        module=method.module,
-    )
     chosen = _value_of("--preset", rest)
-    if chosen:
-        preset = method.presets[_known("preset", chosen, method.presets)]
-        default = dataclasses.replace(
-            default,
-            config=preset.config,
-            data=dataclasses.replace(data, **preset.data),
-            online=online.defaults(preset.config, preset),
-            preset=chosen,
-        )
+    default = defaults(name, method, DataOptions(_default_dataset(catalog)), chosen)
     asked = tyro.cli(
         TrainOptions[method.config],
         args=rest,
@@ -314,12 +291,51 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
         description=f"{summary}\n\n{_presets(method.presets)}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    return _with_steps(asked, method.presets[chosen].steps if chosen else STEPS)
+    return with_steps(asked, method)
 
 
-def _with_steps(asked: TrainOptions, usual: int) -> TrainOptions:
-    """``asked`` with the number of offline updates, ``usual`` by default. InputError if there is nothing to train."""
+def _entries(catalog: Catalog) -> dict[str, registry.Entry]:
+    return registry.installed() | dict(catalog.agents)
+
+
+def method_named(name: str, catalog: Catalog) -> tuple[registry.Method, str]:
+    """The agent ``name``, which may be module:Config, and its line in the list. InputError if there is none."""
+    if registry.is_typed(name):
+        return registry.typed(name), f"The agent {name}"
+    entries = _entries(catalog)
+    entry = entries[_known("agent", name, entries)]
+    return registry.named(entry.module), entry.summary
+
+
+def defaults(name: str, method: registry.Method, data: DataOptions, chosen: str | None) -> TrainOptions:
+    """What holds for an agent on ``data`` where nothing else is said; with a preset, which is ``chosen``, its settings.
+
+    Raises InputError if there is no such preset.
+    """
+    default = TrainOptions(
+        config=method.config(),
+        data=data,
+        online=online.defaults(method.config),
+        agent=name,
+        module=method.module,
+    )
+    if not chosen:
+        return default
+    preset = method.presets[_known("preset", chosen, method.presets)]
+    return dataclasses.replace(
+        default,
+        config=preset.config,
+        data=dataclasses.replace(data, **preset.data),
+        online=online.defaults(preset.config, preset),
+        preset=chosen,
+    )
+
+
+def with_steps(asked: TrainOptions, method: registry.Method) -> TrainOptions:
+    """``asked`` with the number of offline updates, by default the preset's. InputError if there is nothing to
+    train."""
     if asked.steps is None:
+        usual = method.presets[asked.preset].steps if asked.preset else STEPS
         begins_online = asked.online.steps > 0 and asked.data.dataset.startswith("random:")
         asked = dataclasses.replace(asked, steps=0 if begins_online else usual)
     if asked.steps == 0 and asked.online.steps == 0:

@@ -50,12 +50,12 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
         loggers.import_wandb()
     keep_compiled()
     if options.dry_run:
-        job = _prepare(options, catalog, before)
+        job = prepare(options, catalog, before)
         print(dry_run.describe(job))
         return 0
     claim(folder, options.resume)
     with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
-        job = _prepare(options, catalog, before)
+        job = prepare(options, catalog, before)
         with Run(folder, job.record, wandb=options.wandb) as opened:
             if finished(folder):
                 print(f"{folder}: already finished")
@@ -71,15 +71,19 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
 
 def resolve(options: TrainOptions, catalog: Catalog) -> Record:
     """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
-    return _prepare(options, catalog).record
+    return prepare(options, catalog).record
 
 
-def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None) -> Job:
-    """Read the data, find the environment, and build everything that training needs."""
+def prepare(
+    options: TrainOptions, catalog: Catalog, before: Before | None = None, episodes: Episodes | None = None
+) -> Job:
+    """Read the data, unless they are given as ``episodes``, find the environment, and build everything that training
+    needs."""
     log_every, eval_every = _intervals(options, before)
 
     # --- data and environment ---
-    episodes = collect.load(options.data, catalog)
+    if episodes is None:
+        episodes = collect.load(options.data, catalog)
     env_spec, env = _environment(options, episodes, catalog)
     horizon = None
     make_env = None
