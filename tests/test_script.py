@@ -14,7 +14,7 @@ import pytest
 import rlkit
 from agents import bc
 from rlkit.commands import script
-from rlkit.datasets import DataOptions, from_episodes
+from rlkit.datasets import ActionOptions, DataOptions, from_episodes
 from rlkit.runs.record import Record
 from rlkit.types import InputError, RunError
 
@@ -189,6 +189,9 @@ def test_a_preset_is_the_default_and_what_is_given_wins():
     assert resolved(preset="d4rl", normalise="none").data.normalise == "none"
     named = resolved(DataOptions("x", reward_scale=2.0), preset="d4rl").data
     assert named.reward_scale == 2.0 and named.normalise == "standard"
+    assert resolved(["x", Path("y")], action={"low": (0.0,)}).data == DataOptions(
+        ("x", "y"), action=ActionOptions(low=(0.0,))
+    )
     small = resolved(preset="cartpole", learning_rate=0.5, steps=1e3)
     assert small.config == bc.Config(widths=(64, 64), learning_rate=0.5) and small.steps == 1000
     assert resolved(config=bc.Config(batch_size=7), widths=(3,)).config == bc.Config(batch_size=7, widths=(3,))

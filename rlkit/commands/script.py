@@ -71,7 +71,7 @@ def train(
 
     Args:
         agent: a name that ``rlkit train`` lists, or ``module:Config`` for one in a module of your own.
-        data: the name of a dataset, rlkit.datasets.DataOptions, Episodes, or a list of episodes as
+        data: the name of a dataset or a list of names, rlkit.datasets.DataOptions, Episodes, or a list of episodes as
             rlkit.datasets.from_episodes takes it.
         env: the environment to evaluate in: what ``--env`` takes, or a function that makes one. None: the one that the
             data name.
@@ -278,8 +278,8 @@ def _named_data(data: Any) -> DataOptions:
     """What names the data, and what of them is asked for."""
     if isinstance(data, DataOptions):
         return data
-    if isinstance(data, str | Path):
-        return DataOptions(str(data))
+    if _is_names(data):
+        return DataOptions(str(data) if isinstance(data, str | Path) else tuple(map(str, data)))
     if isinstance(data, Episodes):
         return DataOptions(data.name)
     if isinstance(data, Iterable):
@@ -289,12 +289,18 @@ def _named_data(data: Any) -> DataOptions:
     )
 
 
+def _is_names(data: Any) -> bool:
+    """Whether ``data`` is the name of a dataset, or several."""
+    names = data if isinstance(data, list | tuple) else [data]
+    return bool(names) and all(isinstance(name, str | Path) for name in names)
+
+
 def _in_memory(data: Any, options: DataOptions) -> Episodes | None:
     """The episodes of ``data`` that need not be read from a file, as they are used."""
-    if isinstance(data, DataOptions | str | Path):
+    if isinstance(data, DataOptions) or _is_names(data):
         return None
     if not isinstance(data, Episodes):
-        data = datasets.from_episodes(data, repair=options.repair)
+        data = datasets.from_episodes(data, repair=options.repair, action=options.action)
     return labels.hide(data, options)
 
 
