@@ -138,7 +138,7 @@ def test_a_goal_that_is_not_finite_is_refused():
 
 
 def test_names_give_the_order_and_others_are_refused():
-    policy = fixed(SPACES["float32"], names={"observation": ["heart_rate", "pressure"], "action": ["dose"]})
+    policy = fixed(SPACES["float32"], observation_names=["heart_rate", "pressure"])
     plain = policy.act([0.25, 0.75])
     assert policy.act({"pressure": 0.75, "heart_rate": 0.25}) == plain
     table = {"pressure": np.array([0.75, 0.1]), "heart_rate": np.array([0.25, 0.1])}
@@ -298,4 +298,5 @@ def test_a_policy_says_what_it_is(trained):
     for part in ("agent='bc'", f"run='{trained}'", "member=1", "dataset='pendulum/mixed-v0'", "steps=40"):
         assert part in text
     assert "actions=Box(-2.0, 2.0, (1,), float32)" in text and "\n" not in text
-    assert "observation_names=['a', 'b']" in repr(fixed(SPACES["float32"], names={"observation": ["a", "b"]}))
+    named = fixed(SPACES["float32"], observation_names=["a", "b"], action_names=["dose"])
+    assert "observation_names=['a', 'b'], action_names=['dose']" in repr(named)

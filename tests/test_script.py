@@ -1,5 +1,6 @@
 """`rlkit.train`: the command's own way, from Python."""
 
+import functools
 import gc
 import json
 import shutil
@@ -154,7 +155,7 @@ def test_an_agent_in_a_file_of_ones_own(tmp_path, monkeypatch):
         ({"normalise": "standart"}, "normalise"),
         ({"config": 3}, "a int is no Config of bc"),
         ({"env": Halting()}, "env: a Halting makes no environment"),
-        ({"env": dict}, "env: builtins:dict returned a dict, not a gymnasium.Env"),
+        ({"env": dict}, "returned a dict, not a gymnasium.Env"),
         ({"data": 5}, "a int is no data"),
         ({"agent": "bcc"}, "unknown agent 'bcc'"),
         ({"preset": "pendulm"}, "unknown preset 'pendulm'; did you mean pendulum"),
@@ -177,6 +178,12 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="no power"):
         rlkit.train("bc", [episode()], env=Failing, on_progress=print, **TINY)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_environment_is_recorded_as_the_command_line_names_it_where_it_can():
+    assert script._name_of(Halting) == f"{__name__}:Halting"
+    for unnamed in (lambda: Halting(), functools.partial(Halting)):
+        assert ":" not in script._name_of(unnamed)
 
 
 def resolved(data="x", **settings):

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import functools
 import shutil
+import sys
 import tempfile
 import typing
 import warnings
@@ -305,14 +306,18 @@ def _in_memory(data: Any, options: DataOptions) -> Episodes | None:
 
 
 def _name_of(make_env: Any) -> str:
-    """What a run's record calls an environment that a function makes: module:function."""
+    """What a run's record calls an environment that a function makes: module:function, as ``--env`` takes it, or words
+    where nothing in its module has that name."""
     if not callable(make_env):
         raise InputError(
             f"env: a {type(make_env).__name__} makes no environment: give an id, or a function, lambda: env"
         )
     function = make_env.func if isinstance(make_env, functools.partial) else make_env
     name = getattr(function, "__qualname__", type(function).__name__)
-    return f"{function.__module__}:{name}"
+    module = function.__module__
+    if getattr(sys.modules.get(module), name, None) is make_env:
+        return f"{module}:{name}"
+    return f"{name} in {module}"
 
 
 def _made(make_env: Callable[[], gymnasium.Env]) -> gymnasium.Env:

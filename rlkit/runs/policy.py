@@ -12,14 +12,15 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium.spaces import Dict, Discrete
+from gymnasium.spaces import Discrete
 
 from rlkit.acting import first_goal, is_reactive, unwrapped
 from rlkit.datasets import Normaliser, spaces
 from rlkit.datasets.spaces import BadValue
+from rlkit.runs.observations import Observations
 from rlkit.runs.record import Record, recorded_config
 from rlkit.runs.restored import altered, restore
-from rlkit.types import Agent, Array, InputError, Key, Memory, Percept, State, one_line
+from rlkit.types import Agent, Array, InputError, Key, Memory, Percept, State
 
 
 def load(
@@ -69,13 +70,15 @@ def load(
         raise InputError(f"{folder}: member {member} diverged in training; members that did not: {rest}")
     state = jax.tree.map(lambda leaf: leaf[row], restored.state)
 
+    names = getattr(record.data, "names", None)  # which not every source has
     return Policy(
         restored.agent,
         state,
         Normaliser.from_json(record.normaliser),
         _space(record.data.observation_space, f"{folder}/run.json: observation_space"),
         _space(record.data.action_space, f"{folder}/run.json: action_space"),
-        names=getattr(record.data, "names", None),
+        observation_names=getattr(names, "observation", ()),
+        action_names=getattr(names, "action", ()),
         about={
             "agent": record.agent,
             "run": str(folder),
@@ -103,8 +106,8 @@ class Policy:
         state: of one of its seeds.
         normaliser: between the environment's units and those of the agent.
         observation_space, action_space: the environment's.
-        names: under "observation" the names of the observation's numbers, under "action" those of the action's, where
-            the data name them. An observation can then be given by these names, in any order.
+        observation_names, action_names: of the numbers of an observation and of an action, where the data name them. An
+            observation can then be given by these names, in any order.
         about: what ``repr`` says besides: the agent, its run and its data.
         greedy: whether the agent takes its likeliest action; else it samples, starting from ``seed``.
     """
@@ -117,7 +120,8 @@ class Policy:
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         *,
-        names: Mapping[str, Sequence[str]] | None = None,
+        observation_names: Sequence[str] = (),
+        action_names: Sequence[str] = (),
         about: Mapping[str, Any] | None = None,
         greedy: bool = True,
         seed: int = 0,
@@ -127,7 +131,9 @@ class Policy:
         self._normaliser = normaliser
         self.observation_space = observation_space
         self.action_space = action_space
-        self.names = dict(names or {})
+        self.observation_names = tuple(observation_names)
+        self.action_names = tuple(action_names)
+        self._observations = Observations(observation_space, observation_names)
         self._about = dict(about or {})
         self._greedy = greedy
         self.reset(seed=seed)
@@ -136,8 +142,10 @@ class Policy:
         facts = {name: repr(value) for name, value in self._about.items()}
         facts["observations"] = _on_one_line(self.observation_space)
         facts["actions"] = _on_one_line(self.action_space)
-        for part, names in self.names.items():
-            facts[f"{part}_names"] = list(names)
+        if self.observation_names:
+            facts["observation_names"] = list(self.observation_names)
+        if self.action_names:
+            facts["action_names"] = list(self.action_names)
         listed = ", ".join(f"{name}={value}" for name, value in facts.items())
         return f"Policy({listed})"
 
@@ -202,7 +210,7 @@ class Policy:
         Example:
             action = policy.act({"heart_rate": 71.0, "pressure": 118.0})
         """
-        flat = self._flatten(_batch_of_one(obs))[0]
+        seen_obs = self._seen(obs)
 
         # --- observe ---
         if self._t == 0:
@@ -210,7 +218,7 @@ class Policy:
         else:
             _check_finite(reward, "the reward")
             shown_reward = self._normaliser.reward(np.float32(reward))
-        percept = Percept(self._normaliser.obs(flat), shown_reward, np.int32(self._t))
+        percept = Percept(seen_obs, shown_reward, np.int32(self._t))
         self._memory = _observe(self._agent, self._state, self._memory, percept)
         self._t += 1
 
@@ -240,8 +248,7 @@ class Policy:
         """
         if not is_reactive(self._agent):
             raise InputError(f"{self._name()} remembers its episode, so it takes no batch: reset and act for each one")
-        flat = self._flatten(observations)
-        obs = self._normaliser.obs(flat)
+        obs = self._normaliser.obs(self._observations.batch(observations))
         plans = _act_batch(self._agent, self._greedy, self._state, obs, self._next_key())
         if plans.shape[1] > 1:
             raise InputError(f"{self._name()} plans several actions at once, so it takes no batch: use act")
@@ -305,23 +312,7 @@ class Policy:
 
     def _seen(self, obs: Any) -> np.ndarray:
         """[O] one observation as the agent sees it."""
-        return self._normaliser.obs(self._flatten(_batch_of_one(obs))[0])
-
-    def _flatten(self, observations: Any) -> np.ndarray:
-        """[N, O] float32 of N observations. InputError names the element that is wrong."""
-        named = self.names.get("observation", ())
-        try:
-            if hasattr(observations, "keys") and not isinstance(self.observation_space, Dict):
-                observations = _in_order(observations, named)
-            return spaces.flatten(self.observation_space, observations, "observation")
-        except BadValue as error:
-            name = f" ({named[error.column]})" if named and error.column is not None else ""
-            row = f" in row {error.row}" if error.row else ""
-            raise InputError(f"{error}{name}{row}: the policy takes finite numbers of its own space") from None
-        except (TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"observation: no array of numbers ({one_line(error)})") from None
+        return self._normaliser.obs(self._observations.one(obs))
 
     def _flatten_action(self, action: Any) -> np.ndarray:
         """[A] float32, or [] for a Discrete space, in the environment's units. InputError if the space lacks it."""
@@ -341,32 +332,6 @@ class Policy:
     def _in_action_space(self, action: np.ndarray) -> Any:
         """[..., A] in [-1, 1], or [...] choices from 0, as the action space holds them."""
         return spaces.members(self.action_space, np.asarray(self._normaliser.env_action(action)))
-
-
-def _batch_of_one(obs: Any) -> Any:
-    """An observation with a leading axis, for a Dict space on every part."""
-    if hasattr(obs, "keys"):
-        return {key: _batch_of_one(obs[key]) for key in obs.keys()}
-    try:
-        return np.asarray(obs)[None]
-    except ValueError as error:
-        hint = "env.reset() and env.step() return more than it"
-        raise InputError(f"observation: no array of numbers ({one_line(error)}); {hint}") from None
-
-
-def _in_order(observations: Any, names: Sequence[str]) -> np.ndarray:
-    """[N, O] of columns [N] that are given by name, in the order of ``names``. InputError if they are not these."""
-    given = list(observations.keys())
-    if not names:
-        raise InputError(
-            f"observation: the data of this policy have no names, so {given[:3]} say nothing: give numbers"
-        )
-    missing = [name for name in names if name not in given]
-    unknown = [name for name in given if name not in names]
-    if missing or unknown:
-        raise InputError(f"observation: missing {missing}, unknown {unknown}; the policy takes {list(names)}")
-    columns = [np.asarray(observations[name], np.float64) for name in names]
-    return np.stack(columns, axis=-1)
 
 
 def _check_finite(value: Any, what: str) -> None:
