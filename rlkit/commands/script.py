@@ -344,9 +344,9 @@ def _train(
         job = prepare(options, catalog, episodes=episodes)
         with _ReportingRun(folder, job.record, on_progress, wandb=options.wandb) as opened:
             if not finished(folder):
-                shown = on_progress is None
-                faults = trainer.train(job, opened, _Unguarded(), options.q_limit, shown=shown)
-        conclude(folder, shown=False)
+                show = on_progress is None
+                faults = trainer.train(job, opened, _Unguarded(), options.q_limit, show=show)
+        conclude(folder, show=False)
     for fault in faults:
         warnings.warn(f"{folder}: {fault}", RuntimeWarning, stacklevel=3)
 

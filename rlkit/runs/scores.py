@@ -22,9 +22,9 @@ from rlkit.types import RunError
 ASKED = "returns.png"  # the figure of what was asked for and what came
 
 
-def conclude(folder: Path, *, shown: bool = True) -> None:
-    """Write result.json and the figures from what the run in ``folder`` has logged, and print its table if it is to be
-    ``shown``."""
+def conclude(folder: Path, *, show: bool = True) -> None:
+    """Write result.json and the figures from what the run in ``folder`` has logged, and print its table unless it is
+    not to be shown."""
     record = Record.read(folder)
     by_goal = sound_evaluations(folder)
     rows = [data_row(record)]
@@ -39,7 +39,7 @@ def conclude(folder: Path, *, shown: bool = True) -> None:
         raise RunError(
             f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
         ) from error
-    if shown:
+    if show:
         print(heading(record))
         data, *goals = rows
         tables.show([data, *switch.values(), *goals])

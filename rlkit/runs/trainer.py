@@ -30,10 +30,10 @@ CHUNK_SECONDS = 0.5  # a signal is answered when the running chunk has ended
 LOGS = 2**20  # bytes to leave for what is not a checkpoint
 
 
-def train(job: Job, run: Run, guard: Guard, q_limit: float | None, *, shown: bool = True) -> list[str]:
+def train(job: Job, run: Run, guard: Guard, q_limit: float | None, *, show: bool = True) -> list[str]:
     """Train from where the last checkpoint stands to the end of the last stage; returns what went wrong on the way.
 
-    shown: whether the display shows how far it is.
+    show: whether the display shows how far it is.
 
     Raises Stop, with a checkpoint, if ``guard`` was asked to stop, and RunError if nothing sound is left to train.
     """
@@ -49,7 +49,7 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None, *, shown: boo
         start = checkpoints.last(stages, job.buffer, job.stats, record.seeds, mesh, abstract_live) or job.parent
         check_room(job, run, collector)
         done = begin(job, run, start, evaluator)
-        with Display(job.updates, done, shown=shown) as display:
+        with Display(job.updates, done, show=show) as display:
             failure = catch_up(job, run, guard, evaluator, display, start)  # of the latest evaluation
             guard.enter("compilation")
             clock.start(done)
