@@ -33,6 +33,7 @@ from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import registry, serialization, trainer
 from rlkit.runs.lock import RunLock
 from rlkit.runs.policy import Policy, load
+from rlkit.runs.progress import Display
 from rlkit.runs.record import Record, recorded_config
 from rlkit.runs.registry import Method
 from rlkit.runs.restored import altered, play
@@ -344,8 +345,8 @@ def _train(
         job = prepare(options, catalog, episodes=episodes)
         with _ReportingRun(folder, job.record, on_progress, wandb=options.wandb) as opened:
             if not finished(folder):
-                show = on_progress is None
-                faults = trainer.train(job, opened, _Unguarded(), options.q_limit, show=show)
+                shown_by = Display if on_progress is None else _Silent
+                faults = trainer.train(job, opened, _Unguarded(), options.q_limit, shown_by)
         conclude(folder, show=False)
     for fault in faults:
         warnings.warn(f"{folder}: {fault}", RuntimeWarning, stacklevel=3)
@@ -360,6 +361,17 @@ class _Unguarded:
         pass
 
     def beat(self) -> None:
+        pass
+
+
+class _Silent(Display):
+    """Stands in for the display where ``on_progress`` shows how far the run is."""
+
+    def __init__(self, total: int, done: int = 0):
+        super().__init__(total, done)
+        self._bar = None
+
+    def say(self, text: str) -> None:
         pass
 
 

@@ -14,12 +14,9 @@ QUIET_SECONDS = 10.0  # between lines of text
 
 
 class Display(AbstractContextManager):
-    """Shows how far a run of ``total`` updates, or of what ``unit`` names, has come, starting from ``done``.
+    """Shows how far a run of ``total`` updates, or of what ``unit`` names, has come, starting from ``done``."""
 
-    show: False keeps it silent."""
-
-    def __init__(self, total: int, done: int = 0, unit: str = "updates", *, show: bool = True):
-        self._show = show
+    def __init__(self, total: int, done: int = 0, unit: str = "updates"):
         self._total = total
         self._unit = unit
         self._first = done
@@ -27,7 +24,7 @@ class Display(AbstractContextManager):
         self._last_line = self._begun
         self._bar: Progress | None = None
         console = Console()
-        if console.is_terminal and show:
+        if console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -64,8 +61,6 @@ class Display(AbstractContextManager):
     def say(self, text: str) -> None:
         """Print a line now."""
         self._last_line = time.monotonic()
-        if not self._show:
-            return
         if self._bar:
             self._bar.console.print(text, highlight=False)
         else:
