@@ -15,6 +15,7 @@ from agents import bc, discrete_cql, iql
 from rlkit.acting import Reactive, is_reactive
 from rlkit.buffer import Buffer, stats
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.evaluation import interface
 from rlkit.runs import registry
 from rlkit.runs.policy import Policy
 from rlkit.training.loop import fit
@@ -91,6 +92,12 @@ def test_an_action_is_what_the_space_holds(name):
         batch = policy.act_batch(np.stack([obs, obs]))
         assert len(batch) == 2 and space.contains(batch[0, ...]) and space.contains(batch[1, ...])
         np.testing.assert_array_equal(batch[1], action)
+
+
+def test_evaluation_too_hands_over_what_the_space_holds():
+    at_bounds = np.array([-0.1, 5.0], np.float32)
+    assert not FLOAT64.contains(at_bounds)
+    assert FLOAT64.contains(interface.in_form(FLOAT64, at_bounds))
 
 
 def test_a_choice_is_a_number_that_environments_take_as_a_key():

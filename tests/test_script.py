@@ -147,7 +147,7 @@ def test_an_agent_in_a_file_of_ones_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"learning_rates": 1e-3}, "bc has no setting 'learning_rates'; did you mean learning_rate"),
+        ({"learning_rates": 1e-3}, "unknown setting of bc 'learning_rates'; did you mean learning_rate"),
         ({"eval_evry": 3}, "did you mean eval_every"),
         ({"learning_rate": -1}, "learning_rate -1.0: must be"),
         ({"steps": 1.5}, "steps: 1.5 is not int"),
@@ -155,7 +155,7 @@ def test_an_agent_in_a_file_of_ones_own(tmp_path, monkeypatch):
         ({"normalise": "standart"}, "normalise"),
         ({"config": 3}, "a int is no Config of bc"),
         ({"env": Halting()}, "env: a Halting makes no environment"),
-        ({"env": dict}, "returned a dict, not a gymnasium.Env"),
+        ({"env": dict}, "returned a .*dict, not a gymnasium.Env"),
         ({"data": 5}, "a int is no data"),
         ({"agent": "bcc"}, "unknown agent 'bcc'"),
         ({"preset": "pendulm"}, "unknown preset 'pendulm'; did you mean pendulum"),
@@ -172,7 +172,9 @@ def test_what_is_wrong_is_said_in_one_line(given, message):
 def test_a_run_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     class Failing(Halting):
         def step(self, action):
-            raise ValueError("no power")
+            if self._t:
+                raise ValueError("no power")
+            return super().step(action)
 
     monkeypatch.setattr(script.tempfile, "tempdir", str(tmp_path))
     with pytest.raises(RunError, match="no power"):

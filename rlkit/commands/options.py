@@ -33,6 +33,11 @@ from tyro.conf import Positional
 C = TypeVar("C")
 Seconds = Annotated[float, Range("[0, inf]")]
 Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
+Imports = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(name="import", help="A module to import first, such as one that registers environments."),
+]
 COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",
     "finetune": "Go on with a run online, in its environment",
@@ -89,6 +94,7 @@ class TrainOptions(Generic[C]):
     episode can add up to, rewards and what the method adds to them. inf checks for NaN and infinity alone."""
     dry_run: bool = False
     """Print what would be run, its size and the memory it takes, and stop."""
+    imports: Imports = ()
     wandb: bool = False
     """Log to Weights & Biases too."""
 
@@ -103,7 +109,8 @@ class FinetuneOptions(Generic[C]):
     config: C
     online: Online
     env: str | None = None
-    """Environment id to act in, where RUN names none, or in another one. Default: RUN's."""
+    """Environment to act in, as for train, where RUN names none or instead of it. Default: RUN's."""
+    imports: Imports = ()
     out: Path | None = None
     """Run directory of what comes. Default: RUN-online."""
     resume: Literal["auto", "never", "must"] = "never"
@@ -141,6 +148,9 @@ class EvaluateOptions(Generic[C]):
     """Run directory. With it, --help lists the agent's settings too: those that leave its networks as they are, such as
     what it is asked for, can be others than in training."""
     config: C
+    env: str | None = None
+    """Environment to evaluate in, as for train, where RUN names none or instead of it. Default: RUN's."""
+    imports: Imports = ()
     episodes: Count | None = None
     """Episodes for each seed of the run. Default: as in training."""
     eval_seed: Seed | None = None
@@ -191,6 +201,7 @@ class DataShow(DataOptions):
     dataset: Positional[str | tuple[str, ...]]
     """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
     random:5000, 5000 steps of uniform actions in --env. Several are joined."""
+    imports: Imports = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +212,7 @@ class DataCheck(DataOptions):
     dataset: Positional[str | tuple[str, ...]]
     """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
     random:5000, 5000 steps of uniform actions in --env. Several are joined."""
+    imports: Imports = ()
 
 
 @dataclass(frozen=True)
@@ -218,7 +230,8 @@ class DataCollect:
     out: Path
     """Folder of Minari datasets to write into; --data-root of the other commands."""
     env: str | None = None
-    """Environment id. Default: the environment of the run."""
+    """Environment, as for train. Default: that of the run."""
+    imports: Imports = ()
     seed: Seed = 0
     """Episode i is reset with SEED + i. The default is far from the seeds of evaluations, 1,000,000 + i: no policy is
     scored on the starts of its own training data."""
@@ -242,6 +255,8 @@ def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     asked = _parse(argv, catalog)
     if not isinstance(asked, str):
         ranges.check_options(asked)
+        for module in getattr(asked, "imports", ()):
+            registry.import_typed(module, f"--import {module}")
     return asked
 
 
@@ -267,8 +282,9 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
 
 def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
     # --- which agent ---
+    entries = registry.installed() | dict(catalog.agents)
     if not argv or argv[0] in HELP:
-        summaries = {name: entry.summary for name, entry in _entries(catalog).items()}
+        summaries = {name: entry.summary for name, entry in entries.items()}
         hint = (
             "rlkit train AGENT --help lists an agent's options. An agent in a file of yours is named as module:Config."
         )
@@ -278,11 +294,33 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
     if set(HELP) & set(rest):
         for slow in ("optax", "rlkit.networks"):
             sys.modules.setdefault(slow, _Deferred(slow))
-    method, summary = method_named(name, catalog)
+    if registry.is_typed(name):
+        method = registry.typed(name)
+        summary = f"The agent {name}"
+    else:
+        entry = entries[_known("agent", name, entries)]
+        method = registry.named(entry.module)
+        summary = entry.summary
 
     # --- its settings, or those of a preset, are the defaults ---
+    data = DataOptions(_default_dataset(catalog))
+    default = TrainOptions(
+        config=method.config(),
+        data=data,
+        online=online.defaults(method.config),
+        agent=name,
+        module=method.module,
+    )
     chosen = _value_of("--preset", rest)
-    default = defaults(name, method, DataOptions(_default_dataset(catalog)), chosen)
+    if chosen:
+        preset = method.presets[_known("preset", chosen, method.presets)]
+        default = dataclasses.replace(
+            default,
+            config=preset.config,
+            data=dataclasses.replace(data, **preset.data),
+            online=online.defaults(preset.config, preset),
+            preset=chosen,
+        )
     asked = tyro.cli(
         TrainOptions[method.config],
         args=_gathered("--dataset", rest),
@@ -291,51 +329,12 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
         description=f"{summary}\n\n{_presets(method.presets)}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    return with_steps(asked, method)
+    return _with_steps(asked, method.presets[chosen].steps if chosen else STEPS)
 
 
-def _entries(catalog: Catalog) -> dict[str, registry.Entry]:
-    return registry.installed() | dict(catalog.agents)
-
-
-def method_named(name: str, catalog: Catalog) -> tuple[registry.Method, str]:
-    """The agent ``name``, which may be module:Config, and its line in the list. InputError if there is none."""
-    if registry.is_typed(name):
-        return registry.typed(name), f"The agent {name}"
-    entries = _entries(catalog)
-    entry = entries[_known("agent", name, entries)]
-    return registry.named(entry.module), entry.summary
-
-
-def defaults(name: str, method: registry.Method, data: DataOptions, chosen: str | None) -> TrainOptions:
-    """What holds for an agent on ``data`` where nothing else is said; with a preset, which is ``chosen``, its settings.
-
-    Raises InputError if there is no such preset.
-    """
-    default = TrainOptions(
-        config=method.config(),
-        data=data,
-        online=online.defaults(method.config),
-        agent=name,
-        module=method.module,
-    )
-    if not chosen:
-        return default
-    preset = method.presets[_known("preset", chosen, method.presets)]
-    return dataclasses.replace(
-        default,
-        config=preset.config,
-        data=dataclasses.replace(data, **preset.data),
-        online=online.defaults(preset.config, preset),
-        preset=chosen,
-    )
-
-
-def with_steps(asked: TrainOptions, method: registry.Method) -> TrainOptions:
-    """``asked`` with the number of offline updates, by default the preset's. InputError if there is nothing to
-    train."""
+def _with_steps(asked: TrainOptions, usual: int) -> TrainOptions:
+    """``asked`` with the number of offline updates, ``usual`` by default. InputError if there is nothing to train."""
     if asked.steps is None:
-        usual = method.presets[asked.preset].steps if asked.preset else STEPS
         begins_online = asked.online.steps > 0 and asked.data.names[0].startswith("random:")
         asked = dataclasses.replace(asked, steps=0 if begins_online else usual)
     if asked.steps == 0 and asked.online.steps == 0:

@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from rlkit import datasets, ranges
+from rlkit import datasets, online, ranges
 from rlkit.commands import Catalog
-from rlkit.commands.options import TrainOptions, defaults, method_named, with_steps
+from rlkit.commands.options import STEPS, TrainOptions
 from rlkit.commands.train import prepare
 from rlkit.datasets import DataOptions, Episodes, labels
 from rlkit.evaluation.evaluate import Evaluation
-from rlkit.runs import registry, serialization, trainer
+from rlkit.runs import environments, registry, serialization, trainer
 from rlkit.runs.lock import RunLock
 from rlkit.runs.policy import Policy, load
 from rlkit.runs.progress import Display
@@ -40,7 +40,7 @@ from rlkit.runs.restored import altered, play
 from rlkit.runs.run import Position, Run, claim, evaluations, finished
 from rlkit.runs.scores import conclude
 from rlkit.training.compilation import keep_compiled
-from rlkit.types import InputError
+from rlkit.types import InputError, Preset
 
 GROUP = "rlkit.catalog"  # entry points, one for each field of a Catalog
 # options of the command that can be given by name here too; the others are arguments of `train`, or for a terminal
@@ -168,7 +168,8 @@ class TrainedRun:
         """
         record = Record.read(self.folder)
         config = recorded_config(record, self._typed)
-        played = play(self.folder, record, self._catalog.make_env, config, episodes, seed)
+        make_env = functools.partial(environments.make, known=self._catalog.make_env)
+        played = play(self.folder, record, make_env, config, episodes, seed)
         return next(iter(played.returns.values()))
 
     def save(self, folder: str | Path) -> Path:
@@ -206,12 +207,24 @@ def _resolve(
     agent: str, data: Any, env: Any, settings: Mapping[str, Any], catalog: Catalog
 ) -> tuple[TrainOptions, Episodes | None]:
     """The options of the command, and the data if they are in memory."""
-    method, _ = method_named(agent, catalog)
+    method = _method(agent, catalog)
     of_config, of_training, of_data = _sorted_out(agent, method, settings)
     named = _named_data(data)
 
-    # --- the agent's defaults or a preset, what a DataOptions changes, what is given by name ---
-    options = defaults(agent, method, DataOptions(named.dataset), of_training.get("preset"))
+    # --- the agent's defaults or a preset ---
+    preset = Preset(method.config(), STEPS, "defaults")
+    chosen = of_training.get("preset")
+    if chosen is not None:
+        preset = method.presets[_one_of("preset", chosen, method.presets)]
+    options = TrainOptions(
+        config=preset.config,
+        data=dataclasses.replace(DataOptions(named.dataset), **preset.data),
+        online=online.defaults(preset.config, preset),
+        agent=agent,
+        module=method.module,
+    )
+
+    # --- what a DataOptions changes, and what is given by name ---
     changed = {}
     for field in dataclasses.fields(named):
         value = getattr(named, field.name)
@@ -225,7 +238,27 @@ def _resolve(
         options, config=config, data=dataclasses.replace(options.data, **changed), **of_training
     )
     ranges.check(options, agent)
-    return with_steps(options, method), _in_memory(data, options.data)
+    if options.steps is None:
+        options = dataclasses.replace(options, steps=preset.steps)
+    if options.steps == 0 and options.online.steps == 0:
+        raise InputError("steps 0: must be at least 1, or online steps must be given: online=Online(steps=...)")
+    return options, _in_memory(data, options.data)
+
+
+def _method(agent: str, catalog: Catalog) -> Method:
+    if registry.is_typed(agent):
+        return registry.typed(agent)
+    entries = registry.installed() | dict(catalog.agents)
+    return registry.named(entries[_one_of("agent", agent, entries)].module)
+
+
+def _one_of(kind: str, name: str, names: Iterable[str], hints: Iterable[str] = ()) -> str:
+    """``name`` if it is one of ``names``. Else InputError with near ones, or with ``hints`` where none is near."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or list(hints) or names
+    raise InputError(f"unknown {kind} {name!r}; did you mean {', '.join(near)}?")
 
 
 def _sorted_out(
@@ -250,9 +283,7 @@ def _sorted_out(
         elif name in own:
             of_config[name] = value
         else:
-            names = [*own, *_TRAINING, *_DATA]
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or own
-            raise InputError(f"{agent} has no setting {name!r}; did you mean {', '.join(near)}?")
+            _one_of(f"setting of {agent}", name, [*own, *_TRAINING, *_DATA], hints=own)
     return of_config, of_training, of_data
 
 
