@@ -14,7 +14,7 @@ import pytest
 
 import rlkit
 from agents import bc
-from rlkit.commands import script
+from rlkit.commands import keywords, script
 from rlkit.datasets import ActionOptions, DataOptions, from_episodes
 from rlkit.runs.record import Record
 from rlkit.types import InputError, RunError
@@ -189,7 +189,7 @@ def test_an_environment_is_recorded_as_the_command_line_names_it_where_it_can():
 
 
 def resolved(data="x", **settings):
-    options, _ = script._resolve("bc", data, None, settings, script.installed())
+    options, _ = keywords.resolve("bc", data, None, settings, script.installed())
     return options
 
 
@@ -207,7 +207,7 @@ def test_a_preset_is_the_default_and_what_is_given_wins():
 
 
 def test_a_setting_of_the_agent_that_has_the_name_of_another_goes_in_with_config():
-    options, _ = script._resolve(
+    options, _ = keywords.resolve(
         "diffusion-policy", "x", None, {"steps": 9, "config": {"steps": 3}}, script.installed()
     )
     assert options.steps == 9 and options.config.steps == 3
