@@ -86,7 +86,7 @@ def run(options: DataCollect, catalog: Catalog) -> int:
     return 0
 
 
-def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> Episodes:
+def load(options: DataOptions, catalog: Catalog, *, infos: bool = False, use_cache: bool = True) -> Episodes:
     """The data that ``options`` name, as `rlkit.datasets.load` reads them; for random:N they are played.
 
     Raises InputError as that does, or where nothing can be played, RunError if the environment fails.
@@ -94,7 +94,7 @@ def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> E
     played = [name for name in options.names if _STEPS.fullmatch(name)]
     if not played:
         options = dataclasses.replace(options, env=environments.for_readers(options.env))
-        return datasets.load(options, roots=[catalog.datasets], use_cache=use_cache)
+        return datasets.load(options, roots=[catalog.datasets], infos=infos, use_cache=use_cache)
 
     # --- what is to be played ---
     name = played[0]

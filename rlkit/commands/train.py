@@ -17,7 +17,7 @@ from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import Catalog, collect, dry_run, environment
 from rlkit.commands.options import TrainOptions
-from rlkit.datasets import Episodes, Normaliser, check_env, labels, spaces
+from rlkit.datasets import Episodes, Normaliser, check_env, inspection, labels, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics, task
 from rlkit.evaluation.evaluate import longest
@@ -45,7 +45,7 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
     a run that cannot go on, Stop if it is asked to end.
     """
     _intervals(options, before)  # impossible numbers are refused before anything is read
-    folder = options.out or _default_folder(options)
+    folder = options.out or default_folder(options)
     if options.wandb:
         loggers.import_wandb()
     keep_compiled()
@@ -109,7 +109,8 @@ def prepare(
     stages = online.stages(options.config, spec, options.steps, plans)
     columns = buffer.needs(stages)
     rows = Buffer.from_episodes(episodes, normaliser, columns)
-    for sentence in labels.advice(episodes):
+    suspicious = inspection.serious(episodes.report.warnings, options.data.normalise)
+    for sentence in [*suspicious, *labels.advice(episodes)]:
         print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
     stats = buffer.stats(rows)
 
@@ -212,7 +213,7 @@ def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int
     return log_every, eval_every
 
 
-def _default_folder(options: TrainOptions) -> Path:
+def default_folder(options: TrainOptions) -> Path:
     names = []
     for dataset in map(Path, options.data.names):
         name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
@@ -247,4 +248,5 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
         options=serialization.encode(options.data),
         notes=episodes.report.notes,
+        warnings=tuple(warning.sentence for warning in episodes.report.warnings),
     )

@@ -51,6 +51,7 @@ class DataRecord:
     action_space: dict[str, Any]
     options: dict[str, Any]  # rlkit.datasets.DataOptions
     notes: tuple[str, ...] = ()  # what had to be taken from the data, and what else is to be known of them
+    warnings: tuple[str, ...] = ()  # what looks wrong in them, see rlkit.datasets.inspection
 
 
 @dataclass(frozen=True)
