@@ -280,8 +280,9 @@ def _played(where: str, env: gymnasium.Env, act: Act, seed: int, longest: int | 
         rows = writing.rollout(interface.Checked(env), act, seed, longest)
     except BadReturn as fault:
         raise RunError(f"{where}: {fault}") from fault
-    except Exception as error:  # an environment is other people's code, which may raise anything
-        raise RunError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # an environment is other people's code, which may raise anything
+        told = f"{type(error).__name__}: {one_line(error)}{interface.cure(error)}"
+        raise RunError(f"{where}: {told}") from error
     named = {"an observation": "observations", "an action": "actions", "a reward": "rewards"}
     for what, field in named.items():
         for values in writing.arrays(rows[field]):
