@@ -74,13 +74,21 @@ def resolve(options: TrainOptions, catalog: Catalog) -> Record:
     return prepare(options, catalog).record
 
 
-def prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None, guard: Guard | None = None) -> Job:
-    """Read the data, find the environment, and build everything that training needs."""
+def prepare(
+    options: TrainOptions,
+    catalog: Catalog,
+    before: Before | None = None,
+    guard: Guard | None = None,
+    episodes: Episodes | None = None,
+) -> Job:
+    """Read the data, unless they are given as ``episodes``, find the environment, and build everything that training
+    needs."""
     log_every, eval_every = _intervals(options, before)
 
     # --- data and environment: one that the user named is tried before the data are read ---
     found = environment.named(options, catalog, guard)
-    episodes = collect.load(options.data, catalog)
+    if episodes is None:
+        episodes = collect.load(options.data, catalog)
     if found is None:
         found = environment.of_data(options, episodes, catalog, guard)
     env_spec, env, make_env = found or (None, None, None)
