@@ -70,6 +70,9 @@ def _returns(episodes: Episodes) -> Table:
     """Quantiles and a histogram of the episodes' returns."""
     returns = episodes.returns()
     table = Table("return", "", title="returns of the episodes", title_justify="left")
+    if not returns.size:
+        table.add_row("mean", "not known: no episode has all of its rewards")
+        return table
     table.add_row("mean", f"{returns.mean():.2f}")
 
     # --- quantiles ---

@@ -94,7 +94,8 @@ def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = No
     plans = _plans(options, before)
     stages = online.stages(options.config, spec, options.steps, plans)
     columns = buffer.needs(stages)
-    rows = Buffer.from_episodes(episodes, normaliser, columns)
+    uses_rewards = buffer.uses_rewards(stages)
+    rows = Buffer.from_episodes(episodes, normaliser, columns, uses_rewards=uses_rewards)
     for sentence in labels.advice(episodes):
         print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
     stats = buffer.stats(rows)
@@ -242,4 +243,5 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         observation_space=serialization.encode(spaces.to_json(episodes.observation_space)),
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
         options=serialization.encode(options.data),
+        names=episodes.names,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit import ranges
-from rlkit.datasets.options import DataOptions
+from rlkit.datasets.options import ColumnOptions, DataOptions
 from rlkit.types import InputError, one_line
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rlkit.datasets.sources import available
 
 __all__ = [
-    "DataOptions", "Episodes", "Normaliser", "Report",
+    "ColumnOptions", "DataOptions", "Episodes", "Normaliser", "Report",
     "available", "check_env", "from_episodes", "load", "spec", "summary",
 ]  # fmt: skip
 

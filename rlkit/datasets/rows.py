@@ -99,6 +99,7 @@ def _assemble(recording: Recording, repair: Sequence[str]) -> Episodes:
         reference=recording.reference,
         report=report,
         infos=recording.infos,
+        names=recording.names,
     )
 
 
@@ -222,8 +223,6 @@ def _labelled(recording: Recording, notes: list[str]) -> np.ndarray:
     if recording.labelled is None:
         return np.ones(len(recording.rewards), bool)
     labelled = _flags(recording, "labelled")
-    if not labelled.any():
-        raise InputError(f"{recording.name}: labelled: no step is; at least some rewards must be known")
     if not labelled.all():
         count = int((~labelled).sum())
         notes.append(f"{count:,} steps have no reward label")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import os
 import re
 import warnings
@@ -14,12 +15,13 @@ from pathlib import Path
 
 from rlkit.datasets import rows
 from rlkit.datasets.episodes import Episodes
+from rlkit.datasets.formats import lerobot, table_files
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
-# file suffix -> module with read(path, *, env, infos) -> Recording
-READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "ogbench", ".csv": "table", ".parquet": "table"}
+# file suffix -> module with read(path, *, env, infos) -> Recording; tables are found by table_files.suffix
+READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "ogbench"}
 COLUMNAR = (".parquet", ".arrow")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
@@ -28,11 +30,14 @@ ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 class Source:
     """The files of a dataset, and the function that reads them."""
 
-    path: Path  # a file, or the folder of a Minari dataset
-    read: Callable[..., Recording]  # (*, env, infos)
+    path: Path  # a file, the folder of a Minari dataset, or the folder or pattern that stands for ``parts``
+    read: Callable[..., Recording]  # (*, options, infos)
+    parts: tuple[Path, ...] = ()
 
     def files(self) -> list[Path]:
         """Every file that the data are read from, sorted."""
+        if self.parts:
+            return sorted(self.parts)
         if self.path.is_file():
             return [self.path]
         paths = []
@@ -48,7 +53,7 @@ class Source:
 
     def episodes(self, options: DataOptions, infos: bool) -> Episodes:
         """The data, read and checked in this process. Raises InputError, OSError, MemoryError."""
-        recording = self.read(env=options.env, infos=infos)
+        recording = self.read(options=options, infos=infos)
         return rows.assemble(recording, repair=options.repair)
 
 
@@ -62,12 +67,56 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
         path = path.resolve()
         reader = import_module(f"rlkit.datasets.formats.{module}")
         return Source(path, partial(reader.read, path))
+    table = _find_table(options.dataset, path)
+    if table is not None:
+        return table
     folders = _roots(options, roots)
     if ID.fullmatch(options.dataset):
         source = _find_minari(options, folders)
         if source is not None:
             return source
     raise InputError(_not_found(options, folders))
+
+
+def _find_table(name: str, path: Path) -> Source | None:
+    """The table that a file, a folder of parts or a pattern stands for; None where it is none of these.
+
+    Raises InputError where there is no such file, or they are of several kinds.
+    """
+    from rlkit.datasets.formats import table
+
+    # --- one file ---
+    if table_files.suffix(path) and (path.is_file() or not glob.has_magic(name)):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        path = path.resolve()
+        _, info = lerobot.find(path)
+        parts = () if info is None else (path, info)
+        return Source(path, partial(table.read, path, info=info), parts)
+
+    # --- several ---
+    info = None
+    if path.is_dir():
+        files, info = lerobot.find(path)
+        if info is None or not files:
+            info = None
+            files = [file for file in path.iterdir() if not file.name.startswith((".", "_"))]
+            files = [file for file in files if table_files.suffix(file) and file.is_file()]
+    elif glob.has_magic(name):
+        files = [Path(file) for file in glob.glob(str(path), recursive=True)]
+        if not files:
+            raise InputError(f"{name}: no file is called so")
+    else:
+        files = []
+    if not files:
+        return None
+    kinds = {table_files.suffix(file) for file in files}
+    if None in kinds or len(kinds) > 1:
+        known = " ".join(table_files.SUFFIXES)
+        raise InputError(f"{name}: its files are not of one kind; all parts of a table are of one of these: {known}")
+    files = table_files.in_order([file.resolve() for file in files])
+    parts = files if info is None else [*files, info]
+    return Source(path, partial(table.read, path, name=name, parts=files, info=info), tuple(parts))
 
 
 def _find_minari(options: DataOptions, folders: Sequence[Path]) -> Source | None:
@@ -163,7 +212,7 @@ def _not_found(options: DataOptions, folders: Sequence[Path]) -> str:
     """The message for a name that stands for no dataset, with names that are alike."""
     name = options.dataset
     if not ID.fullmatch(name):
-        kinds = " ".join(READERS)
+        kinds = " ".join((*READERS, *table_files.SUFFIXES))
         problem = f"{name!r} is neither a Minari id (such as hopper/medium-v0) nor a file of a known kind ({kinds})"
     else:
         searched = ", ".join(str(folder) for folder in folders)

@@ -9,6 +9,7 @@ takes about 0.4 s. It has the rights of its parent: it guards against damage, no
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ from typing import Any
 
 from rlkit.datasets import cache, sources
 from rlkit.datasets.episodes import Episodes
-from rlkit.datasets.options import DataOptions
+from rlkit.datasets.options import ColumnOptions, DataOptions
 from rlkit.datasets.untrusted import fields
 from rlkit.types import InputError, one_line
 
@@ -65,6 +66,7 @@ def read(
             "dataset": options.dataset,
             "data_root": None if options.data_root is None else str(options.data_root),
             "env": options.env,
+            "columns": dataclasses.asdict(options.columns),
             "repair": options.repair,
             "roots": [str(root) for root in roots],
             "infos": infos,
@@ -172,6 +174,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         dataset=request["dataset"],
         data_root=None if data_root is None else Path(data_root),
         env=request["env"],
+        columns=_columns(request["columns"]),
         repair=tuple(request["repair"]),
     )
     roots = [Path(root) for root in request["roots"]]
@@ -185,3 +188,11 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         except OSError as error:
             reason = one_line(error)
     raise InputError(f"{options.dataset}: its values cannot be written to {folder}: {reason}; free space there")
+
+
+def _columns(form: dict[str, Any]) -> ColumnOptions:
+    """The ColumnOptions that were sent as JSON."""
+    values = {}
+    for role, value in form.items():
+        values[role] = tuple(value) if isinstance(value, list) else value
+    return ColumnOptions(**values)
