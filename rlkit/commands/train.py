@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
+import re
 import sys
 import time
 from importlib import metadata
@@ -212,9 +213,12 @@ def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int
 
 
 def _default_folder(options: TrainOptions) -> Path:
-    dataset = Path(options.data.dataset)
-    name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
-    name = name.replace(":", "-")  # of random:5000
+    names = []
+    for dataset in map(Path, options.data.names):
+        name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
+        letters = re.sub(r"[^\w.-]+", "-", name).strip("-")  # random:5000, a whole path, a pattern
+        names.append(letters or dataset.parent.name)
+    name = "+".join(names)
     now = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{options.agent}-{name}-{now}"
 
@@ -244,4 +248,5 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
         options=serialization.encode(options.data),
         names=episodes.names,
+        notes=episodes.report.notes,
     )

@@ -40,7 +40,8 @@ def entry(options: DataOptions, source: Source, infos: bool) -> Path:
     root = options.cache_dir or Path(os.environ.get("RLKIT_CACHE_DIR") or Path.home() / ".cache" / "rlkit")
     stats = [(str(path), path.stat()) for path in source.files()]
     files = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
-    key = [FORMAT, files, sorted(options.repair), options.env, infos, dataclasses.astuple(options.columns)]
+    told = [dataclasses.asdict(options.action), dataclasses.asdict(options.columns)]
+    key = [FORMAT, files, sorted(options.repair), options.env, told, infos]
     return root.expanduser() / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
@@ -88,6 +89,7 @@ def _read(folder: Path) -> Episodes:
         report=Report(**report),
         infos=infos,
         names=Names(**{field: tuple(names) for field, names in form["names"].items()}),
+        derived=tuple(form["derived"]),
     )
 
 
@@ -166,6 +168,7 @@ def save(folder: Path, episodes: Episodes) -> None:
         "env_spec": episodes.env_spec,
         "reference": episodes.reference,
         "report": dataclasses.asdict(episodes.report),
+        "derived": episodes.derived,
         "columns": columns,
         "infos": infos,
         "names": dataclasses.asdict(episodes.names),

@@ -16,11 +16,11 @@ from pathlib import Path
 from rlkit.datasets import rows
 from rlkit.datasets.episodes import Episodes
 from rlkit.datasets.formats import lerobot, table_files
-from rlkit.datasets.options import DataOptions
+from rlkit.datasets.options import ColumnOptions, DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
-# file suffix -> module with read(path, *, env, infos) -> Recording; tables are found by table_files.suffix
+# file suffix -> module with read(path, *, options, infos) -> Recording; tables are found by table_files.suffix
 READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "ogbench"}
 COLUMNAR = (".parquet", ".arrow")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
@@ -54,12 +54,19 @@ class Source:
     def episodes(self, options: DataOptions, infos: bool) -> Episodes:
         """The data, read and checked in this process. Raises InputError, OSError, MemoryError."""
         recording = self.read(options=options, infos=infos)
-        return rows.assemble(recording, repair=options.repair)
+        if options.env:
+            recording.ambiguous = ""  # the environment will tell, see `check_env`
+        return rows.assemble(recording, repair=options.repair, action=options.action)
 
 
 def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
     """The source that ``options.dataset`` names. Raises InputError that lists where it looked and what is alike."""
     path = Path(options.dataset).expanduser()
+    table = _find_table(options.dataset, path)
+    if table is not None:
+        return table
+    if options.columns != ColumnOptions():
+        raise InputError(f"{options.dataset}: is no table, and --columns names the columns of tables; leave it out")
     module = READERS.get(path.suffix.lower())
     if module:
         if not path.is_file():
@@ -67,9 +74,6 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
         path = path.resolve()
         reader = import_module(f"rlkit.datasets.formats.{module}")
         return Source(path, partial(reader.read, path))
-    table = _find_table(options.dataset, path)
-    if table is not None:
-        return table
     folders = _roots(options, roots)
     if ID.fullmatch(options.dataset):
         source = _find_minari(options, folders)
@@ -98,8 +102,7 @@ def _find_table(name: str, path: Path) -> Source | None:
     info = None
     if path.is_dir():
         files, info = lerobot.find(path)
-        if info is None or not files:
-            info = None
+        if not files:
             files = [file for file in path.iterdir() if not file.name.startswith((".", "_"))]
             files = [file for file in files if table_files.suffix(file) and file.is_file()]
     elif glob.has_magic(name):
@@ -108,10 +111,10 @@ def _find_table(name: str, path: Path) -> Source | None:
             raise InputError(f"{name}: no file is called so")
     else:
         files = []
-    if not files:
-        return None
     kinds = {table_files.suffix(file) for file in files}
-    if None in kinds or len(kinds) > 1:
+    if not kinds - {None}:
+        return None
+    if len(kinds) > 1:
         known = " ".join(table_files.SUFFIXES)
         raise InputError(f"{name}: its files are not of one kind; all parts of a table are of one of these: {known}")
     files = table_files.in_order([file.resolve() for file in files])

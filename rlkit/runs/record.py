@@ -52,6 +52,7 @@ class DataRecord:
     action_space: dict[str, Any]
     options: dict[str, Any]  # rlkit.datasets.DataOptions
     names: Names = Names()  # of the components of observations and actions
+    notes: tuple[str, ...] = ()  # what had to be taken from the data, and what else is to be known of them
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,17 @@ def is_frames(header: Sequence[str]) -> bool:
 
 
 def find(path: Path) -> tuple[list[Path], Path | None]:
-    """The Parquet files below a folder or of a path, and its meta/info.json if it has one."""
-    if path.is_dir():
-        root = path
-        files = [file for file in (path / "data").rglob("*.parquet") if file.is_file()]
-    else:
-        root = path.parent.parent.parent  # of data/chunk-000/FILE
-        files = [path]
+    """The Parquet files of a dataset, and its meta/info.json: of the folder ``path``, or of the folder that the file
+    ``path`` lies in. Nothing and None where there is no such folder."""
+    is_folder = path.is_dir()
+    root = path if is_folder else path.parent.parent.parent  # of data/chunk-000/FILE
     info = root / INFO
-    return files, info if info.is_file() else None
+    if not info.is_file():
+        return [], None
+    files = [path]
+    if is_folder:
+        files = [file for file in (root / "data").rglob("*.parquet") if file.is_file()]
+    return files, info
 
 
 def columns(name: str, header: Sequence[str], told: ColumnOptions) -> ColumnOptions:

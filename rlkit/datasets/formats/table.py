@@ -248,10 +248,7 @@ def _meaning(roles: Roles, values: np.ndarray, has_action: np.ndarray) -> tuple[
         return False, ""
     if has_action.all():
         return None, ""
-    return None, (
-        f"the column {column} holds whole numbers written with a decimal point and is empty in some rows, as some "
-        "programs write choices and others amounts"
-    )
+    return None, f"the column {column} holds whole numbers written as floats, and is empty in some rows"
 
 
 def _names(roles: Roles, observations: np.ndarray, actions: np.ndarray, info: Mapping[str, Any]) -> Names:

@@ -23,7 +23,7 @@ from typing import Any
 
 from rlkit.datasets import cache, sources
 from rlkit.datasets.episodes import Episodes
-from rlkit.datasets.options import ColumnOptions, DataOptions
+from rlkit.datasets.options import ActionOptions, ColumnOptions, DataOptions
 from rlkit.datasets.untrusted import fields
 from rlkit.types import InputError, one_line
 
@@ -66,6 +66,7 @@ def read(
             "dataset": options.dataset,
             "data_root": None if options.data_root is None else str(options.data_root),
             "env": options.env,
+            "action": dataclasses.asdict(options.action),
             "columns": dataclasses.asdict(options.columns),
             "repair": options.repair,
             "roots": [str(root) for root in roots],
@@ -167,6 +168,14 @@ def _limit(memory: int, seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))
 
 
+def _options(kind: type, form: dict[str, Any]) -> Any:
+    """The dataclass ``kind`` that was sent as JSON, which has no tuples."""
+    values = {}
+    for name, value in form.items():
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     """Read and check the data, and write them into the first of the folders that can be written."""
     data_root = request["data_root"]
@@ -174,7 +183,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         dataset=request["dataset"],
         data_root=None if data_root is None else Path(data_root),
         env=request["env"],
-        columns=_columns(request["columns"]),
+        action=_options(ActionOptions, request["action"]),
+        columns=_options(ColumnOptions, request["columns"]),
         repair=tuple(request["repair"]),
     )
     roots = [Path(root) for root in request["roots"]]
@@ -188,11 +198,3 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         except OSError as error:
             reason = one_line(error)
     raise InputError(f"{options.dataset}: its values cannot be written to {folder}: {reason}; free space there")
-
-
-def _columns(form: dict[str, Any]) -> ColumnOptions:
-    """The ColumnOptions that were sent as JSON."""
-    values = {}
-    for role, value in form.items():
-        values[role] = tuple(value) if isinstance(value, list) else value
-    return ColumnOptions(**values)
