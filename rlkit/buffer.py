@@ -323,7 +323,7 @@ def _drawable_rows(episodes: Episodes, labelled: np.ndarray, allow_unlabelled: b
     if not known.size and not allow_unlabelled:
         raise InputError(
             f"{episodes.name}: no step has a known reward, and this agent learns from rewards: choose one that clones "
-            "the data (bc, for example), or give the rewards"
+            "the data without them, or give the rewards"
         )
     if unknown.size and not allow_unlabelled:
         raise InputError(

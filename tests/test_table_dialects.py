@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from rlkit.commands import train
 from rlkit.datasets import ColumnOptions, DataOptions, load
 from rlkit.datasets.episodes import Names
 from rlkit.datasets.formats import csv_dialect, table
@@ -152,6 +154,9 @@ REFUSED = {
     "both decimal marks": (
         SEMICOLONS.replace("0.5", "0,5"), "line 2: reward is '1.5'; expected a number with a decimal comma"
     ),
+    "gaps": (
+        CSV.replace(",10,", ",,").replace(",20,", ",NA,"), "line 2: observation_1 is missing; fill such gaps .*; 2 rows"
+    ),
     "a word": (CSV.replace("2.5", "high"), "line 4: observation_0 is 'high'; expected a number"),
     "a word behind a line of Excel": ("sep=,\n" + CSV.replace("2.5", "high"), "line 5: observation_0 is 'high'"),
     "no number": (CSV.replace("2.5", "nan"), "line 4: observation_0 is missing"),
@@ -212,7 +217,10 @@ def test_a_pattern_stands_for_columns_in_their_order(tmp_path):
     [
         ({"reward": "scores"}, "--columns.reward scores: there is no such column .*do you mean score?"),
         ({"observation": ("lab_*",)}, "--columns.observation lab_*: no column is like that"),
-        ({"reward": None}, r"no column reward .*say which it is with --columns.reward NAME; write none for NAME"),
+        (
+            {"reward": None},
+            r"no column reward .*say which it is with --columns.reward NAME; --columns.reward none: no reward is known",
+        ),
         ({"episode": None}, "no column episode"),
         ({"step": "dead"}, "dead is named for .* and for"),
     ],
@@ -302,6 +310,16 @@ def test_a_next_observation_that_is_not_the_next_one_is_refused_unless_it_is_lef
 
 
 # ---- choices or amounts
+
+
+def test_numbers_of_databases_and_truth_values_are_numbers(tmp_path):
+    exact = pa.array([1, 2, 3], pa.decimal128(10, 2))
+    columns = {"episode": [1, 1, 1], "step": [0, 1, 2], "observation": exact, "action": [True, False, True]}
+    columns |= {"reward": [0.5, 1.0, 2.0], "terminated": [False, False, True]}
+    parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    recording = read(tmp_path / "x.parquet")
+    assert recording.observations.tolist() == [1, 2, 3] and recording.observations.dtype == float
+    assert recording.actions.tolist() == [1, 0, 1] and recording.choices is True
 
 
 @pytest.mark.parametrize(
@@ -403,3 +421,32 @@ def test_parts_of_parquet_and_own_names_reach_the_process_that_reads_them(tmp_pa
     assert episodes.obs.tolist() == [[0.5, 1], [0.5, 2], [0.5, 2], [0.5, 2], [0.5, 2], [0.5, 2]]
     assert episodes.action[:, 0].tolist() == [1.5, 2, 0, 3, 4, 0]
     assert episodes.names == Names(("y", "x"), ("dose",))
+
+
+# ---- beside other data
+
+
+def test_tables_are_joined_where_their_columns_have_the_same_names(tmp_path):
+    write(tmp_path / "x.csv", OWN)
+    write(tmp_path / "y.csv", OWN.replace("heart rate", "pulse rate"))
+    both = (str(tmp_path / "x.csv"), str(tmp_path / "x.csv"))
+    episodes = load(DataOptions(both, columns=OWN_COLUMNS), use_cache=False)
+    assert episodes.report.episodes == 4 and episodes.names == Names(("bp", "heart rate"), ("dose",))
+    columns = ColumnOptions(**(vars(OWN_COLUMNS) | {"observation": ("bp", "*rate")}))
+    with pytest.raises(InputError, match="y.csv and x.csv cannot be joined: their columns have different names"):
+        load(DataOptions((both[0], str(tmp_path / "y.csv")), columns=columns), use_cache=False)
+
+
+def test_columns_are_told_of_tables_alone(tmp_path):
+    write(tmp_path / "x.npz", b"")
+    with pytest.raises(InputError, match="x.npz: is no table, and --columns names the columns of tables"):
+        load(DataOptions(str(tmp_path / "x.npz"), columns=OWN_COLUMNS), use_cache=False)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [("logs/part-*.parquet", "part"), ("logs/*.csv", "logs"), ("/data/my logs", "data-my-logs"), ("a/b-v0", "a-b-v0")],
+)
+def test_the_folder_of_a_run_is_named_after_the_data(dataset, name):
+    options = SimpleNamespace(agent="bc", data=DataOptions(dataset))
+    assert train._default_folder(options).name.startswith(f"bc-{name}-2")

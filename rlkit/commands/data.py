@@ -9,6 +9,7 @@ from rich.table import Table
 from rlkit.commands import Catalog, collect
 from rlkit.commands.options import DataCheck, DataList, DataShow
 from rlkit.datasets import DataOptions, Episodes, available, summary
+from rlkit.datasets.episodes import Names
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # per cent
 BINS = 10
@@ -54,6 +55,9 @@ def _spaces(episodes: Episodes) -> Table:
         reference = f"random {low:g}, expert {high:g}"
     table.add_row("observation", str(episodes.observation_space))
     table.add_row("action", str(episodes.action_space))
+    if episodes.names != Names():
+        table.add_row("observation columns", ", ".join(episodes.names.observation) or "not named")
+        table.add_row("action columns", ", ".join(episodes.names.action) or "not named")
     table.add_row("environment", environment)
     table.add_row("reference returns", reference)
     return table

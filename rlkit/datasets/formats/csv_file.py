@@ -34,11 +34,10 @@ def read(path: Path, find_roles: FindRoles, infos: bool, budget: Budget) -> File
         budget.take(path.stat().st_size)
 
     # --- what is read, and as what ---
-    wanted = roles.columns()
-    as_numbers = roles.as_numbers()
-    others = [name for name in dialect.names if name not in wanted]
+    as_numbers = set(roles.as_numbers())
     # columns that may be read in more than one way come as text
-    types = {name: pa.float64() if name in as_numbers else pa.string() for name in wanted}
+    types = {name: pa.float64() if name in as_numbers else pa.string() for name in roles.columns()}
+    others = [name for name in dialect.names if name not in types]
     if infos:
         types |= {name: pa.string() for name in others if name}
     text = _Text(path, dialect, budget)

@@ -98,8 +98,9 @@ def read(
     # --- what else the table has ---
     infos_by_name = {}
     unread = list(table.unread)
+    with_role = set(roles.columns())
     for column in table.columns:
-        if column in roles.columns():
+        if column in with_role:
             continue
         if table_columns.is_number(table.columns[column].type):
             read_column, _ = table_columns.numbers(table, column)
@@ -142,7 +143,9 @@ def _lerobot_roles(file: str, header: Sequence[str], options: DataOptions) -> Ro
 
 def _observations(table: Table, roles: Roles) -> np.ndarray:
     """[M, O] or [M] in the table's order. Raises InputError for a row without one."""
-    observations, has_observation = table_columns.matrix(table, roles.observation, "observation" in roles.numbered)
+    is_list = "observation" in roles.numbered
+    cure = "fill such gaps before: with the last value, say, and a further column that tells so"
+    observations, has_observation = table_columns.matrix(table, roles.observation, is_list, cure)
     if not has_observation.all():
         row = int(has_observation.argmin())
         raise InputError(f"{table.at(row)}: observation is missing; every row needs one")

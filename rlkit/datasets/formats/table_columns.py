@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Column = tuple[np.ndarray, np.ndarray]  # values [M] or [M, W], 0 where a row has none; [M] bool: the row has one
 
+ALL_OR_NONE = "give all of these columns or none"
+
 
 class FileColumns(NamedTuple):
     """What one file holds of a table."""
@@ -61,11 +63,14 @@ class Table:
         return np.searchsorted(firsts, np.arange(self.rows), side="right") - 1
 
 
-def matrix(table: Table, names: Sequence[str], is_list: bool) -> Column:
-    """Values [M, W] of columns side by side, or [M] of one column of single numbers unless that ``is_list``."""
+def matrix(table: Table, names: Sequence[str], is_list: bool, cure: str = ALL_OR_NONE) -> Column:
+    """Values [M, W] of columns side by side, or [M] of one column of single numbers unless that ``is_list``.
+
+    Raises InputError, which ends with ``cure``, where a row has a value in some of the columns alone.
+    """
     if len(names) == 1 and not is_list:
         return _single(table, names[0])
-    return _side_by_side(table, names)
+    return _side_by_side(table, names, cure)
 
 
 def _single(table: Table, name: str) -> Column:
@@ -84,7 +89,7 @@ def _single(table: Table, name: str) -> Column:
     return numbers(table, name)
 
 
-def _side_by_side(table: Table, names: Sequence[str]) -> Column:
+def _side_by_side(table: Table, names: Sequence[str], cure: str) -> Column:
     """Columns of which a row has all or none."""
     parts = []
     present = []
@@ -98,7 +103,10 @@ def _side_by_side(table: Table, names: Sequence[str]) -> Column:
     if partly.any():
         row = int(partly.argmax())
         first_absent = [has_value[row] for has_value in present].index(False)
-        problem = f"{names[first_absent]} is missing; give all of these columns or none"
+        count = int(partly.sum())
+        problem = f"{names[first_absent]} is missing; {cure}"
+        if count > 1:
+            problem += f"; {count} rows like it"
         raise InputError(f"{table.at(row)}: {problem}")
     dtype = np.float64
     if all(part.dtype == np.float32 for part in parts):
@@ -230,11 +238,16 @@ def numbers(table: Table, name: str) -> Column:
 
 
 def narrow(column: Any) -> Any:
-    """Text as integers where every row is one, else as numbers where every row is one, else as it is."""
+    """Text as integers where every row is one, else as numbers where every row is one, else as it is. True and false
+    become 1 and 0."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_null(column.type):
+        return column.cast(pa.float64())
+    if pa.types.is_boolean(column.type):
+        return column.cast(pa.int8())
+    if pa.types.is_decimal(column.type):  # numbers of databases
         return column.cast(pa.float64())
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     if not is_text:

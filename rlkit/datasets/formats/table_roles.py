@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -16,7 +16,13 @@ NONE = "none"  # what --columns says of what a table does not have
 SEVERAL = ("observation", "next_observation", "action")  # what may be spread over several columns
 SINGLE = ("episode", "step", "reward", "terminated", "truncated", "labelled")
 _REQUIRED = ("episode", "step", "observation", "action", "reward", "terminated")
-_MAY_BE_NONE = ("step", "next_observation", "reward", "terminated")
+# what NONE means for the roles that it can be said of
+_WITHOUT = {
+    "step": "the rows of each episode are in order",
+    "next_observation": "it is not read",
+    "reward": "no reward is known",
+    "terminated": "no episode ends in a terminal state",
+}
 _NUMBERED = re.compile(r"(next_observation|observation|action)_(0|[1-9][0-9]*)")
 
 
@@ -140,17 +146,18 @@ class _Usual:
 def _told(name: str, header: Sequence[str], role: str, value: str | tuple[str, ...]) -> str | tuple[str, ...] | None:
     """The columns that the user named for a role."""
     if isinstance(value, str):
-        if value == NONE and role in _MAY_BE_NONE:
+        if value == NONE and role in _WITHOUT:
             return None
         return _column(name, header, role, value)
-    if value == (NONE,) and role in _MAY_BE_NONE:
+    if value == (NONE,) and role in _WITHOUT:
         return ()
     columns = []
     for pattern in value:
         if "*" not in pattern:
             columns.append(_column(name, header, role, pattern))
             continue
-        matching = fnmatch.filter(header, pattern)
+        form = re.escape(pattern).replace(r"\*", ".*")
+        matching = [column for column in header if re.fullmatch(form, column)]
         if not matching:
             raise InputError(f"{name}: --columns.{role} {pattern}: no column is like that (found: {listed(header)})")
         columns += matching
@@ -170,11 +177,9 @@ def _missing(roles: list[str], header: Sequence[str]) -> str:
     """The problem and the cure, where columns with the usual names are missing."""
     options = [f"--columns.{role} NAME" for role in roles]
     cure = f"say which it is with {' '.join(options)}"
-    without = [role for role in roles if role in _MAY_BE_NONE]
-    if without:
-        cure += f"; write {NONE} for NAME where the table has no {' or '.join(without)}"
-        if "step" in without:
-            cure += " and the rows of each episode are in order"
+    for role in roles:
+        if role in _WITHOUT:
+            cure += f"; --columns.{role} none: {_WITHOUT[role]}"
     problem = f"no column {', '.join(roles)} (found: {listed(header)})"
     if list(header) == [str(i) for i in range(len(header))]:
         problem = f"the first line names no columns, so they are called 0 to {len(header) - 1}; {problem}"
@@ -184,11 +189,12 @@ def _missing(roles: list[str], header: Sequence[str]) -> str:
 def _refuse_twice(name: str, header: Sequence[str], roles: dict[str, str | tuple[str, ...] | None]) -> None:
     """Raises InputError for a column that two roles name, or of which the file has two."""
     holder: dict[str, str] = {}
+    counts = Counter(header)
     for role, value in roles.items():
         columns = (value,) if isinstance(value, str) else value or ()
         for column in columns:
             if column in holder:
                 raise InputError(f"{name}: {column} is named for {holder[column]} and for {role}; it can be only one")
             holder[column] = role
-            if list(header).count(column) > 1:
+            if counts[column] > 1:
                 raise InputError(f"{name}: there are two columns {column}; rename or remove one")
