@@ -109,6 +109,15 @@ def test_one_file_is_one_table(tmp_path):
     assert recording.names == Names()
 
 
+def test_many_episodes_in_one_file_are_the_same_as_a_file_each(tmp_path):
+    paths = dataset(tmp_path)
+    whole = tmp_path / "file-000.parquet"
+    parquet.write_table(pa.concat_tables([parquet.read_table(path) for path in paths]), whole)
+    one, two = read([whole]), read(paths)
+    for field in ("observations", "actions", "lengths", "truncations"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
+
+
 def test_rewards_and_ends(tmp_path):
     """next.done ends a recording; it is a terminal state only where the user says so. Rewards may be integers."""
     first = {"next.reward": [0, 1], "next.done": [False, True]}

@@ -120,6 +120,27 @@ def test_a_table_without_a_header_is_read_by_number(tmp_path):
     assert "the first line holds no names, so the columns are called 0 to 7" in recording.notes
 
 
+def test_lines_may_be_longer_than_what_is_read_at_once(tmp_path):
+    """A header of 300,000 bytes, and then lists of more than 1 MiB."""
+    wide = 3_000
+    names = [f"x{i:0100}" for i in range(wide)]
+    rows = [[e, 0, *[e] * wide, 0.5, 1, 1] for e in (3, 4)]
+    lines = [["episode", "step", *names, "action_0", "reward", "terminated"], *rows]
+    text = "\n".join(",".join(map(str, line)) for line in lines)
+    recording = read(write(tmp_path / "x.csv", text), columns=ColumnOptions(observation=("x*",)))
+    assert recording.observations.shape == (2, wide) and recording.observations[1, -1] == 4
+    numbers = ", ".join(["0.123"] * 200_000)
+    text = f'episode,step,observation,action_0,reward,terminated\n0,0,"[{numbers}]",0.5,1,1\n'
+    assert read(write(tmp_path / "x.csv", text)).observations.shape == (1, 200_000)
+
+
+def test_a_line_of_units_is_told_by_its_cell(tmp_path):
+    lines = CSV.splitlines(keepends=True)
+    text = lines[0] + "-,-,bpm,mmHg,mg,-,-,-\n" + "".join(lines[1:])
+    with pytest.raises(InputError, match="line 2: (observation_0 is 'bpm'|reward is '-')"):
+        read(write(tmp_path / "x.csv", text))
+
+
 def test_a_compressed_table_reads_the_same(tmp_path):
     path = write(tmp_path / "x.csv.gz", gzip.compress(CSV.encode()))
     check(read(path))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from rlkit.types import InputError, one_line
 
-SAMPLE = 2**18  # bytes of the beginning of a file that are looked at
+SAMPLE = 2**18  # bytes of the beginning of a file that are looked at; more where they hold no whole line
+LONGEST_LINE = 2**28
 LINES = 20  # lines that are compared with each other
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}  # the usual one first
 _EXCEL = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel is told the separator
@@ -61,7 +62,7 @@ def find(name: str, start: bytes) -> Dialect:
         notes.append("blanks around cells were left out")
     names = [cell.strip() for cell in rows[0]]
     names[0] = names[0].lstrip("# ")  # numpy.savetxt begins the header so
-    if _is_header(names, rows[1:2]):
+    if _is_header(names, rows[1:]):
         skipped += 1
     else:
         names = [str(i) for i in range(len(names))]
@@ -147,15 +148,14 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _is_header(cells: list[str], below: list[list[str]]) -> bool:
-    """Whether the first line names the columns: a cell of it is a word where the line ``below`` has a number, or its
+    """Whether the first line names the columns: a cell of it is a word where a line ``below`` it has a number, or its
     cells count the columns."""
     if cells == [str(i) for i in range(len(cells))]:
         return True
-    words = [not _is_value(cell) for cell in cells]
+    words = [i for i, cell in enumerate(cells) if not _is_value(cell)]
     if not below:
-        return any(words)
-    numbers = [_is_number(cell) for cell in below[0]]
-    return any(word and number for word, number in zip(words, numbers, strict=False))
+        return bool(words)
+    return any(_is_number(line[i]) for line in below for i in words if i < len(line))
 
 
 def _is_value(cell: str) -> bool:

@@ -46,14 +46,13 @@ def read(path: Path, find_roles: FindRoles, infos: bool, budget: Budget) -> File
     # --- other columns, which are infos where they are numbers ---
     unread = []
     for name in others:
-        if name in columns.column_names:
-            narrowed = table_columns.narrow(columns.column(name))
-            if table_columns.is_number(narrowed.type):
-                columns = columns.set_column(columns.column_names.index(name), name, narrowed)
+        if name in types:
+            column = table_columns.narrow(columns.pop(name))
+            if table_columns.is_number(column.type):
+                columns[name] = column
                 continue
-            columns = columns.drop_columns([name])
         unread.append(name or "(without a name)")
-    return FileColumns(columns, roles, dialect.first, tuple(text.notes), tuple(unread))
+    return FileColumns(pa.table(columns), roles, dialect.first, tuple(text.notes), tuple(unread))
 
 
 class _Text:
@@ -66,24 +65,26 @@ class _Text:
         self._encoding = dialect.encoding
         self._missing = [""]  # cells that stand for no value
         self._decimal = "."
+        self._block = 2**20  # bytes that are read at once; a line must not be longer
         self.notes = list(dialect.notes)
 
-    def columns(self, types: dict[str, Any]) -> Any:
-        """The pyarrow.Table of the columns in ``types``, each read as its type. Raises InputError."""
+    def columns(self, types: dict[str, Any]) -> dict[str, Any]:
+        """Name -> pyarrow.ChunkedArray of the columns in ``types``, each read as its type. Raises InputError."""
         import pyarrow as pa
 
         while True:
             try:
-                columns = self._parse(types)
+                parsed = self._parse(types)
                 break
             except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError) as error:
                 if "Empty CSV file" in str(error):  # a header alone, as a part may have it
-                    return pa.schema(types).empty_table()
+                    parsed = pa.schema(types).empty_table()
+                    break
                 if not self._learns_from(error):
                     raise self._refusal(error) from error
-        for number, name in enumerate(columns.column_names):
-            if types[name] == pa.string():
-                columns = columns.set_column(number, name, self._cleaned(columns.column(number)))
+        columns = {}
+        for name, column in zip(types, parsed.columns, strict=True):
+            columns[name] = self._cleaned(column) if types[name] == pa.string() else column
         return columns
 
     def _parse(self, types: dict[str, Any]) -> Any:
@@ -93,6 +94,7 @@ class _Text:
             return arrow.read_csv(
                 stream,
                 read_options=arrow.ReadOptions(
+                    block_size=self._block,
                     use_threads=False,  # so that an error names its row
                     skip_rows=self._dialect.first - 1,
                     column_names=list(self._dialect.names),
@@ -109,10 +111,13 @@ class _Text:
             )
 
     def _learns_from(self, error: Exception) -> bool:
-        """Whether what could not be read shows how the file is written, so that it can be read in another way."""
+        """Whether what could not be read shows how the file has to be read instead."""
         if "invalid UTF8" in str(error) and self._encoding == "utf8":
             self._encoding = "latin-1"
             self.notes.append(csv_dialect.LATIN)
+            return True
+        if "straddling" in str(error) and self._block < csv_dialect.LONGEST_LINE:
+            self._block *= 16
             return True
         match = _CELL.search(str(error))
         if match is None:
@@ -204,7 +209,13 @@ def _beginning(path: Path) -> bytes:
     opened = gzip.open(path) if _is_compressed(path) else path.open("rb")
     try:
         with opened as stream:
-            return stream.read(csv_dialect.SAMPLE)
+            start = stream.read(csv_dialect.SAMPLE)
+            while b"\n" not in start and b"\r" not in start and len(start) < csv_dialect.LONGEST_LINE:
+                more = stream.read(len(start))
+                if not more:
+                    break
+                start += more
+            return start
     except (OSError, EOFError, zlib.error) as error:
         problem = f"cannot be unpacked ({one_line(error)}); copy or write it again"
         raise InputError(f"{path.name}: {problem}") from error

@@ -94,7 +94,11 @@ def _joined(name: str, tables: list[Any]) -> dict[str, Any]:
     become floats."""
     import pyarrow as pa
 
-    common = [column for column in tables[0].column_names if all(column in table.column_names for table in tables)]
+    first, *others = tables
+    if not others:
+        return dict(zip(first.column_names, first.columns, strict=True))
+    in_all = set(first.column_names).intersection(*(table.column_names for table in others))
+    common = [column for column in first.column_names if column in in_all]
     try:
         joined = pa.concat_tables([table.select(common) for table in tables], promote_options="permissive")
     except pa.ArrowException as error:
@@ -112,5 +116,6 @@ def _parquet(path: Path, find_roles: FindRoles, infos: bool, budget: Budget) -> 
         return field.name in wanted or (infos and table_columns.is_number(field.type))
 
     columns, _ = parquet.read(path, path.name, is_wanted)
-    unread = [name for name in names if name not in columns.column_names]
+    read = set(columns.column_names)
+    unread = [name for name in names if name not in read]
     return FileColumns(columns, roles, 0, (), tuple(unread))
