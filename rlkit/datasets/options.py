@@ -97,9 +97,9 @@ class DataOptions:
     """
 
     dataset: str | tuple[str, ...]
-    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet; also a
-    folder of parts of one table, or a pattern in quotes ('parts/*.parquet'). Several are joined: --dataset A B, or
-    --dataset A --dataset B. On the command line also random:5000, 5000 steps of uniform actions in --env."""
+    """A Minari id (hopper/medium-v0), a file (.hdf5, .h5, .npz, .csv, .parquet), a folder, or a pattern in quotes
+    ('parts/*.parquet'; docs/own_data.md). Several are joined: --dataset A B, or --dataset A --dataset B. On the command
+    line also random:5000, 5000 steps of uniform actions in --env."""
 
     data_root: Path | None = None
     """Folder of Minari datasets. Default: $MINARI_DATASETS_PATH, then ~/.minari/datasets, then the embedded data."""
@@ -108,7 +108,8 @@ class DataOptions:
     """Fetch the dataset from Minari's hub if no folder has it."""
 
     env: str | None = None
-    """Environment id to evaluate in; needed where the data do not name one."""
+    """Environment to evaluate in; needed where the data do not name one: an id (Hopper-v5), module:Id-v0 or
+    module:function for one of your own, or none: no environment, although the data name one."""
 
     action: ActionOptions = UNTOLD
 

@@ -231,7 +231,7 @@ def _following(table: Table, roles: Roles, order: Order, observations: np.ndarra
         raise InputError(
             f"{table.at(int(here[i]))}: next_observation is {said[i, column]:g} in component {column}, where the next "
             f"row of the episode has {expected[i, column]:g}; {int(wrong.sum())} rows like it: correct the column of "
-            "episodes or of steps, or say --columns.next_observation none"
+            "episodes or of steps, or say --columns.next-observation none"
         )
     return following, has_following
 

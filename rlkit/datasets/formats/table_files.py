@@ -1,12 +1,8 @@
-"""The files of a table (see table.py) as one Table of Arrow columns: CSV or Parquet, one file or several.
-
-The parts of a table are read in the order of their names, in which part2 comes before part10.
-"""
+"""The files of a table (see table.py) as one Table of Arrow columns: CSV or Parquet, one file or several."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,16 +24,6 @@ def suffix(path: Path) -> str | None:
         if path.name.lower().endswith(known):
             return known
     return None
-
-
-def in_order(paths: Sequence[Path]) -> list[Path]:
-    """Paths sorted by name, in which numbers count as numbers."""
-
-    def key(path: Path) -> list[tuple[int, int | str]]:
-        parts = re.split(r"(\d+)", str(path))
-        return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
-
-    return sorted(paths, key=key)
 
 
 def read(name: str, paths: Sequence[Path], find_roles: FindRoles, infos: bool) -> tuple[Table, Roles]:

@@ -70,6 +70,11 @@ class Roles:
 FindRoles = Callable[[str, Sequence[str]], Roles]  # of the columns with these names in the file of that name
 
 
+def option(role: str) -> str:
+    """The option of the command line that names the columns of a role."""
+    return f"--columns.{role.replace('_', '-')}"
+
+
 def find(name: str, header: Sequence[str], columns: ColumnOptions) -> Roles:
     """The roles of the columns called ``header``.
 
@@ -132,7 +137,7 @@ class _Usual:
         if not numbers:
             return () if one is None else (one,)
         if one is not None:
-            raise InputError(f"{self._name}: has both {role} and {role}_0; keep one, or name one with --columns.{role}")
+            raise InputError(f"{self._name}: has both {role} and {role}_0; keep one, or name one with {option(role)}")
         columns = []
         for i in range(len(numbers)):
             if i not in numbers:
@@ -159,7 +164,7 @@ def _told(name: str, header: Sequence[str], role: str, value: str | tuple[str, .
         form = re.escape(pattern).replace(r"\*", ".*")
         matching = [column for column in header if re.fullmatch(form, column)]
         if not matching:
-            raise InputError(f"{name}: --columns.{role} {pattern}: no column is like that (found: {listed(header)})")
+            raise InputError(f"{name}: {option(role)} {pattern}: no column is like that (found: {listed(header)})")
         columns += matching
     return tuple(columns)
 
@@ -170,16 +175,16 @@ def _column(name: str, header: Sequence[str], role: str, wanted: str) -> str:
         return wanted
     near = difflib.get_close_matches(wanted, header, cutoff=0.6)
     hint = f"; do you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"{name}: --columns.{role} {wanted}: there is no such column (found: {listed(header)}){hint}")
+    raise InputError(f"{name}: {option(role)} {wanted}: there is no such column (found: {listed(header)}){hint}")
 
 
 def _missing(roles: list[str], header: Sequence[str]) -> str:
     """The problem and the cure, where columns with the usual names are missing."""
-    options = [f"--columns.{role} NAME" for role in roles]
+    options = [f"{option(role)} NAME" for role in roles]
     cure = f"say which it is with {' '.join(options)}"
     for role in roles:
         if role in _WITHOUT:
-            cure += f"; --columns.{role} none: {_WITHOUT[role]}"
+            cure += f"; {option(role)} {NONE}: {_WITHOUT[role]}"
     problem = f"no column {', '.join(roles)} (found: {listed(header)})"
     if list(header) == [str(i) for i in range(len(header))]:
         problem = f"the first line names no columns, so they are called 0 to {len(header) - 1}; {problem}"
