@@ -470,4 +470,4 @@ def test_columns_are_told_of_tables_alone(tmp_path):
 )
 def test_the_folder_of_a_run_is_named_after_the_data(dataset, name):
     options = SimpleNamespace(agent="bc", data=DataOptions(dataset))
-    assert train._default_folder(options).name.startswith(f"bc-{name}-2")
+    assert train.default_folder(options).name.startswith(f"bc-{name}-2")

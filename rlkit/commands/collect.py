@@ -86,7 +86,7 @@ def run(options: DataCollect, catalog: Catalog) -> int:
     return 0
 
 
-def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> Episodes:
+def load(options: DataOptions, catalog: Catalog, *, infos: bool = False, use_cache: bool = True) -> Episodes:
     """The data that ``options`` name, as `rlkit.datasets.load` reads them; for random:N they are played.
 
     Raises InputError as that does, or where nothing can be played, RunError if the environment fails.
@@ -94,7 +94,7 @@ def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> E
     played = [name for name in options.names if _STEPS.fullmatch(name)]
     if not played:
         options = dataclasses.replace(options, env=environments.for_readers(options.env))
-        return datasets.load(options, roots=[catalog.datasets], use_cache=use_cache)
+        return datasets.load(options, roots=[catalog.datasets], infos=infos, use_cache=use_cache)
 
     # --- what is to be played ---
     name = played[0]
@@ -290,8 +290,9 @@ def _played(where: str, env: gymnasium.Env, act: Act, seed: int, longest: int | 
         rows = writing.rollout(interface.Checked(env), act, seed, longest)
     except BadReturn as fault:
         raise RunError(f"{where}: {fault}") from fault
-    except Exception as error:  # an environment is other people's code, which may raise anything
-        raise RunError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # an environment is other people's code, which may raise anything
+        told = f"{type(error).__name__}: {one_line(error)}{interface.cure(error)}"
+        raise RunError(f"{where}: {told}") from error
     named = {"an observation": "observations", "an action": "actions", "a reward": "rewards"}
     for what, field in named.items():
         for values in writing.arrays(rows[field]):

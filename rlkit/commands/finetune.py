@@ -25,7 +25,7 @@ def run(options: FinetuneOptions, catalog: Catalog) -> int:
     if options.env:
         data = replace(data, env=options.env)
     elif evaluation is not None:
-        data = replace(data, env=environments.again(evaluation, options.imports))
+        environments.again(evaluation, options.imports)  # it is in `data`, or the data name it again
     elif data.env:
         environments.check_imports_nothing(data.env)
     if evaluation is not None:

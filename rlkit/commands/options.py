@@ -18,6 +18,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from rlkit import __version__, online, ranges
+from rlkit.commands import grid
+from rlkit.commands.grid import SweepOptions
 from rlkit.datasets.options import DataOptions
 from rlkit.online import Online
 from rlkit.ranges import Count, Range, Seed, Whole
@@ -97,6 +99,9 @@ class TrainOptions(Generic[C]):
     imports: Imports = ()
     wandb: bool = False
     """Log to Weights & Biases too."""
+    sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """config.NAME=VALUE,VALUE,...: a run for each value of a setting of the agent, and a table and a figure of them
+    all. Given again for another setting: a run for each combination. See docs/sweeps.md."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,7 @@ class DataCollect:
 
 OfRuns = EvaluateOptions | ReportOptions | VerifyOptions
 OfData = DataList | DataShow | DataCheck | DataCollect
-Asked = TrainOptions | FinetuneOptions | OfRuns | OfData
+Asked = TrainOptions | SweepOptions | FinetuneOptions | OfRuns | OfData
 
 
 def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
@@ -280,7 +285,7 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
 
 
-def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
+def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | SweepOptions | str:
     # --- which agent ---
     entries = registry.installed() | dict(catalog.agents)
     if not argv or argv[0] in HELP:
@@ -329,7 +334,11 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
         description=f"{summary}\n\n{_presets(method.presets)}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    return _with_steps(asked, method.presets[chosen].steps if chosen else STEPS)
+    asked = _with_steps(asked, method.presets[chosen].steps if chosen else STEPS)
+    if not asked.sweep:
+        return asked
+    ranges.check_options(asked)
+    return SweepOptions(asked, grid.points(asked.sweep, asked.config))
 
 
 def _with_steps(asked: TrainOptions, usual: int) -> TrainOptions:

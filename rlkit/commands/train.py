@@ -18,7 +18,7 @@ from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import Catalog, collect, dry_run, environment
 from rlkit.commands.options import TrainOptions
-from rlkit.datasets import Episodes, Normaliser, check_env, labels, spaces
+from rlkit.datasets import Episodes, Normaliser, check_env, inspection, labels, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics, task
 from rlkit.evaluation.evaluate import longest
@@ -46,17 +46,17 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
     a run that cannot go on, Stop if it is asked to end.
     """
     _intervals(options, before)  # impossible numbers are refused before anything is read
-    folder = options.out or _default_folder(options)
+    folder = options.out or default_folder(options)
     if options.wandb:
         loggers.import_wandb()
     keep_compiled()
     if options.dry_run:
-        job = _prepare(options, catalog, before)
+        job = prepare(options, catalog, before)
         print(dry_run.describe(job))
         return 0
     claim(folder, options.resume)
     with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
-        job = _prepare(options, catalog, before, guard)
+        job = prepare(options, catalog, before, guard)
         with Run(folder, job.record, wandb=options.wandb) as opened:
             if finished(folder):
                 print(f"{folder}: already finished")
@@ -72,10 +72,10 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
 
 def resolve(options: TrainOptions, catalog: Catalog) -> Record:
     """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
-    return _prepare(options, catalog).record
+    return prepare(options, catalog).record
 
 
-def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None, guard: Guard | None = None) -> Job:
+def prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None, guard: Guard | None = None) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
     log_every, eval_every = _intervals(options, before)
 
@@ -103,7 +103,8 @@ def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = No
     columns = buffer.needs(stages)
     uses_rewards = buffer.uses_rewards(stages)
     rows = Buffer.from_episodes(episodes, normaliser, columns, uses_rewards=uses_rewards)
-    for sentence in labels.advice(episodes):
+    suspicious = inspection.serious(episodes.report.warnings, options.data.normalise)
+    for sentence in [*suspicious, *labels.advice(episodes)]:
         print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
     stats = buffer.stats(rows)
 
@@ -206,7 +207,7 @@ def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int
     return log_every, eval_every
 
 
-def _default_folder(options: TrainOptions) -> Path:
+def default_folder(options: TrainOptions) -> Path:
     names = []
     for dataset in map(Path, options.data.names):
         name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
@@ -243,4 +244,5 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         options=serialization.encode(options.data),
         names=episodes.names,
         notes=episodes.report.notes,
+        warnings=tuple(warning.sentence for warning in episodes.report.warnings),
     )

@@ -8,6 +8,7 @@ digit differently.)
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,6 +117,13 @@ class Evaluator:
         except EvaluationError:
             self.close()  # an environment that failed may be in any state: the next run makes new ones
             raise
+
+    def of(self, agent: Agent) -> Evaluator:
+        """The same episodes for another agent, in the same environments."""
+        other = copy.copy(self)
+        other.goals = dict(agent.goals)
+        other._agent = agent
+        return other
 
     def close(self) -> None:
         """Close the environments; a further run makes new ones."""

@@ -53,6 +53,7 @@ class DataRecord:
     options: dict[str, Any]  # rlkit.datasets.DataOptions
     names: Names = Names()  # of the components of observations and actions
     notes: tuple[str, ...] = ()  # what had to be taken from the data, and what else is to be known of them
+    warnings: tuple[str, ...] = ()  # what looks wrong in them, see rlkit.datasets.inspection
 
 
 @dataclass(frozen=True)

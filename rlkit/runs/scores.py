@@ -22,8 +22,9 @@ from rlkit.types import RunError
 ASKED = "returns.png"  # the figure of what was asked for and what came
 
 
-def conclude(folder: Path) -> None:
-    """Write result.json and the figures from what the run in ``folder`` has logged, and print its table."""
+def conclude(folder: Path, *, show: bool = True) -> None:
+    """Write result.json and the figures from what the run in ``folder`` has logged, and print its table unless it is
+    not to be shown."""
     record = Record.read(folder)
     by_goal = sound_evaluations(folder)
     rows = [data_row(record)]
@@ -38,9 +39,10 @@ def conclude(folder: Path) -> None:
         raise RunError(
             f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
         ) from error
-    print(heading(record))
-    data, *goals = rows
-    tables.show([data, *switch.values(), *goals])
+    if show:
+        print(heading(record))
+        data, *goals = rows
+        tables.show([data, *switch.values(), *goals])
     if not by_goal:
         return
     labels = [label_of(record.agent, goal) for goal in by_goal]
