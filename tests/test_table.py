@@ -115,6 +115,8 @@ def test_other_columns_are_infos_or_noted(tmp_path):
     assert recording.infos == {} and recording.notes == ["columns that were not read: speed, label"]
     recording = read(path, infos=True)
     assert recording.infos["speed"].tolist() == [0.1, 0.2, 0.4]
+    gaps = read(write(tmp_path / "gaps.parquet", speed=[0.1, None, 0.3, np.nan]), infos=True).infos["speed"]
+    np.testing.assert_array_equal(gaps, [0.1, np.nan, np.nan])
     assert recording.notes == ["columns that were not read: label"]
 
 

@@ -29,7 +29,7 @@ from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
 from rlkit.types import InputError, one_line
 
-FORMAT = 5  # raise it when the layout, the meaning of a column, or a check changes
+FORMAT = 6  # raise it when the layout, the meaning of a column, or a check changes
 PREFIX = ".new-"  # of folders that are being written
 COLUMNS = ("obs", "action", "reward", "t", "flags")
 log = logging.getLogger(__name__)

@@ -96,19 +96,8 @@ def read(
     finals, has_final = _final_observations(table, roles, order, observations, is_final)
 
     # --- what else the table has ---
-    infos_by_name = {}
-    unread = list(table.unread)
-    with_role = set(roles.columns())
-    for column in table.columns:
-        if column in with_role:
-            continue
-        if table_columns.is_number(table.columns[column].type):
-            read_column, _ = table_columns.numbers(table, column)
-            infos_by_name[column] = read_column[steps]
-        else:
-            unread.append(column)
-    if unread:
-        notes.append(f"columns that were not read: {fields.listed(unread)}")
+    if table.unread:
+        notes.append(f"columns that were not read: {fields.listed(table.unread)}")
     choices, ambiguous = _meaning(roles, values, has_action)
     actions = values[steps]
     return Recording(
@@ -122,7 +111,7 @@ def read(
         finals=finals,
         has_final=has_final,
         env_spec=options.env,
-        infos=infos_by_name,
+        infos=_infos(table, roles, steps),
         notes=notes,
         labelled=None if labelled is None else labelled[steps],
         names=_names(roles, observations, actions, described),
@@ -139,6 +128,20 @@ def _lerobot_roles(file: str, header: Sequence[str], options: DataOptions) -> Ro
     by_user = {field.name for field in dataclasses.fields(told) if getattr(told, field.name)}
     notes = lerobot.notes(header, told)
     return dataclasses.replace(roles, told=frozenset(by_user), is_lerobot=True, notes=tuple(notes))
+
+
+def _infos(table: Table, roles: Roles, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """[N] of every column of numbers without a role, NaN where a step has none."""
+    infos = {}
+    with_role = set(roles.columns())
+    for name in table.columns:
+        if name in with_role:
+            continue
+        values, has_value = table_columns.numbers(table, name)
+        if not has_value.all():
+            values = np.where(has_value, values, np.nan)
+        infos[name] = values[steps]
+    return infos
 
 
 def _observations(table: Table, roles: Roles) -> np.ndarray:
