@@ -7,13 +7,13 @@ import pytest
 
 from rlkit.buffer import Buffer, needs, stats
 from rlkit.columns import Column
-from rlkit.datasets import DataOptions, Normaliser, from_episodes
+from rlkit.datasets import ActionOptions, DataOptions, Normaliser, from_episodes
 from rlkit.testing import random_episodes
 from rlkit.types import InputError
 
 
 def build(episodes, needs=(), **options):
-    data = from_episodes(episodes)
+    data = from_episodes(episodes, action=ActionOptions(low=(-1.0,), high=(1.0,)))
     return data, Buffer.from_episodes(data, Normaliser.fit(data, DataOptions(dataset="test", **options)), needs)
 
 

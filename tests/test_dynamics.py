@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlkit.buffer import Buffer, stats
-from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
+from rlkit.datasets import ActionOptions, DataOptions, Normaliser, from_episodes, spec
 from rlkit.datasets.episodes import HAS_NEXT, TERMINAL
 from rlkit.models import rewards
 from rlkit.models.dynamics import LOG_VARIANCE, Ensemble, Moves, rollout, scale
@@ -17,7 +17,7 @@ NOISE = np.array([0.05, 0.2])
 
 
 def buffer_of(episodes, needs=()):
-    data = from_episodes(episodes)
+    data = from_episodes(episodes, action=ActionOptions(low=(-1.0,), high=(1.0,)))
     return Buffer.from_episodes(data, Normaliser.fit(data, DataOptions("test")), needs), spec(data, None)
 
 

@@ -11,7 +11,7 @@ from test_iql import SPEC, STATS
 
 from agents.fql import Chunks, Config
 from rlkit.buffer import Buffer
-from rlkit.datasets import DataOptions, Normaliser, from_episodes
+from rlkit.datasets import ActionOptions, DataOptions, Normaliser, from_episodes
 from rlkit.testing import bits
 from rlkit.types import Box, Discrete, InputError, Percept, Spec
 
@@ -215,7 +215,7 @@ def seven_rows():
                 "truncations": last & (not terminal),
             }
         )
-    data = from_episodes(episodes)
+    data = from_episodes(episodes, action=ActionOptions(low=(-1.0,), high=(1.0,)))
     return Buffer.from_episodes(data, Normaliser.fit(data, DataOptions("toy")))
 
 

@@ -16,7 +16,7 @@ from agents import cql, iql, rebrac, sac, sac_rnd
 from agents.semi_pessimistic import BASES, Config, Impute, Relabel, Relabelled, Rewards
 from rlkit import commands
 from rlkit.buffer import Buffer, needs, stats
-from rlkit.datasets import DataOptions, Normaliser, from_episodes, labels, spec
+from rlkit.datasets import ActionOptions, DataOptions, Normaliser, from_episodes, labels, spec
 from rlkit.runs import serialization
 from rlkit.testing import random_episodes
 from rlkit.training.loop import fit
@@ -39,7 +39,9 @@ def smooth(spoil=0.0):
 
 def world(config, episodes, options=HIDING):
     """(stages, buffer, stats)"""
-    data = labels.hide(from_episodes(episodes), options)
+    is_discrete = episodes[0]["actions"].dtype.kind == "i"
+    told = ActionOptions("discrete") if is_discrete else ActionOptions(low=(-1.0,), high=(1.0,))
+    data = labels.hide(from_episodes(episodes, action=told), options)
     stages = config.stages(spec(data, None), 4)
     buffer = Buffer.from_episodes(data, Normaliser.fit(data, options), needs(stages))
     return stages, buffer, stats(buffer)

@@ -13,9 +13,10 @@ import optax
 from agents import awac, bc, discrete_cql, edac, iql, rebrac, sac_rnd, td3_bc
 from agents.edac import diversity
 from rlkit.datasets import Episodes, from_episodes
+from rlkit.datasets.options import UNTOLD
 from rlkit.types import Box, Discrete, Spec
 
-from .toy import Data, Toy, Trained, Variant, greedy, prepare, train
+from .toy import UNIT, Data, Toy, Trained, Variant, greedy, prepare, train
 
 BATCH = 256
 ROWS = 4096
@@ -30,7 +31,8 @@ def one_step(obs: np.ndarray, action: np.ndarray, reward: np.ndarray) -> Episode
         observations = np.stack([one, one])
         episode = {"observations": observations, "actions": choice[None], "rewards": value[None]}
         episodes.append(episode | {"terminations": terminal})
-    return from_episodes(episodes, name="bandit")
+    told = UNTOLD if action.dtype.kind in "iu" else UNIT
+    return from_episodes(episodes, name="bandit", action=told)
 
 
 # ---- four states in one-hot code, and one corner of the action square for each

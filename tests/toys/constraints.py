@@ -14,7 +14,7 @@ from envs.toys import walk
 from rlkit.datasets import Episodes, from_episodes
 from rlkit.types import Box, Percept, Spec
 
-from .toy import Toy, Trained, Variant, prepare, train
+from .toy import UNIT, Toy, Trained, Variant, prepare, train
 
 STEPS = 3  # of a walk; a longer one takes longer to learn and shows the same
 EPISODES = 1000
@@ -41,7 +41,7 @@ def walks() -> Episodes:
                 "truncations": is_last,
             }
         )
-    return from_episodes(episodes, name="walks")
+    return from_episodes(episodes, name="walks", action=UNIT)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from rlkit.acting import first_goal
 from rlkit.datasets import Episodes, from_episodes
 from rlkit.types import Box, Percept, Spec
 
-from .toy import Data, Toy, Trained, Variant, prepare, train
+from .toy import UNIT, Data, Toy, Trained, Variant, prepare, train
 
 LENGTH = 8  # steps of an episode
 EPISODES = 500
@@ -43,7 +43,7 @@ def fork(sign: float) -> Episodes:
                 "terminations": last,
             }
         )
-    return from_episodes(episodes, name="fork")
+    return from_episodes(episodes, name="fork", action=UNIT)
 
 
 @functools.cache

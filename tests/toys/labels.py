@@ -13,7 +13,7 @@ from rlkit.datasets import Episodes, from_episodes, spec
 from rlkit.models.rewards import GaussianProcess, Labels
 from rlkit.types import Array
 
-from .toy import Toy, Variant, greedy, prepare, train
+from .toy import UNIT, Toy, Variant, greedy, prepare, train
 
 # ---- a chain of 21 states; labels come from states 12 to 20 alone
 
@@ -131,7 +131,7 @@ def line(number: int = 100, steps: int = 10) -> Episodes:
         reward = np.where(known, on_the_line(obs), np.nan)
         episode = {"observations": np.array(x)[:, None], "actions": action[:, None]}
         found.append(episode | {"rewards": reward, "labelled": known})
-    return from_episodes(found, name="line")
+    return from_episodes(found, name="line", action=UNIT)
 
 
 def line_return(config: semi_pessimistic.Config, seed: int) -> float:

@@ -16,7 +16,7 @@ from agents import awac, bc, cql, iql, rebrac, sac_rnd, td3_bc
 from rlkit.datasets import Episodes, from_episodes
 from rlkit.types import Box, Spec
 
-from .toy import Toy, Trained, Variant, greedy, prepare, train
+from .toy import UNIT, Toy, Trained, Variant, greedy, prepare, train
 
 STEPS, GAMMA = 30, 0.95
 SPEC = Spec(Box((2,), (-np.inf,) * 2, (np.inf,) * 2), Box((2,), (-1.0,) * 2, (1.0,) * 2), STEPS)
@@ -67,7 +67,7 @@ def episodes(good_share: float = 0.3, number: int = 400, seed: int = 0) -> list[
 @functools.cache
 def recorded(good_share: float) -> Episodes:
     """The episodes of ``good_share``, as the readers of data give them."""
-    return from_episodes(episodes(good_share), name="point mass")
+    return from_episodes(episodes(good_share), name="point mass", action=UNIT)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -14,7 +14,7 @@ from agents import decision_diffuser
 from rlkit.datasets import Episodes, from_episodes
 from rlkit.types import Box, Percept, Spec
 
-from .toy import Toy, Trained, Variant, prepare, train
+from .toy import UNIT, Toy, Trained, Variant, prepare, train
 
 BLOCKS = 4
 PAIRS = tuple(itertools.permutations(range(BLOCKS), 2))  # label (i, j): block i is higher than block j
@@ -45,7 +45,7 @@ def stacks() -> Episodes:
                 "truncations": np.array([True]),
             }
         )
-    return from_episodes(episodes, name="stacks")
+    return from_episodes(episodes, name="stacks", action=UNIT)
 
 
 @functools.cache

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 
 from rlkit.buffer import Buffer, needs, stats
-from rlkit.datasets import DataOptions, Episodes, Normaliser
+from rlkit.datasets import ActionOptions, DataOptions, Episodes, Normaliser
 from rlkit.training import loop
 from rlkit.training.sharding import make_mesh
 from rlkit.types import Agent, Metrics, Spec, State, Stats
+
+UNIT = ActionOptions(low=(-1.0,), high=(1.0,))  # the amounts of a toy, whatever part of them its data show
 
 
 @dataclass(frozen=True)
