@@ -389,11 +389,10 @@ def _lengths(episodes: Episodes) -> Iterator[DataWarning]:
 def _rewards(episodes: Episodes, flags: np.ndarray) -> Iterator[DataWarning]:
     """Where rewards are all alike and no terminal state ends them, every policy is as good as any other."""
     known = (flags & (HAS_ACTION | LABELLED)) == (HAS_ACTION | LABELLED)
-    rewards = np.asarray(episodes.reward)[known]
-    if len(rewards) < 2 or (flags & TERMINAL).any():
+    if known.sum() < 2 or (flags & TERMINAL).any():
         return
-    value = rewards[0]
-    if (rewards == value).all():
+    value = episodes.reward[known.argmax()]
+    if not ((episodes.reward != value) & known).any():
         yield DataWarning(
             "rewards",
             True,
