@@ -35,6 +35,11 @@ from tyro.conf import Positional
 C = TypeVar("C")
 Seconds = Annotated[float, Range("[0, inf]")]
 Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
+Imports = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(name="import", help="A module to import first, such as one that registers environments."),
+]
 COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",
     "finetune": "Go on with a run online, in its environment",
@@ -91,6 +96,7 @@ class TrainOptions(Generic[C]):
     episode can add up to, rewards and what the method adds to them. inf checks for NaN and infinity alone."""
     dry_run: bool = False
     """Print what would be run, its size and the memory it takes, and stop."""
+    imports: Imports = ()
     wandb: bool = False
     """Log to Weights & Biases too."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -108,7 +114,8 @@ class FinetuneOptions(Generic[C]):
     config: C
     online: Online
     env: str | None = None
-    """Environment id to act in, where RUN names none, or in another one. Default: RUN's."""
+    """Environment to act in, as for train, where RUN names none or instead of it. Default: RUN's."""
+    imports: Imports = ()
     out: Path | None = None
     """Run directory of what comes. Default: RUN-online."""
     resume: Literal["auto", "never", "must"] = "never"
@@ -146,6 +153,9 @@ class EvaluateOptions(Generic[C]):
     """Run directory. With it, --help lists the agent's settings too: those that leave its networks as they are, such as
     what it is asked for, can be others than in training."""
     config: C
+    env: str | None = None
+    """Environment to evaluate in, as for train, where RUN names none or instead of it. Default: RUN's."""
+    imports: Imports = ()
     episodes: Count | None = None
     """Episodes for each seed of the run. Default: as in training."""
     eval_seed: Seed | None = None
@@ -196,6 +206,7 @@ class DataShow(DataOptions):
     dataset: Positional[str | tuple[str, ...]]
     """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
     random:5000, 5000 steps of uniform actions in --env. Several are joined."""
+    imports: Imports = ()
 
 
 @dataclass(frozen=True)
@@ -206,6 +217,7 @@ class DataCheck(DataOptions):
     dataset: Positional[str | tuple[str, ...]]
     """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
     random:5000, 5000 steps of uniform actions in --env. Several are joined."""
+    imports: Imports = ()
 
 
 @dataclass(frozen=True)
@@ -223,7 +235,8 @@ class DataCollect:
     out: Path
     """Folder of Minari datasets to write into; --data-root of the other commands."""
     env: str | None = None
-    """Environment id. Default: the environment of the run."""
+    """Environment, as for train. Default: that of the run."""
+    imports: Imports = ()
     seed: Seed = 0
     """Episode i is reset with SEED + i. The default is far from the seeds of evaluations, 1,000,000 + i: no policy is
     scored on the starts of its own training data."""
@@ -247,6 +260,8 @@ def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     asked = _parse(argv, catalog)
     if not isinstance(asked, str):
         ranges.check_options(asked)
+        for module in getattr(asked, "imports", ()):
+            registry.import_typed(module, f"--import {module}")
     return asked
 
 

@@ -72,7 +72,8 @@ class DataOptions:
     """Fetch the dataset from Minari's hub if no folder has it."""
 
     env: str | None = None
-    """Environment id to evaluate in; needed where the data do not name one."""
+    """Environment to evaluate in; needed where the data do not name one: an id (Hopper-v5), module:Id-v0 or
+    module:function for one of your own, or none: no environment, although the data name one."""
 
     action: ActionOptions = UNTOLD
 

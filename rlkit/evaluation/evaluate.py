@@ -106,8 +106,8 @@ class Evaluator:
             Returns, lengths and successes of the episodes.
 
         Raises:
-            EvaluationError: if an environment raises, if an observation, a reward or an action is not finite, or if an
-                episode does not end.
+            EvaluationError: if an environment cannot be made, raises, or returns what gymnasium does not allow, if an
+                observation, a reward or an action is not finite, or if an episode does not end.
 
         Example:
             returns, lengths, success = evaluator.run(state)
@@ -178,7 +178,7 @@ class Evaluator:
         """Lanes of all seeds; of one seed those of each goal side by side."""
         number = seeds * len(self.goals) * self._width
         while len(self._envs) < number:
-            self._envs.append(self._make_env())
+            self._envs.append(play.another(self._make_env, self._envs))
         lanes = []
         envs = iter(self._envs)
         for member in range(seeds):

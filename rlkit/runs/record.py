@@ -58,9 +58,10 @@ class DataRecord:
 class EvaluationRecord:
     """Environment and episodes of the evaluations. Episode i of every seed of the run was reset with ``seed`` + i."""
 
-    environment: str  # a gymnasium EnvSpec as JSON, or an id
+    environment: str  # a gymnasium EnvSpec as JSON, an id, or what the user typed (rlkit.runs.environments)
     episodes: int
     seed: int
+    imports: tuple[str, ...] = ()  # modules that the user had imported first
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Record:
     online: tuple[Online, ...] = ()  # of each time that the run went online, after the stages of the config
     online_from: int | None = None  # number of the first stage of the last of these times
     parent: Parent | None = None
+    unscored: str = ""  # why there is no reference, where one is known for another task
 
     @classmethod
     def read(cls, folder: Path) -> Record:

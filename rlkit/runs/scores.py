@@ -113,7 +113,8 @@ def heading(record: Record) -> str:
     name = record.data.name
     reference = record.reference
     if reference is None:
-        return f"{name}: no reference returns are known, so there are no scores"
+        why = record.unscored or "no reference returns are known"
+        return f"{name}: no scores: {why}"
     low = f"{reference.random:.1f}"
     high = f"{reference.expert:.1f}"
     return f"{name}: score 0 is a return of {low}, 100 is {high} (source: {reference.source})"
