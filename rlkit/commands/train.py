@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 import sys
 import time
 from importlib import metadata
@@ -74,13 +75,21 @@ def resolve(options: TrainOptions, catalog: Catalog) -> Record:
     return prepare(options, catalog).record
 
 
-def prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None, guard: Guard | None = None) -> Job:
-    """Read the data, find the environment, and build everything that training needs."""
+def prepare(
+    options: TrainOptions,
+    catalog: Catalog,
+    before: Before | None = None,
+    guard: Guard | None = None,
+    episodes: Episodes | None = None,
+) -> Job:
+    """Read the data, unless they are given as ``episodes``, find the environment, and build everything that training
+    needs."""
     log_every, eval_every = _intervals(options, before)
 
     # --- data and environment: one that the user named is tried before the data are read ---
     found = environment.named(options, catalog, guard)
-    episodes = collect.load(options.data, catalog)
+    if episodes is None:
+        episodes = collect.load(options.data, catalog)
     if found is None:
         found = environment.of_data(options, episodes, catalog, guard)
     env_spec, env, make_env = found or (None, None, None)
@@ -100,7 +109,8 @@ def prepare(options: TrainOptions, catalog: Catalog, before: Before | None = Non
     plans = _plans(options, before)
     stages = online.stages(options.config, spec, options.steps, plans)
     columns = buffer.needs(stages)
-    rows = Buffer.from_episodes(episodes, normaliser, columns)
+    uses_rewards = buffer.uses_rewards(stages)
+    rows = Buffer.from_episodes(episodes, normaliser, columns, uses_rewards=uses_rewards)
     suspicious = inspection.serious(episodes.report.warnings, options.data.normalise)
     for sentence in [*suspicious, *labels.advice(episodes)]:
         print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
@@ -209,7 +219,8 @@ def default_folder(options: TrainOptions) -> Path:
     names = []
     for dataset in map(Path, options.data.names):
         name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
-        names.append(name.replace(":", "-"))  # of random:5000
+        letters = re.sub(r"[^\w.-]+", "-", name).strip("-")  # random:5000, a whole path, a pattern
+        names.append(letters or dataset.parent.name)
     name = "+".join(names)
     now = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{options.agent}-{name}-{now}"
@@ -239,6 +250,7 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         observation_space=serialization.encode(spaces.to_json(episodes.observation_space)),
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
         options=serialization.encode(options.data),
+        names=episodes.names,
         notes=episodes.report.notes,
         warnings=tuple(warning.sentence for warning in episodes.report.warnings),
     )

@@ -6,7 +6,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -30,8 +30,12 @@ CHUNK_SECONDS = 0.5  # a signal is answered when the running chunk has ended
 LOGS = 2**20  # bytes to leave for what is not a checkpoint
 
 
-def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
+def train(
+    job: Job, run: Run, guard: Guard, q_limit: float | None, shown_by: Callable[[int, int], Display] = Display
+) -> list[str]:
     """Train from where the last checkpoint stands to the end of the last stage; returns what went wrong on the way.
+
+    shown_by: makes the display of a number of updates, of which some are done.
 
     Raises Stop, with a checkpoint, if ``guard`` was asked to stop, and RunError if nothing sound is left to train.
     """
@@ -47,7 +51,7 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
         start = checkpoints.last(stages, job.buffer, job.stats, record.seeds, mesh, abstract_live) or job.parent
         check_room(job, run, collector)
         done = begin(job, run, start, evaluator)
-        with Display(job.updates, done) as display:
+        with shown_by(job.updates, done) as display:
             failure = catch_up(job, run, guard, evaluator, display, start)  # of the latest evaluation
             guard.enter("compilation")
             clock.start(done)
