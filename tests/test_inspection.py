@@ -9,7 +9,8 @@ import pytest
 from gymnasium import spaces
 
 import envs
-from rlkit.datasets import DataOptions, from_episodes, inspection, load, rows
+from rlkit.datasets import DataOptions, from_episodes, inspected_columns, inspection, load, rows
+from rlkit.datasets.episodes import Names
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
@@ -121,7 +122,7 @@ def test_columns_that_do_not_vary():
 
 
 def test_of_many_steps_a_share_is_looked_at_and_what_is_rare_is_seen_all_the_same(monkeypatch):
-    monkeypatch.setattr(inspection, "SAMPLE", 10)
+    monkeypatch.setattr(inspected_columns, "SAMPLE", 10)
     rare = np.full(N, 3.0)
     rare[5] = 4  # between the steps that are looked at
     assert told(with_column(rare)) == []
@@ -249,6 +250,16 @@ def test_of_joined_datasets_each_is_named_and_one_that_is_there_twice(tmp_path):
         (False, "a.csv: observation 0 is the same number at every step: it tells an agent nothing"),
         (False, "b.csv: observation 0 is the same number at every step: it tells an agent nothing"),
     ]
+
+
+def test_components_are_called_by_the_names_that_they_have():
+    data = recording(with_column(np.full(N, 3.0)))
+    data.names = Names(("pulse", "height\x1b[2J", "fever"), ("dose",))
+    assert [warning.sentence[:30] for warning in rows.assemble(data).report.warnings] == [
+        "observation 1 is the same numb"
+    ]
+    data.names = Names(("pulse", "height", "fever"), ("dose",))
+    assert rows.assemble(data).report.warnings[0].sentence.startswith("observation height is the same number")
 
 
 def test_the_embedded_data_give_no_serious_warning(tmp_path):

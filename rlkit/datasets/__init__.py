@@ -106,8 +106,7 @@ def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: b
     episodes = source.episodes(options, infos)
     cache.check_entry(entry, options, source, infos)
     if use_cache:
-        cache.write(entry, episodes)
-        return cache.read(entry) or episodes  # as memory maps: the rows need not stay in memory
+        return cache.write(entry, episodes) or episodes  # as memory maps: the rows need not stay in memory
     return episodes
 
 

@@ -68,14 +68,17 @@ def read(folder: Path) -> Episodes | None:
         return None
 
 
-def _read(folder: Path) -> Episodes:
+def _read(folder: Path, *, check: bool = True) -> Episodes:
+    """``check``: compare the columns with their CRCs."""
     form = json.loads((folder / "manifest.json").read_text())
     if form.pop("crc") != zlib.crc32(json.dumps(form).encode()):
         raise ValueError("manifest.json is not what was written")
-    columns = {name: _load(folder / f"{name}.npy", crc) for name, crc in form["columns"].items()}
+    columns = {}
+    for name, crc in form["columns"].items():
+        columns[name] = _load(folder / f"{name}.npy", crc if check else None)
     infos = {}
     for i, (name, crc) in enumerate(form["infos"].items()):
-        infos[name] = _load(folder / f"info_{i}.npy", crc)
+        infos[name] = _load(folder / f"info_{i}.npy", crc if check else None)
     report = form["report"]
     report["notes"] = tuple(report["notes"])
     report["warnings"] = tuple(DataWarning(*warning) for warning in report["warnings"])
@@ -94,14 +97,23 @@ def _read(folder: Path) -> Episodes:
     )
 
 
-def write(folder: Path, episodes: Episodes) -> None:
-    """Put ``episodes`` at ``folder``. Where that cannot be written, warn: the data are usable all the same."""
+def write(folder: Path, episodes: Episodes) -> Episodes | None:
+    """Put ``episodes`` at ``folder``; returns them as read-only memory maps. Where that cannot be written, warn and
+    return None: the data are usable all the same."""
     try:
         with new_folder(folder.parent) as fresh:
             save(fresh, episodes)
-            put(fresh, folder)
+            is_ours = put(fresh, folder)
     except OSError as error:
         warn_unwritable(folder.parent, one_line(error))
+        return None
+    if not is_ours:
+        return read(folder)
+    try:
+        return _read(folder, check=False)  # what was written a moment ago is in the system's memory, not on the disk
+    except (OSError, ValueError) as error:
+        warn_unwritable(folder.parent, one_line(error))
+        return None
 
 
 @contextlib.contextmanager
@@ -120,9 +132,9 @@ def new_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def put(fresh: Path, folder: Path) -> None:
-    """Move the entry ``fresh`` to ``folder``, unless another process has just put the same one there. Where that cannot
-    be done, warn."""
+def put(fresh: Path, folder: Path) -> bool:
+    """Move the entry ``fresh`` to ``folder``, unless another process has just put the same one there; returns whether
+    it was moved. Where that cannot be done, warn."""
     try:
         if folder.exists() and read(folder) is None:
             damaged = fresh.with_suffix(".damaged")
@@ -132,6 +144,8 @@ def put(fresh: Path, folder: Path) -> None:
     except OSError as error:
         if not folder.is_dir():
             warn_unwritable(folder.parent, one_line(error))
+        return False
+    return True
 
 
 def warn_unwritable(root: Path, reason: str) -> None:
@@ -199,9 +213,9 @@ def _crc(path: Path) -> int:
     return crc
 
 
-def _load(path: Path, crc: int) -> np.ndarray:
-    """The array as a read-only map, once its file is known to be the one written."""
-    if _crc(path) != crc:
+def _load(path: Path, crc: int | None) -> np.ndarray:
+    """The array as a read-only map, once its file is known to be the one written. None: that is known already."""
+    if crc is not None and _crc(path) != crc:
         raise ValueError(f"{path.name} is not what was written")
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
