@@ -190,6 +190,7 @@ def _origin(options: TrainOptions, before: Before | None) -> tuple[Parent | None
         if parent is not None and parent.begins and Path(parent.run) == options.init_from:
             return parent, None
     origin = Before.read(options.init_from, begins=True)
+    origin.check_same(options.agent, options.module, options.seeds)
     return origin.parent, origin
 
 

@@ -46,6 +46,15 @@ class Before:
             raise InputError(f"{manifest} cannot be read ({error.strerror})") from None
         return cls(folder, record, Parent(last, digest, str(folder), begins))
 
+    def check_same(self, agent: str, module: str, seeds: int) -> None:
+        """Raises InputError unless ``seeds`` copies of the agent in ``module`` can begin with the run's arrays."""
+        mine = self.record
+        if mine.module != module:
+            raise InputError(f"--init-from {self.folder}: a run of {mine.agent} has other arrays than {agent}")
+        number = len(mine.seeds)
+        if number != seeds:
+            raise InputError(f"--init-from {self.folder}: it has {number} seeds: add --seeds {number}")
+
     def end(self, job: Job) -> Progress:
         """The run's last state, as the end of its last stage, for ``job`` to go on from.
 
@@ -71,15 +80,6 @@ class Before:
         or where its arrays are not those that the job wants: the message lists them.
         """
         mine = self.record
-        seeds = job.record.seeds
-        if mine.module != job.record.module:
-            raise InputError(
-                f"--init-from {self.folder}: a run of {mine.agent} has other arrays than {job.record.agent}"
-            )
-        if len(mine.seeds) != len(seeds):
-            raise InputError(
-                f"--init-from {self.folder}: it has {len(mine.seeds)} seeds: add --seeds {len(mine.seeds)}"
-            )
 
         # --- its last state; what it did online went on with the stage that acts ---
         number = online.first_acting([stage for stage in job.stages if stage.online is None])
@@ -93,7 +93,7 @@ class Before:
             lost = [mine.seeds[member] for member in np.flatnonzero(~is_sound)]
             raise InputError(f"--init-from {self.folder}: the seeds {lost} of it diverged: begin from another run")
 
-        state = restarted(job.stages, number, progress.state, job.buffer, job.stats, seeds)
+        state = restarted(job.stages, number, progress.state, job.buffer, job.stats, job.record.seeds)
         return Progress(number, 0, state, sums={}, metrics={}, finite=np.zeros(0, bool))
 
     def other_scales(self, job: Job) -> list[str]:

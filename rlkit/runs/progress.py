@@ -60,12 +60,13 @@ class Display(AbstractContextManager):
             self._bar.stop()
 
     def enter(self, phase: Phase, stage: str) -> None:
-        """Name what begins now, in ``stage``. Without a bar each is named once."""
+        """Name what begins now, in ``stage``. Without a bar each is named once, and compilation whenever it begins."""
         self._count_seconds()
+        compiles_again = phase == "compilation" and self._phase != phase
         self._phase = phase
         if self._bar:
             self._bar.update(self._task, description=self._title(stage))
-        elif (stage, phase) not in self._named:
+        elif compiles_again or (stage, phase) not in self._named:
             self._named.add((stage, phase))
             self.say(self._title(stage))
 

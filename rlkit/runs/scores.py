@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rlkit.runs.run import Evaluated, diverged, evaluations_by_goal, final_metri
 from rlkit.types import RunError
 
 ASKED = "returns.png"  # the figure of what was asked for and what came
+WIDTH = 80  # columns of a line of text
 
 
 def conclude(folder: Path) -> None:
@@ -38,7 +40,7 @@ def conclude(folder: Path) -> None:
         raise RunError(
             f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
         ) from error
-    print(heading(record))
+    print(textwrap.fill(heading(record), WIDTH, break_on_hyphens=False))
     data, *goals = rows
     tables.show([data, *switch.values(), *goals])
     if not by_goal:
