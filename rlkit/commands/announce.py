@@ -47,14 +47,13 @@ def opening(job: Job, folder: Path, options: TrainOptions) -> str:
 
 def closing(record: Record, folder: Path, stages: Sequence[Stage]) -> str:
     """Where everything of a run that has ended was written, and the commands that can come next."""
-    lines = [f"written to {folder}:"]
-    for name, what in FILES.items():
-        if (folder / name).exists():
-            lines.append(f"  {name:{TITLE}}  {what}")
+    written = {name: what for name, what in FILES.items() if (folder / name).exists()}
     numbers = checkpoint_numbers(folder / "checkpoints")
     if numbers:
-        name = f"checkpoints/{numbers[-1]}"
-        lines.append(f"  {name:{TITLE}}  parameters and optimisers")
+        written[f"checkpoints/{numbers[-1]}"] = "parameters and optimisers"
+    width = max(map(len, written))
+    lines = [f"written to {folder}:"]
+    lines += [f"  {name:{width}}  {what}" for name, what in written.items()]
     lines.append("next:")
     lines += [f"  {command}" for command in _next_commands(record, folder, stages)]
     return "\n".join(lines)
