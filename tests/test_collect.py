@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -318,7 +319,10 @@ def _break():
 @pytest.mark.parametrize(("fault", "code"), [
     (lambda: signal.raise_signal(signal.SIGINT), 130), (lambda: signal.raise_signal(signal.SIGTERM), 143), (_break, 1),
 ])  # fmt: skip
-def test_what_ends_a_collection_costs_only_the_episode_that_is_being_played(collect, tmp_path, fault, code):
+def test_what_ends_a_collection_costs_only_the_episode_that_is_being_played(collect, tmp_path, request, fault, code):
+    # a shell starts what runs in the background with SIGINT ignored, the tests too
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     words = ["random", "stairs/s-v0", "--env", "Stairs-v0", "--episodes", "4"]
     handler = signal.getsignal(signal.SIGTERM)
     ended, out, err = collect(*words, make_env=stairs(fault=fault))

@@ -205,10 +205,10 @@ def test_discrete_actions():
 def test_spaces_that_are_not_given_are_derived_and_noted():
     data = from_episodes([episode(3)])
     assert data.observation_space == spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    assert data.action_space == UNIT
+    assert data.action_space == spaces.Box(np.float32(0), np.float32(0.2), (1,))
     wide = from_episodes([changed("actions", (slice(None), 0), [-3, 0, 2])])
     assert (wide.action_space.low, wide.action_space.high) == (-3, 2)
-    assert len(wide.report.notes) == 2
+    assert len(wide.report.notes) == 2 and wide.report.on_bounds == 0
 
 
 def test_discrete_and_dict_observations_are_flattened_as_gymnasium_does():
@@ -276,7 +276,7 @@ class World(Env):
     ("observation", "action", "words"),
     [
         (spaces.Box(-np.inf, np.inf, (3,)), UNIT, ["observation has shape [2]", "[3]"]),
-        (spaces.Discrete(2), UNIT, ["observation is a Box", "Discrete"]),
+        (spaces.Discrete(3), UNIT, ["observation is a Box", "Discrete"]),
         (spaces.Box(0, 9, (2,), int), UNIT, ["observation is float32", "int64", "low[0] is -inf"]),
         (BOX, spaces.Box(-1, 2, (1,)), ["action high[0] is 1", "2"]),
         (BOX, spaces.Discrete(2), ["action is a Box", "Discrete"]),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete
 
+from rlkit.datasets import ActionOptions, DataOptions, rows
 from rlkit.datasets.formats import hdf5
+from rlkit.datasets.options import UNTOLD
 from rlkit.datasets.untrusted import fields
 from rlkit.types import InputError
 
@@ -34,7 +36,7 @@ def flags(*steps):
 
 
 def read(path, env=None, infos=False):
-    return hdf5.read(path, env=env, infos=infos)
+    return hdf5.read(path, options=DataOptions(str(path), env=env), infos=infos)
 
 
 def test_v1_ends_at_terminals_and_timeouts_and_has_no_final_observation(tmp_path):
@@ -113,7 +115,7 @@ def test_flat_layout_keeps_a_false_terminal_in_mid_episode(tmp_path):
     assert recording.lengths.tolist() == [3, 4]
     np.testing.assert_array_equal(recording.terminations, flags(1, 2))
     assert not recording.truncations.any() and not recording.has_final.any()
-    assert recording.action_space == Discrete(2) and recording.actions.tolist() == [0, 1, 1, 0, 0, 0, 1]
+    assert recording.choices and recording.actions.tolist() == [0, 1, 1, 0, 0, 0, 1]
     assert recording.env_spec == "CartPole-v1" and recording.notes == []
 
 
@@ -125,19 +127,22 @@ def test_rows_after_the_last_end_are_an_episode(tmp_path):
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float32])
 def test_choices_of_a_known_environment_in_any_dtype(tmp_path, dtype):
     path = write(tmp_path / "x.h5", actions=np.zeros((7, 1), dtype), timeouts=flags(6))
-    recording = read(path, env="CartPole-v1")
-    assert recording.action_space == Discrete(2) and recording.actions.shape == (7,)
-    assert recording.actions.dtype.kind in "iu"
+    episodes = rows.assemble(read(path, env="CartPole-v1"))
+    assert episodes.action_space == Discrete(1) and episodes.action.shape == (8,)
+    assert episodes.action.dtype == np.int32
 
 
 def test_integers_are_choices_and_floats_are_amounts(tmp_path):
-    recording = read(write(tmp_path / "x.h5", actions=np.arange(7), timeouts=flags(6)))
-    assert recording.action_space == Discrete(7)
-    recording = read(write(tmp_path / "x.h5", actions=np.arange(7.0), timeouts=flags(6)))
-    assert recording.action_space is None and recording.actions.shape == (7, 1)
-    assert "store choices as integers" in recording.notes[0]
-    recording = read(write(tmp_path / "x.h5", actions=np.arange(7)[:, None], timeouts=flags(6), discrete_action=False))
-    assert recording.action_space is None and recording.actions.dtype == np.float32
+    def load(actions, told=UNTOLD, **fields):
+        recording = read(write(tmp_path / "x.h5", actions=actions, timeouts=flags(6), **fields))
+        return rows.assemble(recording, action=told)
+
+    assert load(np.arange(7)).action_space == Discrete(7)
+    amounts = load(np.arange(7.0))
+    assert (amounts.action_space.low, amounts.action_space.high) == (0, 6)
+    assert "--action.kind discrete that they are choices" in amounts.report.notes[-1]
+    assert load(np.arange(7.0), ActionOptions("discrete")).action_space == Discrete(7)
+    assert load(np.arange(7)[:, None], discrete_action=False).action_space == amounts.action_space
 
 
 def test_infos_only_when_asked_for_and_metadata_never(tmp_path):
@@ -162,9 +167,12 @@ def test_infos_only_when_asked_for_and_metadata_never(tmp_path):
         ({"rewards": np.zeros((7, 2))}, r"rewards has shape \(7, 2\)"),
         ({"observations": np.zeros((0, 2)), "actions": np.zeros(0), "rewards": [], "terminals": []}, "has no rows"),
         ({"actions": np.array([b"left"] * 7)}, "actions is not an array of numbers"),
-        ({"actions": np.array([0, 1, -1, 0, 0, 0, 0])}, r"actions\[2\] is -1"),
-        ({"actions": np.zeros((7, 2), np.int64)}, "only one choice per step"),
-        ({"actions": np.full(7, 0.5), "discrete_action": True}, r"actions\[0\] is 0.5; actions are choices"),
+        (
+            {"actions": np.array([0, 1, -1, 0, 0, 0, 0])},
+            "index 2, actions: -1 is below 0, the number of the first",
+        ),
+        ({"actions": np.zeros((7, 2), np.int64)}, "several choices a step are not served"),
+        ({"actions": np.full(7, 0.5), "discrete_action": True}, "index 0, actions: 0.5 is no whole number"),
         ({"discrete_action": [True, False]}, "discrete_action is not one true or false"),
         ({"observations/nested": np.zeros(7), "observations": None}, "observations is not an array"),
         ({"episode_0/rewards": np.zeros(7)}, "holds Minari episodes"),
@@ -172,14 +180,8 @@ def test_infos_only_when_asked_for_and_metadata_never(tmp_path):
 )
 def test_what_is_wrong_is_named(tmp_path, changes, message):
     with pytest.raises(InputError, match=rf"^x\.h5: .*{message}") as caught:
-        read(write(tmp_path / "x.h5", **{"timeouts": flags(6)} | changes))
+        rows.assemble(read(write(tmp_path / "x.h5", **{"timeouts": flags(6)} | changes)))
     assert "\n" not in str(caught.value)
-
-
-def test_choice_beyond_the_environments(tmp_path):
-    path = write(tmp_path / "cartpole.h5", actions=np.arange(7), timeouts=flags(6))
-    with pytest.raises(InputError, match=r"actions\[2\] is 2; expected a choice from 0 to 1"):
-        read(path)
 
 
 def test_damaged_missing_and_empty_files(tmp_path):

@@ -109,9 +109,10 @@ def test_an_entry_that_cannot_be_moved_into_place_is_only_a_warning(table, caplo
 
 
 def test_it_writes_into_the_next_folder_where_the_first_is_full(table, tmp_path):
-    request = {"dataset": table.dataset, "data_root": None, "env": None, "repair": [], "roots": [], "infos": False}
+    told = dataclasses.asdict(table.action)
+    request = {"dataset": table.dataset, "data_root": None, "env": None, "repair": [], "action": told, "roots": []}
     folders = [str(tmp_path / "no" / "such"), str(tmp_path)]
-    reply = reader_process._answer({**request, "folders": folders})
+    reply = reader_process._answer({**request, "infos": False, "folders": folders})
     assert reply["folder"] == folders[1] and "No such file" in reply["reason"]
     assert cache.read(tmp_path).report.steps == STEPS
 

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.spaces import Discrete
 from pyarrow import parquet
 
+from rlkit.datasets import DataOptions, rows
 from rlkit.datasets.formats import table
 from rlkit.types import InputError
 
@@ -32,7 +33,7 @@ ROWS = {
 
 
 def read(path, env=None, infos=False):
-    return table.read(path, env=env, infos=infos)
+    return table.read(path, options=DataOptions(str(path), env=env), infos=infos)
 
 
 def csv(path, text):
@@ -79,7 +80,8 @@ truncated,terminated,reward,action,observation,step,episode
 def test_parquet_with_lists_and_choices(tmp_path):
     recording = read(write(tmp_path / "x.parquet"))
     assert recording.observations.tolist() == [[1, 2], [3, 4], [7, 8]]
-    assert recording.actions.tolist() == [0, 2, 1] and recording.action_space == Discrete(3)
+    assert recording.actions.tolist() == [0, 2, 1] and recording.choices
+    assert rows.assemble(recording).action_space == Discrete(3)
     assert recording.rewards.tolist() == [1, 2, 3]
     assert recording.terminations.tolist() == [False, True, False] and not recording.truncations.any()
     assert recording.lengths.tolist() == [2, 1]
@@ -94,19 +96,17 @@ def test_kinds_of_lists(tmp_path, kind):
     actions = pa.array([[1, 0], [0, 1], None, [1, 1]], kind)
     recording = read(write(tmp_path / "x.parquet", action=actions))
     assert recording.actions.tolist() == [[1, 0], [0, 1], [1, 1]] and recording.actions.dtype.kind == "f"
-    assert recording.action_space is None
+    assert not recording.choices
 
 
 def test_single_columns_tell_choices_from_amounts_by_their_text(tmp_path):
     text = "episode,step,observation,action,reward,terminated\n0,0,0.5,{},1,0\n0,1,0.25,1,0,1\n"
     recording = read(csv(tmp_path / "x.csv", text.format("3")))
-    assert recording.action_space == Discrete(4) and recording.actions.tolist() == [3, 1]
+    assert recording.choices and recording.actions.tolist() == [3, 1]
     assert recording.observations.tolist() == [0.5, 0.25]
     recording = read(csv(tmp_path / "x.csv", text.format("3.0")))
-    assert recording.action_space is None and recording.actions.tolist() == [[3], [1]]
-    assert "store choices as integers" in recording.notes[0]
-    recording = read(csv(tmp_path / "x.csv", text.format("0.0")), env="CartPole-v1")
-    assert recording.action_space == Discrete(2) and recording.actions.tolist() == [0, 1]
+    assert not recording.choices and recording.actions.tolist() == [3, 1]
+    assert rows.assemble(recording).action[:2].tolist() == [[3], [1]]
 
 
 def test_other_columns_are_infos_or_noted(tmp_path):

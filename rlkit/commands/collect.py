@@ -88,12 +88,15 @@ def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> E
 
     Raises InputError as that does, or where nothing can be played, RunError if the environment fails.
     """
-    named = _STEPS.fullmatch(options.dataset)
-    if named is None:
+    played = [name for name in options.names if _STEPS.fullmatch(name)]
+    if not played:
         return datasets.load(options, roots=[catalog.datasets], use_cache=use_cache)
 
     # --- what is to be played ---
-    name = options.dataset
+    name = played[0]
+    named = _STEPS.fullmatch(name)
+    if len(options.names) > 1:
+        raise InputError(f"{name} stands for itself alone: `rlkit data collect random` stores steps that can be joined")
     allowed = ranges.find(Count)
     try:
         steps = ranges.whole(named[1])

@@ -196,9 +196,9 @@ class DataShow(DataOptions):
     """Describe a dataset: spaces, environment, rows, returns."""
 
     command: ClassVar[str] = "data"
-    dataset: Positional[str]
+    dataset: Positional[str | tuple[str, ...]]
     """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
-    random:5000, 5000 steps of uniform actions in --env."""
+    random:5000, 5000 steps of uniform actions in --env. Several are joined."""
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ class DataCheck(DataOptions):
     """Read a dataset past the cache, check it, and print how its rows are used. Exit code 2 if it is refused."""
 
     command: ClassVar[str] = "data"
-    dataset: Positional[str]
+    dataset: Positional[str | tuple[str, ...]]
     """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
-    random:5000, 5000 steps of uniform actions in --env."""
+    random:5000, 5000 steps of uniform actions in --env. Several are joined."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
         default = _of_preset(default, chosen, preset, own)
     asked = tyro.cli(
         TrainOptions[method.config],
-        args=rest,
+        args=_gathered("--dataset", rest),
         default=default,
         prog=f"rlkit train {name}",
         description=f"{summary}\n\n{_presets(method.presets)}",
@@ -438,7 +438,7 @@ def _finetune_options(record: Record, config: Any, folder: Path) -> FinetuneOpti
 def _with_steps(asked: TrainOptions, usual: int) -> TrainOptions:
     """``asked`` with the number of offline updates, ``usual`` by default. InputError if there is nothing to train."""
     if asked.steps is None:
-        begins_online = asked.online.steps > 0 and asked.data.dataset.startswith("random:")
+        begins_online = asked.online.steps > 0 and asked.data.names[0].startswith("random:")
         asked = dataclasses.replace(asked, steps=0 if begins_online else usual)
     if asked.steps == 0 and asked.online.steps == 0:
         raise InputError("--steps 0: must be at least 1, or --online.steps must be given")
@@ -526,6 +526,25 @@ def _value_of(option: str, argv: Sequence[str]) -> str | None:
     parser.add_argument(option, dest="value")
     options, _ = parser.parse_known_args(argv)
     return options.value
+
+
+def _gathered(option: str, argv: Sequence[str]) -> list[str]:
+    """``argv`` with the values of an option that is given several times behind its first place."""
+    rest: list[str] = []
+    values: list[str] = []
+    place = None
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != option:
+            rest.append(word)
+            continue
+        if place is None:
+            place = len(rest)
+        values.append(value if equals else next(words, ""))
+    if len(values) < 2:
+        return list(argv)
+    return [*rest[:place], option, *values, *rest[place:]]
 
 
 def _presets(presets: Mapping[str, Preset]) -> str:

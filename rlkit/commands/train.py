@@ -273,9 +273,11 @@ def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int
 
 
 def _default_folder(options: TrainOptions) -> Path:
-    dataset = Path(options.data.dataset)
-    name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
-    name = name.replace(":", "-")  # of random:5000
+    names = []
+    for dataset in map(Path, options.data.names):
+        name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
+        names.append(name.replace(":", "-"))  # of random:5000
+    name = "+".join(names)
     now = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{options.agent}-{name}-{now}"
 
@@ -304,4 +306,5 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         observation_space=serialization.encode(spaces.to_json(episodes.observation_space)),
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
         options=serialization.encode(options.data),
+        notes=episodes.report.notes,
     )

@@ -5,25 +5,27 @@ Importing this package is cheap: gymnasium, minari and h5py are imported when da
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit import ranges
-from rlkit.datasets.options import DataOptions
+from rlkit.datasets.options import UNTOLD, ActionOptions, DataOptions
 from rlkit.types import InputError, one_line
 
 if TYPE_CHECKING:
     import gymnasium
 
+    from rlkit.datasets.environment import check_env
     from rlkit.datasets.episodes import Episodes, Report
-    from rlkit.datasets.normaliser import Normaliser, check_env, spec
+    from rlkit.datasets.normaliser import Normaliser, spec
     from rlkit.datasets.rows import summary
     from rlkit.datasets.sources import available
 
 __all__ = [
-    "DataOptions", "Episodes", "Normaliser", "Report",
+    "ActionOptions", "DataOptions", "Episodes", "Normaliser", "Report",
     "available", "check_env", "from_episodes", "load", "spec", "summary",
 ]  # fmt: skip
 
@@ -31,7 +33,7 @@ _HOMES = {
     "Episodes": "episodes",
     "Report": "episodes",
     "Normaliser": "normaliser",
-    "check_env": "normaliser",
+    "check_env": "environment",
     "spec": "normaliser",
     "summary": "rows",
     "available": "sources",
@@ -48,7 +50,8 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     """Read a dataset and check it. Needs no environment.
 
     Args:
-        options: the dataset, the repairs that it needs, and which of its rewards are hidden.
+        options: the dataset, or several that are joined; what it does not say itself, the repairs that it needs, and
+            which of its rewards are hidden.
         roots: further folders of Minari datasets.
         infos: also read what else the source recorded at each step, into Episodes.infos.
         use_cache: take the data from the cache if they have been read before, and put them there if not.
@@ -62,20 +65,23 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     Example:
         episodes = load(DataOptions("hopper/medium-v0", normalise="standard"))
     """
-    from rlkit.datasets import labels
+    from rlkit.datasets import joined, labels
 
     ranges.check_options(options)
-    try:
-        episodes = _load(options, roots, infos, use_cache)
-    except OSError as error:
-        raise InputError(f"{options.dataset}: cannot be read: {one_line(error)}") from error
-    except MemoryError as error:
-        raise InputError(f"{options.dataset}: does not fit into memory; use a smaller part of the data") from error
-    return labels.hide(episodes, options)
+    parts = []
+    for name in options.names:
+        part = dataclasses.replace(options, dataset=name)
+        try:
+            parts.append(_load(part, roots, infos, use_cache))
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read: {one_line(error)}") from error
+        except MemoryError as error:
+            raise InputError(f"{name}: does not fit into memory; use a smaller part of the data") from error
+    return labels.hide(joined.join(parts), options)
 
 
 def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: bool) -> Episodes:
-    """The data from the cache, or from their source and then into the cache."""
+    """One dataset, from the cache, or from its source and then into the cache."""
     from rlkit.datasets import cache, sources
     from rlkit.datasets.untrusted import reader_process
     from rlkit.datasets.untrusted.fields import Budget
@@ -113,6 +119,7 @@ def from_episodes(
     action_space: gymnasium.Space | None = None,
     env: str | None = None,
     repair: Sequence[str] = (),
+    action: ActionOptions = UNTOLD,
 ) -> Episodes:
     """Check episodes that are in memory, as those of any source are.
 
@@ -125,6 +132,7 @@ def from_episodes(
         observation_space, action_space: derived from the data where they are not given.
         env: an environment id, or an EnvSpec as JSON.
         repair: faults to repair, as in DataOptions.
+        action: what the actions are, where no action_space is given, as in DataOptions.
 
     Returns:
         The episodes, laid end to end.
@@ -139,4 +147,4 @@ def from_episodes(
 
     recording = episode_list.read(name, episodes, observation_space, action_space)
     recording.env_spec = env
-    return rows.assemble(recording, repair=repair)
+    return rows.assemble(recording, repair=repair, action=action)

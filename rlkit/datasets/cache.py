@@ -29,7 +29,7 @@ from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
 from rlkit.types import InputError, one_line
 
-FORMAT = 4  # raise it when the layout, the meaning of a column, or a check changes
+FORMAT = 5  # raise it when the layout, the meaning of a column, or a check changes
 PREFIX = ".new-"  # of folders that are being written
 COLUMNS = ("obs", "action", "reward", "t", "flags")
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def entry(options: DataOptions, source: Source, infos: bool) -> Path:
     root = options.cache_dir or Path(os.environ.get("RLKIT_CACHE_DIR") or Path.home() / ".cache" / "rlkit")
     stats = [(str(path), path.stat()) for path in source.files()]
     files = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
-    key = [FORMAT, files, sorted(options.repair), options.env, infos]
+    told = dataclasses.asdict(options.action)
+    key = [FORMAT, files, sorted(options.repair), options.env, told, infos]
     return root.expanduser() / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
@@ -87,6 +88,7 @@ def _read(folder: Path) -> Episodes:
         reference=None if form["reference"] is None else tuple(form["reference"]),
         report=Report(**report),
         infos=infos,
+        derived=tuple(form["derived"]),
     )
 
 
@@ -165,6 +167,7 @@ def save(folder: Path, episodes: Episodes) -> None:
         "env_spec": episodes.env_spec,
         "reference": episodes.reference,
         "report": dataclasses.asdict(episodes.report),
+        "derived": episodes.derived,
         "columns": columns,
         "infos": infos,
     }

@@ -63,6 +63,9 @@ class Episodes:
     # [R] float32: the rewards that --label-share hid (see labels.py), NaN elsewhere; None where it hid none. They are
     # for diagnostics and for the returns of the data: no agent learns from them
     hidden: np.ndarray | None = None
+    # what the spaces say that no source and no user told: "observation", "action kind", "action bounds". An environment
+    # may have others, which are then taken, see `check_env`
+    derived: tuple[str, ...] = ()
 
     @property
     def starts(self) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Normaliser: from raw values to what agents see, and back, with the same numbers for the data and the environment.
 
-Also what an agent is built for (`spec`), and whether an environment is the one that the data come from (`check_env`).
-Those look at gymnasium's spaces and import it themselves: a machine that only trains may not have it.
+Also what an agent is built for (`spec`), which looks at gymnasium's spaces and imports it itself: a machine that only
+trains may not have it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from rlkit import types
 from rlkit.datasets import blocks
-from rlkit.datasets.episodes import HAS_ACTION, LABELLED, Episodes
+from rlkit.datasets.episodes import LABELLED, Episodes
 from rlkit.datasets.options import DataOptions
 from rlkit.types import Array, InputError
 
@@ -178,45 +178,6 @@ def spec(
     scale = float(normaliser.reward_scale / normaliser.reward_std)
     shift = float(normaliser.reward_shift - scale * normaliser.reward_mean)
     return types.Spec(observation, action, horizon, scale, shift)
-
-
-def check_env(episodes: Episodes, env: gymnasium.Env) -> Episodes:
-    """Compare the stored spaces with the environment's: kind, shape, bounds, integer against float.
-
-    Returns ``episodes``; a space that the source did not name is taken from the environment, if the data fit into it.
-    Raises InputError that lists what differs.
-    """
-    from rlkit.datasets import spaces
-
-    notes = " ".join(episodes.report.notes)
-    spaces_of_env = {}
-    differences = []
-
-    # --- observations ---
-    stored = episodes.observation_space
-    if spaces.UNNAMED_OBSERVATION in notes:
-        spaces_of_env["observation_space"] = env.observation_space
-        differences += spaces.misfit(stored, env.observation_space, "observation")
-    else:
-        differences += spaces.difference(stored, env.observation_space, "observation")
-
-    # --- actions ---
-    stored = episodes.action_space
-    if spaces.UNNAMED_ACTION in notes:
-        spaces_of_env["action_space"] = env.action_space
-        is_step = (np.asarray(episodes.flags) & HAS_ACTION) > 0
-        actions = episodes.action[is_step]
-        differences += spaces.misfit(stored, env.action_space, "action", actions)
-    else:
-        differences += spaces.difference(stored, env.action_space, "action")
-
-    if differences:
-        name = env.spec.id if env.spec else type(env.unwrapped).__name__
-        listed = "; ".join(differences)
-        raise InputError(f"{episodes.name} does not belong to environment {name}: {listed}")
-    if not spaces_of_env:
-        return episodes
-    return dataclasses.replace(episodes, **spaces_of_env)
 
 
 def _action_fields(space: gymnasium.Space) -> dict[str, Any]:

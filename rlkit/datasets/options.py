@@ -9,7 +9,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rlkit.ranges import Finite, Range, Seed
+from rlkit.ranges import Count, Finite, Range, Seed
+
+FirstChoice = Annotated[int, Range("[-2147483648, 2147483647]")]
+
+
+@dataclass(frozen=True)
+class ActionOptions:
+    """What the actions are, for data that do not say it: tables, arrays and episodes without a description.
+
+    What is not told is taken from the data, with a note, or from the environment where there is one.
+
+    Args: the fields below.
+
+    Raises: nothing. `rlkit.datasets.load` raises InputError for values that contradict each other or the data.
+
+    Example:
+        ActionOptions(kind="continuous", low=(0.0,), high=(250.0,))
+    """
+
+    kind: Literal["continuous", "discrete"] | None = None
+    """continuous: amounts. discrete: each action is the number of a choice. Default: choices where single integers are
+    stored as the action, else amounts."""
+
+    low: tuple[Finite, ...] = ()
+    """Lower bound of the amounts: one number for all components, or one for each. Default: the least in the data."""
+
+    high: tuple[Finite, ...] = ()
+    """Upper bound of the amounts, likewise. Default: the largest in the data."""
+
+    choices: Count | None = None
+    """How many choices there are. Default: as many as the largest number in the data needs."""
+
+    first: FirstChoice | None = None
+    """Number of the first choice. Default: 0."""
+
+
+UNTOLD = ActionOptions()
 
 
 @dataclass(frozen=True)
@@ -24,9 +60,10 @@ class DataOptions:
         DataOptions("hopper/medium-v0", normalise="standard")
     """
 
-    dataset: str
-    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet. On the
-    command line also random:5000, 5000 steps of uniform actions in --env."""
+    dataset: str | tuple[str, ...]
+    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet. Several
+    are joined: --dataset A B, or --dataset A --dataset B. On the command line also random:5000, 5000 steps of uniform
+    actions in --env."""
 
     data_root: Path | None = None
     """Folder of Minari datasets. Default: $MINARI_DATASETS_PATH, then ~/.minari/datasets, then the embedded data."""
@@ -36,6 +73,8 @@ class DataOptions:
 
     env: str | None = None
     """Environment id to evaluate in; needed where the data do not name one."""
+
+    action: ActionOptions = UNTOLD
 
     cache_dir: Path | None = None
     """Folder of the memory-mapped cache. Default: $RLKIT_CACHE_DIR, else ~/.cache/rlkit."""
@@ -65,3 +104,15 @@ class DataOptions:
 
     label_seed: Seed = 0
     """Seed of that draw."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The datasets, one name each."""
+        if isinstance(self.dataset, str):
+            return (self.dataset,)
+        return self.dataset
+
+    @property
+    def title(self) -> str:
+        """What messages call the data."""
+        return " + ".join(self.names)

@@ -18,7 +18,7 @@ class Recording:
 
     A source guarantees that the shapes agree with each other (it raises InputError itself where they do not, since
     only it knows the file's field names); values, end flags, bounds and widths are checked afterwards, for every source
-    alike. A space left None is derived from the data (bounds [-1, 1] where every action fits, else the data's range).
+    alike. A space left None is told by the user or derived from the data (action_space.py).
     """
 
     name: str
@@ -32,6 +32,8 @@ class Recording:
     has_final: np.ndarray  # [E] bool
     observation_space: gymnasium.Space | None = None
     action_space: gymnasium.Space | None = None
+    choices: bool | None = None  # what the source says of its actions: True choices, False amounts; None: nothing
+    ambiguous: str = ""  # why the actions can be read as either, so that the user has to say which they are
     env_spec: str | None = None
     reference: tuple[float, float] | None = None
     infos: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -14,9 +14,10 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete
 
-from rlkit.datasets import spaces
+from rlkit.datasets import action_space, spaces
 from rlkit.datasets.blocks import blocks
 from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes, Report
+from rlkit.datasets.options import UNTOLD, ActionOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.spaces import BadValue
 from rlkit.types import InputError
@@ -35,8 +36,8 @@ class _Steps(NamedTuple):
     labelled: np.ndarray  # [N] bool
 
 
-def assemble(recording: Recording, *, repair: Sequence[str] = ()) -> Episodes:
-    """Check, repair and lay out.
+def assemble(recording: Recording, *, repair: Sequence[str] = (), action: ActionOptions = UNTOLD) -> Episodes:
+    """Check, repair and lay out. ``action``: what the user tells of actions that the source does not describe.
 
     Raises InputError, one line that names dataset, episode, index in the episode and field.
     """
@@ -49,7 +50,7 @@ def assemble(recording: Recording, *, repair: Sequence[str] = ()) -> Episodes:
         raise InputError(f"{name}: episode {episode} has no step; remove it from the source")
     spaces.check_supported(name, recording.observation_space, recording.action_space)
     try:
-        return _assemble(recording, repair)
+        return _assemble(recording, repair, action)
     except BadValue as bad:
         where = f"{name}: "
         if bad.row is not None:
@@ -57,19 +58,23 @@ def assemble(recording: Recording, *, repair: Sequence[str] = ()) -> Episodes:
         raise InputError(f"{where}{bad}") from None
 
 
-def _assemble(recording: Recording, repair: Sequence[str]) -> Episodes:
+def _assemble(recording: Recording, repair: Sequence[str], told: ActionOptions) -> Episodes:
     # --- every field, checked ---
     notes = list(recording.notes)
+    derived: tuple[str, ...] = ()
     observation_space = recording.observation_space
     if observation_space is None:
         shape = np.shape(recording.observations)[1:]
         observation_space = Box(-np.inf, np.inf, shape or (1,))
-        notes.append(f"{spaces.UNNAMED_OBSERVATION}: taken as an unbounded Box")
-    action_space = recording.action_space
-    if action_space is None:
-        action_space = _action_space(recording, notes)
+        notes.append(f"{spaces.UNNAMED_OBSERVATION}: taken as unbounded")
+        derived = ("observation",)
+    settled = action_space.settle(recording, told, notes)
+    derived += settled.derived
     obs = _observations(recording, observation_space)
-    action, on_bounds = _actions(recording, action_space, notes)
+    action = _actions(recording, settled.space, notes)
+    on_bounds = 0
+    if action_space.BOUNDS not in derived:  # on derived bounds are the actions that they were derived from
+        on_bounds = action_space.count_on_bounds(action, settled.space)
     labelled = _labelled(recording, notes)
     reward = _rewards(recording, labelled)
     terminal, counts = _ends(recording, repair)
@@ -91,14 +96,15 @@ def _assemble(recording: Recording, repair: Sequence[str]) -> Episodes:
     )
     return Episodes(
         name=recording.name,
-        fingerprint=_digest(columns, observation_space, action_space),
+        fingerprint=_digest(columns, observation_space, settled.space),
         **columns,
         observation_space=observation_space,
-        action_space=action_space,
+        action_space=settled.space,
         env_spec=recording.env_spec,
         reference=recording.reference,
         report=report,
         infos=recording.infos,
+        derived=derived,
     )
 
 
@@ -172,10 +178,10 @@ def _observations(recording: Recording, space: Space) -> np.ndarray:
     return rows
 
 
-def _actions(recording: Recording, space: Space, notes: list[str]) -> tuple[np.ndarray, int]:
-    """Actions, [N, A] float32 clipped to the bounds or [N] int32, and the number of steps on a bound."""
+def _actions(recording: Recording, space: Space, notes: list[str]) -> np.ndarray:
+    """Actions, [N, A] float32 clipped to the bounds or [N] int32."""
     if isinstance(space, Discrete):
-        return spaces.choices(space, recording.actions, "actions"), 0
+        return spaces.choices(space, recording.actions, "actions")
     action = spaces.flatten_box(space, recording.actions, "actions")
     low = np.asarray(space.low, np.float32).ravel()
     high = np.asarray(space.high, np.float32).ravel()
@@ -183,12 +189,7 @@ def _actions(recording: Recording, space: Space, notes: list[str]) -> tuple[np.n
     most = _by_column(np.max, action)
     if (least < low).any() or (most > high).any():
         action = _clip(action, low, high, notes)
-    touches = np.zeros(len(action), bool)
-    for i in range(len(low)):
-        component = action[:, i]
-        touches |= component == low[i]
-        touches |= component == high[i]
-    return action, int(touches.sum())
+    return action
 
 
 def _clip(action: np.ndarray, low: np.ndarray, high: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -325,30 +326,6 @@ def _lay_out(recording: Recording, values: _Steps) -> dict[str, np.ndarray]:
         "t": (rows - starts).astype(np.int32),
         "flags": flags,
     }
-
-
-def _action_space(recording: Recording, notes: list[str]) -> Box | Discrete:
-    """Discrete for whole numbers, else a Box: [-1, 1] where every action fits, else the data's range."""
-    values = np.asarray(recording.actions)
-    if values.dtype.kind in "bui" and values.size == len(values):
-        least = values.min()
-        if least < 0:
-            row = int(values.argmin())
-            raise BadValue("actions", f"{least} is below 0, and choices count from 0", row)
-        most = int(values.max())
-        count = most + 1
-        notes.append(f"{spaces.UNNAMED_ACTION}: taken as {count} choices")
-        return Discrete(count)
-    shape = values.shape[1:] or (1,)
-    unbounded = Box(-np.inf, np.inf, shape)
-    flat = spaces.flatten_box(unbounded, values, "actions")
-    low = _by_column(np.min, flat).reshape(shape)
-    high = _by_column(np.max, flat).reshape(shape)
-    if (low >= -1).all() and (high <= 1).all():
-        notes.append(f"{spaces.UNNAMED_ACTION}: bounds taken as [-1, 1]")
-        return Box(-1, 1, shape)
-    notes.append(f"{spaces.UNNAMED_ACTION}: bounds taken as the range of the data")
-    return Box(low, high, shape)
 
 
 def _digest(columns: dict[str, np.ndarray], *both: Space) -> str:

@@ -18,7 +18,7 @@ from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
-# file suffix -> module with read(path, *, env, infos) -> Recording
+# file suffix -> module with read(path, *, options, infos) -> Recording
 READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "ogbench", ".csv": "table", ".parquet": "table"}
 COLUMNAR = (".parquet", ".arrow")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
@@ -29,7 +29,7 @@ class Source:
     """The files of a dataset, and the function that reads them."""
 
     path: Path  # a file, or the folder of a Minari dataset
-    read: Callable[..., Recording]  # (*, env, infos)
+    read: Callable[..., Recording]  # (*, options, infos)
 
     def files(self) -> list[Path]:
         """Every file that the data are read from, sorted."""
@@ -48,8 +48,10 @@ class Source:
 
     def episodes(self, options: DataOptions, infos: bool) -> Episodes:
         """The data, read and checked in this process. Raises InputError, OSError, MemoryError."""
-        recording = self.read(env=options.env, infos=infos)
-        return rows.assemble(recording, repair=options.repair)
+        recording = self.read(options=options, infos=infos)
+        if options.env:
+            recording.ambiguous = ""  # the environment will tell, see `check_env`
+        return rows.assemble(recording, repair=options.repair, action=options.action)
 
 
 def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:

@@ -15,9 +15,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from rlkit.types import InputError
 
-# First words of the notes of a Report whose source named no space; `check_env` then compares what the data show.
-UNNAMED_OBSERVATION = "observation space not named by the source"
-UNNAMED_ACTION = "action space not named by the source"
+UNNAMED_OBSERVATION = "the data do not describe their observations"  # first words of a note
 
 MOST_CHOICES = 2**16  # of a Discrete observation, which takes a column for each
 
@@ -258,26 +256,10 @@ def _bound_difference(stored: np.ndarray, other: np.ndarray, name: str) -> list[
     return [f"{name}[{i}] is {stored[i]:g}, the environment's {other[i]:g}"]
 
 
-def misfit(derived: Space, other: Space, field: str, values: np.ndarray | None = None) -> list[str]:
-    """Reasons why data do not fit into the space ``other``, where their own space is only ``derived`` from them: its
-    kind, its shape, or, where ``values`` [M, ...] are given, one that lies outside."""
+def misfit(derived: Space, other: Space, field: str) -> list[str]:
+    """Differences in kind and shape between two spaces, whatever their bounds."""
     if type(derived) is not type(other):
         return difference(derived, other, field)
     if isinstance(derived, Box) and derived.shape != other.shape:
         return difference(derived, other, field)
-    if values is None:
-        return []
-    if isinstance(other, Discrete):
-        low = np.array([other.start])
-        high = low + other.n - 1
-    else:
-        low = other.low.ravel() - 1e-5
-        high = other.high.ravel() + 1e-5
-    least = values.min(0).reshape(-1)
-    most = values.max(0).reshape(-1)
-    outside = (least < low) | (most > high)
-    if not outside.any():
-        return []
-    i = int(np.argmax(outside))
-    extent = f"from {least[i]:g} to {most[i]:g}"
-    return [f"{field}[{i}] goes {extent}, beyond the environment's bounds"]
+    return []

@@ -52,6 +52,7 @@ class DataRecord:
     observation_space: dict[str, Any]  # as stored, in Minari's JSON form
     action_space: dict[str, Any]
     options: dict[str, Any]  # rlkit.datasets.DataOptions
+    notes: tuple[str, ...] = ()  # what had to be taken from the data, and what else is to be known of them
 
 
 @dataclass(frozen=True)

@@ -80,14 +80,7 @@ _TABLE = (
 )
 _UNKNOWN = Origin("", None, None, ("the file name does not tell the environment: name it with --env to evaluate",))
 # Files may hold choices as floats, and then only the environment shows that they are no amounts.
-_CHOICES = {
-    "CartPole-v0": 2,
-    "CartPole-v1": 2,
-    "Acrobot-v1": 3,
-    "MountainCar-v0": 3,
-    "LunarLander-v2": 4,
-    "LunarLander-v3": 4,
-}
+_CHOICES = {"CartPole-v0", "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v2", "LunarLander-v3"}
 
 
 def origin(stem: str, env: str | None) -> Origin:
@@ -107,6 +100,6 @@ def origin(stem: str, env: str | None) -> Origin:
     return Origin(known.pattern, limit, env, faults)
 
 
-def choices(env: str | None) -> int | None:
-    """Number of actions of a well-known environment with discrete actions; None for any other."""
-    return _CHOICES.get(env or "")
+def has_choices(env: str | None) -> bool:
+    """Whether ``env`` is a well-known environment with discrete actions."""
+    return env in _CHOICES

@@ -35,6 +35,7 @@ import h5py
 import numpy as np
 
 from rlkit.datasets.formats import d4rl_names
+from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields, h5
 from rlkit.datasets.untrusted.fields import Budget
@@ -54,8 +55,8 @@ class _File:
     notes: list[str] = field(default_factory=list)
 
 
-def read(path: Path, *, env: str | None, infos: bool) -> Recording:
-    """Read ``path``. env: an environment id, in place of the one of the file name. infos: read infos/... too.
+def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
+    """Read ``path``. options.env: an environment in place of the one of the file name. infos: read infos/... too.
 
     Raises InputError for a file that is damaged, lacks a field or has fields whose shapes disagree.
     """
@@ -63,6 +64,7 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     file = _load(path, infos)
     arrays = file.arrays
     notes = file.notes
+    env = options.env
     known = d4rl_names.origin(path.stem, env)
     terminations = fields.flags(path, "terminals", arrays["terminals"])
     truncations = np.zeros_like(terminations)
@@ -80,19 +82,20 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     labelled = None
     if "labelled" in arrays:
         labelled = fields.flags(path, "labelled", arrays["labelled"])
-    choices = d4rl_names.choices(known.env)
-    actions, space = fields.actions(path, arrays["actions"], choices=choices, discrete=file.discrete, notes=notes)
+    choices = file.discrete
+    if choices is None and d4rl_names.has_choices(known.env):
+        choices = True
     return Recording(
         name=path.name,
         observations=observations,
-        actions=actions,
+        actions=arrays["actions"],
         rewards=rewards,
         terminations=terminations,
         truncations=truncations,
         lengths=np.diff(ends, prepend=-1),
         finals=successors[ends],
         has_final=np.full(len(ends), has_successors),
-        action_space=space,
+        choices=choices,
         env_spec=known.env,
         infos=file.infos,
         notes=[*notes, *known.notes],

@@ -22,6 +22,7 @@ import numpy as np
 from gymnasium import Space
 
 from rlkit.datasets import episode_list, spaces
+from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted.fields import Budget, last_line
 from rlkit.types import InputError, one_line
@@ -30,8 +31,9 @@ MOST_METADATA = 64 * 2**20  # bytes; bounds of images of 1000 x 1000 pixels take
 _READERS = {"hdf5": "minari_hdf5", "arrow": "minari_arrow", "parquet": "minari_arrow"}
 
 
-def read(path: Path, *, env: str | None, infos: bool, name: str | None = None) -> Recording:
-    """Read the dataset in folder ``path`` (the one that holds ``data``). ``env`` replaces the environment it names.
+def read(path: Path, *, options: DataOptions, infos: bool, name: str | None = None) -> Recording:
+    """Read the dataset in folder ``path`` (the one that holds ``data``). ``options.env`` replaces the environment that
+    it names.
 
     Raises InputError where the metadata and the file disagree, or either cannot be read.
     """
@@ -64,7 +66,7 @@ def read(path: Path, *, env: str | None, infos: bool, name: str | None = None) -
     if stored_steps != promised:
         raise InputError(f"{name}: metadata promise {promised} steps, the file holds {stored_steps}")
     recording.reference = _reference(name, metadata)
-    recording.env_spec = env or _env_spec(name, metadata)
+    recording.env_spec = options.env or _env_spec(name, metadata)
     return recording
 
 

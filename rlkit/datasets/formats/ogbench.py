@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields
 from rlkit.datasets.untrusted.fields import Budget
@@ -42,8 +43,8 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def read(path: Path, *, env: str | None, infos: bool) -> Recording:
-    """Read ``path``. env: an environment id (such a file names none). infos: read the fields of the state too.
+def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
+    """Read ``path``. options.env: the environment (such a file names none). infos: read the fields of the state too.
 
     Raises InputError for a file that is damaged or too big, lacks a field or has fields whose shapes disagree.
     """
@@ -79,8 +80,6 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     labelled = None
     if "labelled" in arrays:
         labelled = fields.flags(path, "labelled", arrays["labelled"])[steps]
-    actions = arrays["actions"].take(steps, 0)
-    actions, space = fields.actions(path, actions, choices=None, discrete=None, notes=notes)
     observations = arrays["observations"]
     infos_by_name = {}
     for name, values in extra.items():
@@ -88,15 +87,14 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     return Recording(
         name=path.name,
         observations=observations.take(steps, 0),
-        actions=actions,
+        actions=arrays["actions"].take(steps, 0),
         rewards=rewards[steps],
         terminations=done,
         truncations=cut,
         lengths=np.diff(ends, prepend=-1),
         finals=observations[steps[ends] + 1],
         has_final=np.ones(len(ends), bool),
-        action_space=space,
-        env_spec=env,
+        env_spec=options.env,
         infos=infos_by_name,
         notes=notes,
         labelled=labelled,

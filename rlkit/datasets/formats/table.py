@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.datasets.formats import d4rl_names, table_columns
+from rlkit.datasets.formats import table_columns
 from rlkit.datasets.formats.table_columns import WIDE, Table
+from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields, parquet
 from rlkit.datasets.untrusted.fields import Budget
@@ -49,8 +50,8 @@ class _Order:
     last: np.ndarray  # [M] bool: the last row of its episode
 
 
-def read(path: Path, *, env: str | None, infos: bool) -> Recording:
-    """Read ``path`` (.csv or .parquet). env: an environment id. infos: read other columns of numbers too.
+def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
+    """Read ``path`` (.csv or .parquet). options.env: the environment. infos: read other columns of numbers too.
 
     Raises InputError naming the line (CSV, the header being line 1) or row (Parquet, from 0), or the column.
     """
@@ -93,10 +94,10 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
 
     # --- actions, and what else the table has ---
     notes: list[str] = []
-    choices = None
-    if values.ndim == 1:
-        choices = d4rl_names.choices(env)
-    actions, space = fields.actions(path, values[steps], choices=choices, discrete=None, notes=notes)
+    choices = values.ndim == 1 and values.dtype.kind in "iu"
+    ambiguous = ""
+    if values.ndim == 1 and not choices:
+        ambiguous = _ambiguous(values[steps], has_final)
     infos_by_name = {}
     for name in unknown:
         if infos and table_columns.is_number(table.columns[name].type):
@@ -111,19 +112,28 @@ def read(path: Path, *, env: str | None, infos: bool) -> Recording:
     return Recording(
         name=path.name,
         observations=observations.take(steps, 0),
-        actions=actions,
+        actions=values[steps],
         rewards=rewards[steps],
         terminations=terminations[steps],
         truncations=truncations[steps],
         lengths=lengths,
         finals=finals,
         has_final=has_final,
-        action_space=space,
-        env_spec=env,
+        choices=choices,
+        ambiguous=ambiguous,
+        env_spec=options.env,
         infos=infos_by_name,
         notes=notes,
         labelled=labelled,
     )
+
+
+def _ambiguous(actions: np.ndarray, has_final: np.ndarray) -> str:
+    """Why single numbers may be choices, though they are floats: pandas writes integers so where a row has none."""
+    is_whole = actions == np.floor(actions)
+    if has_final.any() and is_whole.all():
+        return "the actions are whole numbers written as floats, in a column with empty rows"
+    return ""
 
 
 def _observations(table: Table) -> np.ndarray:

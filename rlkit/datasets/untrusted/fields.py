@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 
 from rlkit.types import InputError
@@ -143,71 +142,3 @@ def flags(path: Path, name: str, values: np.ndarray) -> np.ndarray:
         i = int(other.argmax())
         raise InputError(f"{path.name}: {name}[{i}] is {values[i]}; expected 0 or 1")
     return result
-
-
-def actions(
-    path: Path, values: np.ndarray, *, choices: int | None, discrete: bool | None, notes: list[str]
-) -> tuple[np.ndarray, gymnasium.Space | None]:
-    """Actions with the space that is certain: Discrete for choices, None for amounts.
-
-    values: [N, A] or [N], as stored. choices: how many the environment has, where known. discrete: what the file says
-    of itself; None lets the dtype say it (integers are choices). notes: gets one where floats may be meant as choices.
-    Returns [N] integers, or [N, A] floats.
-    """
-    stored_as_integers = values.dtype.kind in "iub"
-    if discrete is None:
-        discrete = choices is not None or stored_as_integers
-        one_number = values.size == len(values)
-        if not discrete and one_number and _could_be_choices(values):
-            notes.append("actions are whole numbers stored as floats, taken as amounts; store choices as integers")
-    if discrete:
-        return _choices(path, values, choices)
-    amounts = values
-    if stored_as_integers:
-        amounts = values.astype(np.float32)
-    if amounts.ndim == 1:
-        amounts = amounts[:, None]
-    return amounts, None
-
-
-def _could_be_choices(values: np.ndarray) -> bool:
-    whole = values == np.floor(values)
-    possible = whole & (values >= 0)
-    return bool(possible.all())
-
-
-def _choices(path: Path, values: np.ndarray, count: int | None) -> tuple[np.ndarray, gymnasium.spaces.Discrete]:
-    """[N] integers from 0 to ``count``, where that is known, and their space."""
-    rows = len(values)
-    if values.ndim > 1 and values.shape != (rows, 1):
-        raise InputError(
-            f"{path.name}: actions are integers of shape {values.shape}; only one choice per step is supported (store "
-            "them as floats if they are amounts)"
-        )
-    whole = values.reshape(rows)
-    if whole.dtype.kind not in "iu":
-        whole = _whole(path, whole)
-    outside = whole < 0
-    if count is not None:
-        outside |= whole >= count
-    if outside.any():
-        i = int(outside.argmax())
-        expected = "a choice from 0"
-        if count is not None:
-            expected += f" to {count - 1}"
-        raise InputError(f"{path.name}: actions[{i}] is {whole[i]}; expected {expected}")
-    if count is None:
-        most = int(whole.max())
-        count = most + 1
-    return whole, gymnasium.spaces.Discrete(count)
-
-
-def _whole(path: Path, values: np.ndarray) -> np.ndarray:
-    """Floats or booleans that number choices, as int64."""
-    finite = np.isfinite(values)
-    whole = np.where(finite, values, 0).astype(np.int64)
-    bad = ~finite | (whole != values)
-    if bad.any():
-        i = int(bad.argmax())
-        raise InputError(f"{path.name}: actions[{i}] is {values[i]}; actions are choices here, so whole numbers")
-    return whole

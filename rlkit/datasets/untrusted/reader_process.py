@@ -9,6 +9,7 @@ takes about 0.4 s. It has the rights of its parent: it guards against damage, no
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ from typing import Any
 
 from rlkit.datasets import cache, sources
 from rlkit.datasets.episodes import Episodes
-from rlkit.datasets.options import DataOptions
+from rlkit.datasets.options import ActionOptions, DataOptions
 from rlkit.datasets.untrusted import fields
 from rlkit.types import InputError, one_line
 
@@ -66,6 +67,7 @@ def read(
             "data_root": None if options.data_root is None else str(options.data_root),
             "env": options.env,
             "repair": options.repair,
+            "action": dataclasses.asdict(options.action),
             "roots": [str(root) for root in roots],
             "infos": infos,
             "folders": [str(folder) for folder in folders],
@@ -165,6 +167,12 @@ def _limit(memory: int, seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))
 
 
+def _action_options(form: dict[str, Any]) -> ActionOptions:
+    low = tuple(form["low"])
+    high = tuple(form["high"])
+    return ActionOptions(form["kind"], low, high, form["choices"], form["first"])
+
+
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     """Read and check the data, and write them into the first of the folders that can be written."""
     data_root = request["data_root"]
@@ -173,6 +181,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         data_root=None if data_root is None else Path(data_root),
         env=request["env"],
         repair=tuple(request["repair"]),
+        action=_action_options(request["action"]),
     )
     roots = [Path(root) for root in request["roots"]]
     source = sources.find(options, roots)
