@@ -1,6 +1,7 @@
 """Runs that go on: by their folder alone, longer, evaluated otherwise; and runs that begin with another's weights."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import shlex
@@ -14,9 +15,10 @@ from conftest import PACE, SMALL, _catalog, final_bits
 import envs
 import rlkit
 from rlkit import commands
-from rlkit.commands import train
+from rlkit.commands import announce, train
 from rlkit.commands.options import parse
 from rlkit.runs import serialization
+from rlkit.runs.job import Job
 from rlkit.runs.record import Record
 from rlkit.runs.restored import restore
 from rlkit.runs.run import earlier_records, evaluations
@@ -273,3 +275,12 @@ def test_at_the_end_it_is_said_where_everything_is_and_what_can_come_next(made):
 def test_what_is_said_fits_a_terminal_of_80_columns(made):
     folder, lines = made
     assert [line for line in lines if len(line.replace(str(folder), "runs/half")) > 80 and "[" not in line] == []
+
+
+def test_what_had_to_be_taken_from_the_data_is_said_in_the_header(half):
+    recorded = Record.read(half)
+    notes = ("the bounds of the actions are those of the data: [0, 0.8]", "3 rows of one step are left out")
+    record = dataclasses.replace(recorded, data=dataclasses.replace(recorded.data, notes=notes))
+    job = Job(record, (), None, None, None, None)
+    lines = announce.opening(job, half, parse(["train", "bc"], CATALOG)).splitlines()
+    assert [line for line in lines if "note" in line] == [f"  note       {note}" for note in notes]

@@ -31,6 +31,7 @@ def opening(job: Job, folder: Path, options: TrainOptions) -> str:
     """The header: what is trained on what, evaluated in what, for how long, with which seeds, on what, and where."""
     record = job.record
     rows = [("agent", _agent(record)), ("dataset", _dataset(record, options.dataset_note))]
+    rows += [("  note", note) for note in record.data.notes]
     rows.append(("environment", _environment(record)))
     if record.parent is not None:
         rows.append(("begins with", _parent(record)))

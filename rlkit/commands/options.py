@@ -381,7 +381,7 @@ def _parse_resumed(argv: Sequence[str]) -> TrainOptions | FinetuneOptions:
     args = [word for word in argv if word not in ("--agent", typed, f"--agent={typed}")]
     return tyro.cli(
         type(default)[type(config)],
-        args=args,
+        args=_gathered("--dataset", args),
         default=default,
         prog="rlkit train",
         config=(tyro.conf.FlagCreatePairsOff,),

@@ -79,10 +79,10 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
 
 def _reading(options: TrainOptions) -> AbstractContextManager:
     """Says that the data are read; steps that are played show how far they have come by themselves."""
-    dataset = options.data.dataset
-    if dataset.startswith(f"{collect.RANDOM}:"):
+    is_played = any(name.startswith(f"{collect.RANDOM}:") for name in options.data.names)
+    if is_played:
         return contextlib.nullcontext()
-    return Waiting(f"reading {dataset}", quiet=options.dry_run)
+    return Waiting(f"reading {options.data.title}", quiet=options.dry_run)
 
 
 def _check_length(job: Job, folder: Path, options: TrainOptions) -> None:
