@@ -117,6 +117,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
         (["finetune"], "finetune: name a run directory"),
         (["verify"], "verify: name a run directory"),
         (["report"], "report: name a run directory"),
+        (["data", "check"], "name a dataset: a Minari id"),
         (["report", "--out", "x"], "report: name the run directories"),
         (["data", "check", "no/such-v0"], "no/such-v0: not found"),
     ],
@@ -127,6 +128,15 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(rlkit_command, tmp_path,
     assert code == 2
     assert err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_imports_jax_says_first_that_it_starts(rlkit_command, monkeypatch):
+    """On a terminal, where nothing else is seen for as long as that takes."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert rlkit_command("evaluate", "no-such-run")[1] == "starting\n"
+    assert "starting" not in rlkit_command("train", "--help")[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert rlkit_command("evaluate", "no-such-run")[1] == ""
 
 
 def test_a_wrong_option_exits_with_code_2(rlkit_command):

@@ -45,6 +45,8 @@ def main(argv: Sequence[str], catalog: Catalog) -> int:
 
 
 def _run(argv: Sequence[str], catalog: Catalog) -> int:
+    if _takes_long_to_start(argv) and sys.stdout.isatty():
+        print("starting", flush=True)
     try:
         asked = options.parse(argv, catalog)
         if isinstance(asked, str):
@@ -63,3 +65,9 @@ def _run(argv: Sequence[str], catalog: Catalog) -> int:
     except KeyboardInterrupt:
         print("rlkit: interrupted", file=sys.stderr)
         return 130
+
+
+def _takes_long_to_start(argv: Sequence[str]) -> bool:
+    """Whether jax is imported for this, which takes seconds."""
+    command, *rest = argv or [""]
+    return command in ("train", "finetune", "evaluate") and bool(rest) and not set(options.HELP) & set(rest)

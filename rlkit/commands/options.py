@@ -68,8 +68,8 @@ class TrainOptions(Generic[C]):
     out: Path | None = None
     """Run directory. Default: runs/AGENT-DATASET-TIME."""
     preset: str | None = None
-    """Start from the settings published for a dataset; other options win over it. It brings its dataset, if it is for
-    one, or wants one to be named."""
+    """Start from the settings published for a dataset; other options win over it.
+    It brings its dataset, or wants one to be named."""
     dataset_note: Hidden = ""
     resume: Literal["auto", "never", "must"] = "never"
     """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start a
@@ -249,8 +249,12 @@ def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     """
     with _CONSTRUCTORS:
         asked = _parse(argv, catalog)
-    if not isinstance(asked, str):
-        ranges.check_options(asked)
+    if isinstance(asked, str):
+        return asked
+    ranges.check_options(asked)
+    data = asked if isinstance(asked, DataOptions) else getattr(asked, "data", None)
+    if data is not None and not data.names:
+        raise InputError("name a dataset: a Minari id, such as hopper/medium-v0, or a file")
     return asked
 
 
