@@ -106,6 +106,7 @@ def states(steps: int) -> dict[str, np.ndarray]:
     rows = columns(steps + steps // LENGTH)
     rows.pop("timeouts")
     rows["terminals"] = (np.arange(len(rows["rewards"])) % (LENGTH + 1) == LENGTH).astype(np.float32)
+    rows["masks"] = np.ones(len(rows["rewards"]), np.float32)
     return rows
 
 

@@ -75,7 +75,7 @@ def write(dataset: Dataset, rows: int, path: Path) -> None:
         "rewards": rng.normal(size=rows).astype(np.float32),
     }
     if dataset.suffix == ".npz":
-        np.savez(path, **columns, terminals=ends)
+        np.savez(path, **columns, terminals=ends, masks=np.ones(rows, bool))
         return
     with h5py.File(path, "w") as file:
         for name, values in (columns | {"terminals": np.zeros(rows, bool), "timeouts": ends}).items():

@@ -78,11 +78,43 @@ def write_npz(folder: Path, data: Columns, save: Callable[..., None] = np.savez_
                 last = data["finals"][number : number + 1] if field == "observations" else np.zeros_like(values[:1])
                 parts += [values[part], last if last.shape[1:] == values.shape[1:] else values[:1]]
             rows[field] = np.concatenate(parts)
+    if "rewards" in rows:
+        rows["masks"] = np.ones(STEPS + len(LENGTHS))
     ends = np.cumsum([n + 1 for n in LENGTHS]) - 1
     rows["terminals"] = np.isin(np.arange(STEPS + len(LENGTHS)), ends).astype(np.float32)
     if "terminations" not in data:
         rows.pop("terminals")
     save(path, **rows)
+    return str(path), path
+
+
+def write_robomimic(folder: Path, data: Columns) -> Written:
+    path = folder / "x.hdf5"
+    with h5py.File(path, "w") as file:
+        file.create_group("data").attrs["total"] = STEPS
+        for number, part in slices():
+            group = file.create_group(f"data/demo_{number}")
+            group.attrs["num_samples"] = LENGTHS[number]
+            for field, name in {"actions": "actions", "rewards": "rewards", "terminations": "dones"}.items():
+                if field in data:
+                    group[name] = data[field][part]
+            if "observations" in data:
+                values = np.concatenate([data["observations"][part], data["finals"][number : number + 1]])
+                for key, column in zip("ab", values.T, strict=True):
+                    group[f"obs/{key}"], group[f"next_obs/{key}"] = column[:-1], column[1:]
+    return str(path), path
+
+
+def write_d3rlpy(folder: Path, data: Columns) -> Written:
+    path = folder / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["num_episodes"], file["version"] = len(LENGTHS), "2.1"
+        for number, part in slices():
+            for field in ("observations", "actions", "rewards"):
+                if field in data:
+                    file[f"{field}_{number}"] = data[field][part].reshape(LENGTHS[number], -1)
+            if "terminations" in data:
+                file[f"terminated_{number}"] = data["terminations"][part][-1]
     return str(path), path
 
 
@@ -191,11 +223,32 @@ def write_minari_table(folder: Path, data: Columns, form: str) -> Written:
 WRITERS: dict[str, Callable[[Path, Columns], Written]] = {
     "hdf5": write_hdf5,
     "npz": write_npz,
+    "robomimic": write_robomimic,
+    "d3rlpy": write_d3rlpy,
     "csv": write_csv,
     "parquet": write_parquet,
     "minari-hdf5": write_minari_hdf5,
     "minari-arrow": partial(write_minari_table, form="arrow"),
     "minari-parquet": partial(write_minari_table, form="parquet"),
+}
+
+# Fields that a format may lack, and what it calls the others.
+MAY_BE_ABSENT = {
+    "hdf5": ("truncations",),
+    "npz": ("rewards", "truncations"),
+    "robomimic": ("terminations", "truncations"),
+    "d3rlpy": ("truncations",),
+    "csv": ("truncations",),
+    "parquet": ("truncations",),
+}
+_TABLE = {"observations": "observation", "actions": "action", "rewards": "reward", "terminations": "terminated"}
+NAMES = {
+    "hdf5": {"terminations": "terminals"},
+    "npz": {"terminations": "terminals"},
+    "robomimic": {"observations": "obs"},
+    "d3rlpy": {"terminations": "terminated"},
+    "csv": _TABLE,
+    "parquet": _TABLE,
 }
 
 
@@ -258,15 +311,10 @@ def field_faults() -> Iterator[Case]:
                 partial(change, form, "truncations", 1, True),
                 ("episode 0, index 1", "truncations", "--repair ends"),
             )
-        names = {"terminations": "terminals"} if form in ("hdf5", "npz") else {}
         for field in FIELDS:
-            if (form == "npz" and field in ("rewards", "truncations")) or (
-                form in ("hdf5", "csv", "parquet") and field == "truncations"
-            ):
-                continue  # these may be absent
-            told = names.get(field, field)
-            if form in ("csv", "parquet"):
-                told = {"observations": "observation", "actions": "action", "rewards": "reward"}.get(told, "terminated")
+            if field in MAY_BE_ABSENT.get(form, ()):
+                continue
+            told = NAMES.get(form, {}).get(field, field)
             yield Case(f"{form}: no {field}", partial(leave_out, form, field), (told,))
             if form in MINARI:
                 text = np.array([b"left"] * STEPS)
@@ -590,10 +638,7 @@ def csv_faults() -> Iterator[Case]:
 
 
 def hdf5_edit(edit: Callable[[h5py.File, Path], object], folder: Path) -> Written:
-    name, path = write_hdf5(folder, columns())
-    with h5py.File(path, "a") as file:
-        edit(file, folder)
-    return name, path
+    return edit_hdf5("hdf5", edit, folder)
 
 
 def swap(name: str, **options: Any) -> Callable[[h5py.File, Path], None]:
@@ -660,6 +705,60 @@ def gzip_cut(folder: Path) -> Written:
     return name, path
 
 
+def numbered_faults() -> Iterator[Case]:
+    """Of files with an array or a group per episode: what is missing, too much, or another kind of member."""
+
+    def without(name: str) -> Callable[[h5py.File, Path], None]:
+        return lambda file, folder: file.__delitem__(name)
+
+    def put(name: str, value: Any) -> Callable[[h5py.File, Path], None]:
+        return lambda file, folder: (file.pop(name, None), file.__setitem__(name, value))
+
+    def attribute(group: str, name: str, value: Any) -> Callable[[h5py.File, Path], None]:
+        return lambda file, folder: file[group].attrs.__setitem__(name, value)
+
+    faults: dict[str, dict[str, tuple[Callable[[h5py.File, Path], object], tuple[str, ...]]]] = {
+        "robomimic": {
+            "a demonstration is lost": (without("data/demo_1"), ("promises 5 steps", "holds 3")),
+            "a step too many": (put("data/demo_1/actions", np.zeros((3, 1))), ("demo_1", "num_samples", "3 rows")),
+            "other members": (put("data/extra", np.zeros(2)), ("no demo_<number>: extra",)),
+            "a demonstration is an array": (put("data/demo_1", np.zeros(2)), ("demo_1 is not a group",)),
+            "the simulator's states alone": (without("data/demo_0/obs"), ("has no obs", "dataset_states_to_obs")),
+            "other keys": (put("data/demo_1/obs/c", np.zeros(2)), ("demo_1, obs", "has the keys a, b, c")),
+            "a key is a link": (put("data/demo_1/obs/a", h5py.SoftLink("/data/demo_0/obs/a")), ("link by name",)),
+            "a short key": (put("data/demo_1/obs/a", np.zeros(1)), ("demo_1, obs/a: 1 rows", "2")),
+            "a jump": (put("data/demo_0/next_obs/a", np.zeros(3)), ("demo_0, index 0, next_obs",)),
+            "dones of 2": (put("data/demo_0/dones", [0, 2, 1]), ("demo_0, index 1, dones", "2")),
+            "env_args that are no JSON": (attribute("data", "env_args", "{"), ("env_args cannot be read",)),
+            "env_args that are a list": (attribute("data", "env_args", "[1]"), ("env_args cannot be read",)),
+            "other total": (attribute("data", "total", 6), ("promises 6 steps", "holds 5")),
+            "totals": (attribute("data", "total", [5, 5]), ("data, total: not one number",)),
+            "total of text": (attribute("data", "total", "many"), ("data, total: not one number",)),
+        },
+        "d3rlpy": {
+            "an episode too few": (put("num_episodes", 3), ("promises 3 episodes", "holds 2")),
+            "an episode too many": (put("num_episodes", 1), ("promises 1 episodes", "holds 2")),
+            "a count of text": (put("num_episodes", "two"), ("num_episodes: not one number",)),
+            "an episode without observations": (without("observations_1"), ("episode 1, observations_1: missing",)),
+            "tuples": (put("observations_1_0", np.zeros((2, 2))), ("episode 1: observations are tuples",)),
+            "two flags": (put("terminated_0", [True, False]), ("episode 0, terminated: not one number",)),
+            "a flag of 2": (put("terminated_0", 2), ("episode 0, index 2", "terminations", "2")),
+            "a short reward": (put("rewards_1", np.zeros(1)), ("episode 1, rewards: 1 rows", "2")),
+            "a link": (put("rewards_1", h5py.SoftLink("/rewards_0")), ("episode 1, rewards_1: a link by name",)),
+        },
+    }
+    for form, cases in faults.items():
+        for name, (edit, words) in cases.items():
+            yield Case(f"{form}: {name}", partial(edit_hdf5, form, edit), ("x.h", *words))
+
+
+def edit_hdf5(form: str, edit: Callable[[h5py.File, Path], object], folder: Path) -> Written:
+    name, path = WRITERS[form](folder, columns())
+    with h5py.File(path, "a") as file:
+        edit(file, folder)
+    return name, path
+
+
 def sound() -> Iterator[Case]:
     """What looks odd and is right: without these, refusing everything would pass."""
     for form, write in WRITERS.items():
@@ -678,5 +777,5 @@ def sound() -> Iterator[Case]:
 
 CASES = [
     *sound(), *field_faults(), *label_faults(), *shape_faults(), *byte_faults(), *metadata_faults(), *csv_faults(),
-    *hdf5_faults(),
+    *hdf5_faults(), *numbered_faults(),
 ]  # fmt: skip

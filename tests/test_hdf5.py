@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -40,18 +42,44 @@ def read(path, env=None, infos=False):
 
 
 def test_v1_ends_at_terminals_and_timeouts_and_has_no_final_observation(tmp_path):
-    path = write(tmp_path / "hopper_medium-v1.hdf5", terminals=flags(1), timeouts=flags(4))
+    wide = {"observations": np.arange(77.0).reshape(7, 11), "actions": np.zeros((7, 3))}
+    path = write(tmp_path / "hopper_medium-v1.hdf5", terminals=flags(1), timeouts=flags(4), **wide)
     recording = read(path)
     assert recording.name == "hopper_medium-v1.hdf5"
-    np.testing.assert_array_equal(recording.observations, OBSERVATIONS)
-    np.testing.assert_array_equal(recording.actions, ACTIONS)
+    np.testing.assert_array_equal(recording.observations, wide["observations"])
+    np.testing.assert_array_equal(recording.actions, wide["actions"])
     np.testing.assert_array_equal(recording.rewards, REWARDS)
     np.testing.assert_array_equal(recording.terminations, flags(1))
     np.testing.assert_array_equal(recording.truncations, flags(4))
     assert recording.lengths.tolist() == [2, 3, 2]
-    assert not recording.has_final.any() and recording.finals.shape == (3, 2)
+    assert not recording.has_final.any() and recording.finals.shape == (3, 11)
     assert recording.action_space is None and recording.observation_space is None
     assert recording.env_spec == "Hopper-v4" and "Hopper-v2" in " ".join(recording.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "actions", "note"),
+    [
+        ("pen_expert.hdf5", 45, np.zeros((210, 4)), "45 numbers .* and 24 in an action.* has 45 and 4"),
+        ("walker_expert.hdf5", 24, np.zeros((210, 6)), "17 numbers .* and 6 in an action.* has 24 and 6"),
+        ("cartpole_v1.hdf5", 4, np.full(210, 0.5), "choices of 0 to 1, and the file has other actions"),
+        ("pen_line.hdf5", 45, np.zeros((210, 24)), None),
+        ("walker_walk.hdf5", 17, np.zeros((210, 6)), None),
+        ("cartpole_swingup.hdf5", 4, np.zeros((210, 1)), None),
+    ],
+)
+def test_a_name_that_the_contents_do_not_confirm_tells_nothing(tmp_path, name, width, actions, note):
+    """Without end marks the time limit of the name would cut pen's file every 100 steps."""
+    rows = len(actions)
+    stored = {"observations": np.zeros((rows, width)), "actions": actions, "rewards": np.zeros(rows)}
+    path = write(tmp_path / name, **stored, terminals=np.zeros(rows))
+    with pytest.raises(InputError, match="no time limit is known from its name and contents"):
+        read(path)
+    recording = read(write(path, **stored, terminals=np.zeros(rows), timeouts=np.zeros(rows)))
+    assert recording.lengths.tolist() == [rows] and recording.env_spec is None and recording.action_space is None
+    told = [line for line in recording.notes if "the name is not used" in line]
+    assert len(told) == (note is not None) and re.search(note or "", " ".join(told))
+    assert "name it with --env" in recording.notes[-1]
 
 
 def test_v2_takes_final_observations_from_next_observations(tmp_path):
@@ -64,7 +92,9 @@ def test_v2_takes_final_observations_from_next_observations(tmp_path):
     assert recording.lengths.tolist() == [2, 3, 2]
     assert recording.has_final.all()
     assert recording.finals.tolist() == [[100, 100], [200, 200], [7, -7]]
-    assert recording.notes == ["the file name does not tell the environment: name it with --env to evaluate"]
+    assert recording.notes == [
+        "neither the file's name nor its contents tell the environment: name it with --env to evaluate"
+    ]
 
 
 def test_v2_jump_in_next_observations_ends_an_episode_without_a_flag(tmp_path):
@@ -80,8 +110,8 @@ def test_v2_jump_in_next_observations_ends_an_episode_without_a_flag(tmp_path):
 def test_v0_ends_at_terminals_and_at_the_time_limit_since_the_last_end(tmp_path):
     rows = 230
     stored = {
-        "observations": np.zeros((rows, 2)),
-        "actions": np.zeros((rows, 1)),
+        "observations": np.zeros((rows, 45)),
+        "actions": np.zeros((rows, 24)),
         "rewards": np.zeros((rows, 1)),
         "terminals": (np.arange(rows) == 14).astype(np.float32)[:, None],
     }
@@ -105,6 +135,7 @@ def test_v0_of_unknown_name_asks_for_the_environment(tmp_path, env, lengths):
 def test_flat_layout_keeps_a_false_terminal_in_mid_episode(tmp_path):
     path = write(
         tmp_path / "cartpole_v1.1.0.h5",
+        observations=np.zeros((7, 4)),
         actions=np.array([0, 1, 1, 0, 0, 0, 1], np.int32),
         terminals=flags(1, 2).astype(np.float32),
         episode_terminals=flags(2, 6).astype(np.float32),
@@ -173,7 +204,7 @@ def test_infos_only_when_asked_for_and_metadata_never(tmp_path):
         ),
         ({"actions": np.zeros((7, 2), np.int64)}, "several choices a step are not served"),
         ({"actions": np.full(7, 0.5), "discrete_action": True}, "index 0, actions: 0.5 is no whole number"),
-        ({"discrete_action": [True, False]}, "discrete_action is not one true or false"),
+        ({"discrete_action": [True, False]}, "discrete_action: not one number"),
         ({"observations/nested": np.zeros(7), "observations": None}, "observations is not an array"),
         ({"episode_0/rewards": np.zeros(7)}, "holds Minari episodes"),
     ],
@@ -188,10 +219,10 @@ def test_damaged_missing_and_empty_files(tmp_path):
     path = write(tmp_path / "x.hdf5", observations=np.random.default_rng(0).normal(size=(7, 2000)), timeouts=flags(6))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="x.hdf5: cannot be read as HDF5"):
+    with pytest.raises(InputError, match="x.hdf5 cannot be read as HDF5"):
         read(path)
     path.write_bytes(b"no such format")
-    with pytest.raises(InputError, match="x.hdf5: cannot be read as HDF5"):
+    with pytest.raises(InputError, match="x.hdf5 cannot be read as HDF5"):
         read(path)
     path.write_bytes(b"")
     with pytest.raises(InputError, match="the file is empty"):

@@ -119,11 +119,11 @@ def test_rows_that_do_not_fit_are_refused_before_they_are_read(tmp_path, monkeyp
     """5 MB of bytes are 20 MB of float32: 25 in all, where 12 are free."""
     path = tmp_path / f"frames{suffix}"
     memory.write(memory.Dataset("frames", 400, (64, 64, 3), "uint8", suffix), 400, path)
-    for reader in ("hdf5", "ogbench"):  # nothing may be read
+    for reader in ("d4rl", "ogbench"):  # nothing may be read
         module = importlib.import_module(f"rlkit.datasets.formats.{reader}")
         monkeypatch.setattr(module, "Recording", None)
     monkeypatch.setattr(importlib.import_module("rlkit.datasets.untrusted.h5"), "read", None)
-    monkeypatch.setattr(importlib.import_module("rlkit.datasets.formats.ogbench"), "_array", None)
+    monkeypatch.setattr(importlib.import_module("rlkit.datasets.untrusted.npz").Member, "read", None)
     err = _refusal(path, 12 * MIB, monkeypatch, rlkit_command)
     assert f"frames{suffix}: needs 0.02 GiB of memory" in err and "0.01 GiB are free" in err
     assert "use a smaller part of the data, or a machine with more memory" in err

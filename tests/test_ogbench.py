@@ -11,7 +11,7 @@ import pytest
 from gymnasium.spaces import Discrete
 
 from rlkit.datasets import DataOptions, rows
-from rlkit.datasets.formats import ogbench
+from rlkit.datasets.formats import npz
 from rlkit.types import InputError
 
 # Two trajectories of 4 and 3 states: 3 and 2 steps.
@@ -30,7 +30,7 @@ def write(path, **changes):
 
 
 def read(path, env=None, infos=False):
-    return ogbench.read(path, options=DataOptions(str(path), env=env), infos=infos)
+    return npz.read(path, options=DataOptions(str(path), env=env), infos=infos)
 
 
 def test_last_state_of_a_trajectory_is_its_final_observation(tmp_path):
@@ -43,7 +43,8 @@ def test_last_state_of_a_trajectory_is_its_final_observation(tmp_path):
     assert not recording.terminations.any()
     assert recording.truncations.tolist() == [False, False, True, False, True]
     assert recording.env_spec is None and recording.infos == {}
-    assert recording.notes == ["fields that were not read: qpos", "the file has no rewards: all are 0"]
+    assert recording.notes[0] == "fields that were not read: qpos"
+    assert "the file has no rewards: all are 0; read as OGBench's" in recording.notes[1] and len(recording.notes) == 2
 
 
 def test_masks_end_an_episode_without_losing_a_step(tmp_path):
@@ -70,11 +71,11 @@ def test_infos_are_rows_of_steps(tmp_path):
 
 def test_labels_say_which_rewards_are_known(tmp_path):
     labelled, rewards = np.array([1, 0, 1, 0, 0, 1, 0], np.uint8), np.array([1, np.nan, 3, 4, np.nan, 6, np.nan])
-    path = write(tmp_path / "x.npz", rewards=rewards, labelled=labelled)
+    path = write(tmp_path / "x.npz", rewards=rewards, labelled=labelled, masks=np.ones(7))
     recording = read(path, infos=True)
     assert recording.labelled.tolist() == [True, False, True, False, True] and recording.infos == {}
     assert rows.assemble(recording).reward[[0, 1, 2, 4, 5]].tolist() == [1, 0, 3, 0, 6]
-    assert read(write(path, rewards=rewards)).labelled is None
+    assert read(write(path, rewards=rewards, masks=np.ones(7))).labelled is None
 
 
 def test_integers_are_choices(tmp_path):
@@ -84,7 +85,8 @@ def test_integers_are_choices(tmp_path):
 
 
 def test_unflagged_last_row_is_a_state(tmp_path):
-    recording = read(write(tmp_path / "x.npz", terminals=np.array([0, 0, 0, 1, 0, 0, 0])))
+    terminals = np.array([0, 0, 0, 1, 0, 0, 0])
+    recording = read(write(tmp_path / "x.npz", terminals=terminals, rewards=np.ones(7), masks=np.ones(7)))
     assert recording.lengths.tolist() == [3, 2]
     assert "the last row carries no terminals flag" in recording.notes[0]
 
@@ -93,8 +95,8 @@ def test_unflagged_last_row_is_a_state(tmp_path):
     ("changes", "message"),
     [
         ({"terminals": None}, "no field terminals .found: actions, observations"),
-        ({"labelled": np.ones(7)}, "has a field labelled but no rewards"),
-        ({"actions": np.zeros((6, 1))}, "actions has 6 rows where observations has 7"),
+        ({"labelled": np.ones(7), "masks": np.ones(7)}, "has a field labelled but no rewards"),
+        ({"actions": np.zeros((5, 1))}, "actions has 5 rows where observations has 7"),
         ({"terminals": np.array([0, 0, 0, 1, 1, 0, 1])}, r"trajectory 1 \(row 4\) is a single state"),
         ({"terminals": np.array([0, 0, 0, 0.5, 0, 0, 1])}, r"terminals\[3\] is 0.5; expected 0 or 1"),
         ({"valids": np.ones(7)}, "has a field valids"),

@@ -96,6 +96,15 @@ def minari_attributes(folder):
     return name, path
 
 
+def robomimic_attributes(folder):
+    """The JSON in an attribute is read as text, and only as text."""
+
+    def edit(file, folder):
+        file["data"].attrs["env_args"] = np.void(PICKLE)
+
+    return made.edit_hdf5("robomimic", edit, folder)
+
+
 def parquet_of(kind, folder):
     """Types that carry Python: pyarrow's pickled extension types, pandas' metadata, cells of bytes."""
     name, path = made.write_parquet(folder, columns())
@@ -151,6 +160,7 @@ PAYLOADS = {
     "hdf5 opaque": partial(hdf5_edit, hdf5_opaque),
     "hdf5 variable length": partial(hdf5_edit, hdf5_vlen),
     "minari attributes": minari_attributes,
+    "robomimic attributes": robomimic_attributes,
     "parquet extension": partial(parquet_of, "extension"),
     "parquet cells": partial(parquet_of, "cells"),
     "arrow extension": arrow_extension,

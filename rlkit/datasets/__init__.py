@@ -127,7 +127,10 @@ def from_episodes(
         episodes: mappings or objects with observations [T+1, ...] (for a Dict space a mapping of such), actions
             [T, ...], rewards [T] and, all optional, terminations, truncations and labelled [T]. Where neither of the
             two flags is set at the end, the episode counts as truncated. A reward that is not labelled is not known
-            and may be NaN.
+            and may be NaN. There may be T observations where next_observations [T, ...] are given. Names of other
+            libraries are understood (obs, next_obs, terminated, terminals, truncated, timeouts, ...); dones alone is
+            taken as terminations, dones with one of the two flags gives the other. A single flag is that of the last
+            step. Any other key of a mapping is refused; infos may hold what else there is.
         name: what messages call the data.
         observation_space, action_space: derived from the data where they are not given.
         env: an environment id, or an EnvSpec as JSON.

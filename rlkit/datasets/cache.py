@@ -41,7 +41,7 @@ def entry(options: DataOptions, source: Source, infos: bool) -> Path:
     stats = [(str(path), path.stat()) for path in source.files()]
     files = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
     told = dataclasses.asdict(options.action)
-    key = [FORMAT, files, sorted(options.repair), options.env, told, infos]
+    key = [FORMAT, files, bool(source.parts), sorted(options.repair), options.env, told, infos]
     return root.expanduser() / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 

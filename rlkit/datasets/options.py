@@ -61,7 +61,7 @@ class DataOptions:
     """
 
     dataset: str | tuple[str, ...]
-    """A Minari id (hopper/medium-v0), or a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet. Several
+    """A Minari id (hopper/medium-v0), a file (.hdf5, .h5, .npz, .csv, .parquet) or a folder (docs/own_data.md). Several
     are joined: --dataset A B, or --dataset A --dataset B. On the command line also random:5000, 5000 steps of uniform
     actions in --env."""
 

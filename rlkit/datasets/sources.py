@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import os
 import re
 import warnings
@@ -19,7 +20,7 @@ from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
 # file suffix -> module with read(path, *, options, infos) -> Recording
-READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "ogbench", ".csv": "table", ".parquet": "table"}
+READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "npz", ".csv": "table", ".parquet": "table"}
 COLUMNAR = (".parquet", ".arrow")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
@@ -28,11 +29,14 @@ ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 class Source:
     """The files of a dataset, and the function that reads them."""
 
-    path: Path  # a file, or the folder of a Minari dataset
+    path: Path  # a file, or a folder, or a pattern of files
     read: Callable[..., Recording]  # (*, options, infos)
+    parts: tuple[Path, ...] = ()  # the files, where they are several that a reader takes together
 
     def files(self) -> list[Path]:
         """Every file that the data are read from, sorted."""
+        if self.parts:
+            return list(self.parts)
         if self.path.is_file():
             return [self.path]
         paths = []
@@ -57,6 +61,11 @@ class Source:
 def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
     """The source that ``options.dataset`` names. Raises InputError that lists where it looked and what is alike."""
     path = Path(options.dataset).expanduser()
+    episodes = _npz_episodes(path)
+    if episodes:
+        from rlkit.datasets.formats import npz
+
+        return Source(path, partial(npz.read_episodes, episodes, name=options.dataset), tuple(episodes))
     module = READERS.get(path.suffix.lower())
     if module:
         if not path.is_file():
@@ -69,24 +78,69 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
         source = _find_minari(options, folders)
         if source is not None:
             return source
+    if path.is_dir():
+        return _folder(path)
+    if options.download and ID.fullmatch(options.dataset):
+        return _download(options, folders)
     raise InputError(_not_found(options, folders))
 
 
 def _find_minari(options: DataOptions, folders: Sequence[Path]) -> Source | None:
-    """The dataset of an id in the first of the ``folders`` that has it, after a download if the options ask for one."""
+    """The dataset of an id in the first of the ``folders`` that has it."""
     from rlkit.datasets.formats import minari
 
     for root in folders:
         folder = _inside(root, options.dataset)
         if folder is not None:
             return Source(folder, partial(minari.read, folder, name=options.dataset))
-    if not options.download:
-        return None
+    return None
+
+
+def _download(options: DataOptions, folders: Sequence[Path]) -> Source:
+    """The dataset of an id, once Minari's hub has given it. Raises InputError where it has not."""
+    from rlkit.datasets.formats import minari
+
     minari.download(options.dataset, folders[0])
-    folder = _inside(folders[0], options.dataset)
+    source = _find_minari(options, folders[:1])
+    if source is None:
+        raise InputError(_not_found(options, folders))
+    return source
+
+
+def _folder(path: Path) -> Source:
+    """The Minari dataset in a folder that the user named by its path."""
+    from rlkit.datasets.formats import minari
+
+    path = path.resolve()
+    folder = _inside(path.parent, path.name)
     if folder is None:
-        return None
-    return Source(folder, partial(minari.read, folder, name=options.dataset))
+        raise InputError(
+            f"{path}: the folder holds neither data/ (a Minari dataset) nor .npz files (one episode each); name the "
+            "file or the folder that holds the data"
+        )
+    return Source(folder, partial(minari.read, folder))
+
+
+def _npz_episodes(path: Path) -> list[Path]:
+    """The .npz files in a folder, or those that a pattern such as parts/*.npz matches, in the order of the numbers in
+    their names; none where ``path`` is something else."""
+    if path.is_dir() and not (path / "data").is_dir():
+        found = list(path.glob("*.npz"))
+    elif path.suffix.lower() == ".npz" and glob.has_magic(str(path)) and not path.exists():
+        found = [Path(name) for name in glob.glob(str(path))]
+        if not found:
+            raise InputError(f"{path}: no file is called so")
+    else:
+        return []
+    return sorted((file.resolve() for file in found), key=_by_number)
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts episode_9 before episode_10."""
+    key = []
+    for text, digits in re.findall(r"(\D*)(\d*)", path.name):
+        key.append((text, int(digits or 0)))
+    return key
 
 
 def available(options: DataOptions, roots: Sequence[Path] = ()) -> list[tuple[str, int, int, Path]]:
@@ -166,7 +220,9 @@ def _not_found(options: DataOptions, folders: Sequence[Path]) -> str:
     name = options.dataset
     if not ID.fullmatch(name):
         kinds = " ".join(READERS)
-        problem = f"{name!r} is neither a Minari id (such as hopper/medium-v0) nor a file of a known kind ({kinds})"
+        problem = (
+            f"{name!r} is neither a Minari id (such as hopper/medium-v0), a file of a known kind ({kinds}) nor a folder"
+        )
     else:
         searched = ", ".join(str(folder) for folder in folders)
         problem = f"{name}: not found in {searched}"

@@ -20,6 +20,10 @@ UNNAMED_OBSERVATION = "the data do not describe their observations"  # first wor
 MOST_CHOICES = 2**16  # of a Discrete observation, which takes a column for each
 
 
+class NotServed(ValueError):
+    """A space of a kind that is not served, as a phrase that goes after its name."""
+
+
 class BadValue(Exception):
     """A field holds what its space does not allow, in ``row`` where one row can be named. The caller that knows the
     dataset and the episode turns it into an InputError."""
@@ -175,7 +179,7 @@ def to_json(space: Space) -> dict:
 
 
 def from_json(form: Mapping) -> Space:
-    """Inverse of `to_json`; raises KeyError or ValueError for anything else."""
+    """Inverse of `to_json`; raises NotServed for a space of another kind, KeyError or ValueError for anything else."""
     kind = form["type"]
     if kind == "Dict":
         members = []
@@ -193,7 +197,9 @@ def from_json(form: Mapping) -> Space:
         low = low.reshape(shape)
         high = high.reshape(shape)
         return Box(low, high, shape, dtype.type)
-    raise ValueError(f"no space of type {kind!r}")
+    raise NotServed(
+        f"of type {str(kind)[:60]!r}; served are Box, Discrete and, for observations, Dict of them: store it as one"
+    )
 
 
 def difference(stored: Space, other: Space, field: str) -> list[str]:

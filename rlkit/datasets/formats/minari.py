@@ -115,6 +115,8 @@ def _space(name: str, metadata: dict, key: str) -> Space:
     try:
         form = json.loads(metadata[key])
         return spaces.from_json(form)
+    except spaces.NotServed as problem:
+        raise InputError(f"{name}: {key} in metadata.json is {problem}") from None
     except (AssertionError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = one_line(error)
         raise InputError(f"{name}: {key} in metadata.json cannot be read: {reason}") from error
@@ -126,7 +128,7 @@ def _counted(name: str, episodes: Iterator[dict[str, Any]]) -> Iterator[dict[str
     for number, episode in enumerate(episodes):
         where = f"{name}: episode {number}"
         steps = len(episode["rewards"])
-        promised = episode["total_steps"]
+        promised = episode.pop("total_steps")
         if promised is None:
             promised = steps
         if not isinstance(promised, int | np.integer):

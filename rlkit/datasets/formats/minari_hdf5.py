@@ -50,22 +50,13 @@ def read(
                     "actions": _column(where, group, "actions", action_space, jpeg, budget),
                 }
                 for field in _FLAT:
-                    episode[field] = _array(where, group, field, budget)
+                    episode[field] = h5.values(where, group, field, budget)
                 steps = len(episode["rewards"])
                 episode["labelled"] = _labelled(where, group, steps, budget)
                 if infos:
                     episode["infos"] = _infos(where, group, steps, budget)
                 episode["total_steps"] = group.attrs.get("total_steps")
             yield episode
-
-
-def _array(where: str, group: h5py.Group, field: str, budget: Budget) -> np.ndarray:
-    """The array of a field, which ``group`` has under the last part of its name: that of observations/camera is
-    camera."""
-    key = field.rpartition("/")[2]
-    with h5.naming(f"{where}, {field}"):
-        item = h5.array(group, key, budget)
-        return h5.read(item)
 
 
 def _column(where: str, group: h5py.Group, field: str, space: Space, jpeg: bool, budget: Budget) -> Any:
@@ -82,7 +73,7 @@ def _column(where: str, group: h5py.Group, field: str, space: Space, jpeg: bool,
     if jpeg and images.is_image(space):
         item = h5.member(group, key)
         return _images(f"{where}, {field}", item, space, budget)
-    return _array(where, group, field, budget)
+    return h5.values(where, group, field, budget)
 
 
 def _images(where: str, item: Any, space: Space, budget: Budget) -> np.ndarray:
@@ -108,7 +99,7 @@ def _labelled(where: str, group: h5py.Group, steps: int, budget: Budget) -> np.n
     infos = h5.member(group, "infos")
     if not isinstance(infos, h5py.Group) or not infos.id.links.exists(b"labelled"):
         return None
-    labelled = _array(where, infos, "infos/labelled", budget)
+    labelled = h5.values(where, infos, "infos/labelled", budget)
     if len(labelled) == steps + 1:
         return labelled[1:]
     return labelled

@@ -1,4 +1,4 @@
-"""Checks of a file's fields that the readers of files (hdf5, ogbench, table) share, and the limit on memory.
+"""Checks of a file's fields that the readers of files (hdf5, npz, table) share, and the limit on memory.
 
 A reader guarantees that shapes agree, that flags are flags and that numbers are numbers; see Recording. Each failure is
 one line that names the file, the field and the index.
@@ -6,15 +6,21 @@ one line that names the file, the field and the index.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rlkit.types import InputError
 
 LIMIT = 64 * 2**30  # bytes: no file may unpack to more than this, whatever the machine's memory
+
+
+class Fault(Exception):
+    """A fault of a member of a file, as a phrase that goes after the member's name."""
 
 
 def check_exists(path: Path) -> None:
@@ -47,6 +53,7 @@ class Budget:
         self.name = name
         self.free = free_memory()
         self.taken = 0
+        self.planned = 0
 
     def take(self, size: int) -> None:
         """Raises InputError if ``size`` bytes more are too many."""
@@ -54,13 +61,14 @@ class Budget:
         self.check(self.taken)
 
     def plan(self, numbers: int) -> None:
-        """Raises InputError if ``numbers`` observed numbers, which become float32, are too many beside the rest."""
-        rows = 4 * numbers
-        need = self.taken + rows
+        """Raises InputError if ``numbers`` observed numbers more, which become float32, are too many besides."""
+        self.planned += 4 * numbers
+        need = self.taken + self.planned
         if need > min(LIMIT, self.free):
+            rows = f"{self.planned / 2**30:.2f} of them for observations in float32"
+            free = f"{self.free / 2**30:.2f} GiB are free (the limit is {LIMIT >> 30} GiB for any dataset)"
             raise InputError(
-                f"{self.name}: needs {need / 2**30:.2f} GiB of memory, {rows / 2**30:.2f} of them for observations in "
-                f"float32, and {self.free / 2**30:.2f} GiB are free (the limit is {LIMIT >> 30} GiB for any dataset); "
+                f"{self.name}: needs {need / 2**30:.2f} GiB of memory, {rows}, and {free}; "
                 "use a smaller part of the data, or a machine with more memory"
             )
 
@@ -120,6 +128,34 @@ def check_lengths(path: Path, lengths: Mapping[str, int], against: str = "observ
                 f"{path.name}: {name} has {length} rows where {against} has {rows}; write the file again with one row "
                 "per step in every field"
             )
+
+
+def known(
+    path: Path,
+    names: Iterable[str],
+    required: Iterable[str],
+    optional: Iterable[str],
+    find: Callable[[str], Any],
+    budget: Budget,
+) -> dict[str, Any]:
+    """The known fields of a file, checked for presence, kind, number of rows and size before anything is read.
+
+    names: of all fields in the file. find: the field of a name, with a shape; it raises Fault for one that is no array
+    of numbers. Raises InputError.
+    """
+    check_present(path, names, required)
+    items = {}
+    for name in (*required, *optional):
+        if name not in names:
+            continue
+        try:
+            items[name] = find(name)
+        except Fault as fault:
+            raise InputError(f"{path.name}: {name} is {fault}") from None
+    lengths = {name: item.shape[0] for name, item in items.items()}
+    check_lengths(path, lengths)
+    budget.plan(math.prod(items["observations"].shape))
+    return items
 
 
 def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:

@@ -10,19 +10,16 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import h5py
 import numpy as np
 from h5py.h5d import DatasetID
 
-from rlkit.datasets.untrusted.fields import Budget
+from rlkit.datasets.untrusted.fields import Budget, Fault
 from rlkit.types import InputError, one_line
 
 DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError)  # what h5py raises for damaged files
-
-
-class Fault(Exception):
-    """A fault of a member of a file, as a phrase that goes after the member's name."""
 
 
 @contextlib.contextmanager
@@ -36,7 +33,7 @@ def naming(where: str) -> Iterator[None]:
         raise InputError(f"{where}: {fault}") from None
     except DAMAGE as error:
         reason = one_line(error)
-        raise InputError(f"{where} cannot be read: {reason}; fetch or write it again") from error
+        raise InputError(f"{where} cannot be read as HDF5 ({reason}); fetch or write it again") from error
 
 
 def member(group: h5py.Group, name: str) -> h5py.Group | DatasetID | None:
@@ -58,14 +55,13 @@ def member(group: h5py.Group, name: str) -> h5py.Group | DatasetID | None:
 def array(group: h5py.Group, name: str, budget: Budget) -> DatasetID:
     """The array ``name``, safe to read. Raises Fault, or InputError if it is too big."""
     item = member(group, name)
-    if not isinstance(item, DatasetID) or not item.shape or item.dtype.kind not in "biuf":
+    if not _holds_numbers(item) or not item.shape:
         raise Fault("not an array of numbers with one row per step")
     width = item.dtype.itemsize
     size = math.prod(item.shape) * width
     properties = item.get_create_plist()
     layout = properties.get_layout()
-    if layout == h5py.h5d.VIRTUAL or properties.get_external_count():
-        raise Fault("kept in other files, which are not read; store the values in this one")
+    _check_in_file(properties)
     budget.take(size)
     if layout == h5py.h5d.CHUNKED:
         chunk = properties.get_chunk()
@@ -83,12 +79,51 @@ def array(group: h5py.Group, name: str, budget: Budget) -> DatasetID:
     return item
 
 
+def scalar(group: h5py.Group, name: str) -> Any:
+    """The one number that the array ``name`` holds. Raises Fault."""
+    item = member(group, name)
+    if not _holds_numbers(item) or math.prod(item.shape) != 1:
+        raise Fault("not one number; write the file again")
+    _check_in_file(item.get_create_plist())
+    return read(item).ravel()[0]
+
+
+def number(group: h5py.Group, name: str) -> float | None:
+    """The number in an attribute; None where there is no attribute of that name. Raises Fault."""
+    value = group.attrs.get(name)
+    if value is None:
+        return None
+    values = np.asarray(value)
+    if values.size != 1 or values.dtype.kind not in "iuf":
+        raise Fault("not one number; write the file again")
+    return values.item()
+
+
+def _holds_numbers(item: h5py.Group | DatasetID | None) -> bool:
+    return isinstance(item, DatasetID) and item.dtype.kind in "biuf"
+
+
+def _check_in_file(properties: h5py.h5p.PropDCID) -> None:
+    """Raises Fault for an array whose values lie in other files."""
+    if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
+        raise Fault("kept in other files, which are not read; store the values in this one")
+
+
 def read(item: DatasetID) -> np.ndarray:
     """The values of an array that `array` has checked. h5py's own objects take longer than small arrays do."""
-    values = np.empty(item.shape, item.dtype)
-    if values.size:
-        item.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
-    return values
+    rows = np.empty(item.shape, item.dtype)
+    if rows.size:
+        item.read(h5py.h5s.ALL, h5py.h5s.ALL, rows)
+    return rows
+
+
+def values(where: str, group: h5py.Group, field: str, budget: Budget) -> np.ndarray:
+    """The values of the array that ``group`` has under the last part of ``field``: that of obs/camera is camera. Raises
+    InputError, which begins with ``where`` and the field."""
+    key = field.rpartition("/")[2]
+    with naming(f"{where}, {field}"):
+        item = array(group, key, budget)
+        return read(item)
 
 
 def arrays_below(group: h5py.Group, budget: Budget, rows: tuple[int, ...]) -> tuple[dict[str, DatasetID], list[str]]:
