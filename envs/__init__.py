@@ -5,6 +5,7 @@ Importing this package is cheap: gymnasium is imported when an environment is ma
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import warnings
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.references import REFERENCES, Reference
-from rlkit.types import InputError, one_line
+from rlkit.types import InputError, one_line, raised
 
 if TYPE_CHECKING:
     import gymnasium
@@ -64,8 +65,12 @@ def make(spec: str) -> gymnasium.Env:
         warnings.filterwarnings("ignore", ".*is out of date.*")
         try:
             return gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, **kwargs)
+        except gymnasium.error.UnregisteredEnv as error:
+            raise _unknown(env_id, spec) from error
         except (gymnasium.error.Error, AssertionError, ImportError, OSError, TypeError, ValueError) as error:
             raise InputError(f"environment {env_id}: {_reason(error)}") from error
+        except (Exception, SystemExit) as error:  # the constructor is other people's code, which may raise anything
+            raise InputError(f"environment {env_id}: {raised(error)}") from error
 
 
 def episodes(env_id: str) -> int:
@@ -96,7 +101,7 @@ def _parse(spec: str) -> tuple[str, int | None, dict[str, Any]]:
         names = [wrapper.get("name") if isinstance(wrapper, dict) else wrapper for wrapper in wrappers]
         raise InputError(
             f"environment {env_id}: its spec adds the wrappers {names}, which are not run from a dataset's file; "
-            "name an environment without them with --env"
+            "name what makes the environment with --env MODULE:FUNCTION"
         )
     kwargs = {name: value for name, value in kwargs.items() if name != "render_mode"}
     return env_id, limit, kwargs
@@ -116,8 +121,8 @@ def _checked_id(env_id: Any) -> str:
         raise InputError(f"environment id {env_id!r} is not a name: name one with --env")
     if ":" in env_id or env_id.startswith(_BRIDGES):
         raise InputError(
-            f"environment id {env_id!r} would import a module that a dataset's file names: give an id that is "
-            "registered with gymnasium (a package of your own registers its ids in the group gymnasium.envs)"
+            f"environment id {env_id!r} would import a module that a file names: if you trust it, name what makes the "
+            "environment yourself, --env MODULE:FUNCTION"
         )
     return env_id
 
@@ -176,6 +181,22 @@ def _package(entry_point: str) -> str:
     module, _, _ = entry_point.partition(":")
     package, _, _ = module.partition(".")
     return package
+
+
+def _unknown(env_id: str, spec: str) -> InputError:
+    """The id is not registered: near ones, and how one of the user's own, or of the data's code, is named."""
+    import gymnasium
+
+    near = difflib.get_close_matches(env_id, {**gymnasium.registry, **REFERENCES}, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    module = "MODULE"
+    entry_point = json.loads(spec).get("entry_point") if _is_json(spec) else None
+    if isinstance(entry_point, str) and ":" in entry_point:
+        module, _, _ = entry_point.partition(":")
+    return InputError(
+        f"environment {env_id}: gymnasium knows no such id{hint}; if a module registers it, --import {module}, and if "
+        "a function or a class makes it, --env MODULE:NAME"
+    )
 
 
 def _reason(error: Exception) -> str:

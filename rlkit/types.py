@@ -9,8 +9,10 @@ This module does not import jax, so that a command line can be answered before j
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -48,6 +50,17 @@ def one_line(error: BaseException) -> str:
     words = str(error).split()
     message = " ".join(words)
     return message[:300] or type(error).__name__
+
+
+def raised(error: BaseException) -> str:
+    """What other people's code raised, as a part of our message: the type, the message, and the file and line it came
+    from. Python names no line where the call itself failed."""
+    text = f"{type(error).__name__}: {one_line(error)}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if len(frames) < 2:  # the first is the line of ours that called
+        return text
+    place = frames[-1]
+    return f"{text} ({Path(place.filename).name}, line {place.lineno})"
 
 
 @dataclass(frozen=True)

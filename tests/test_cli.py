@@ -211,7 +211,7 @@ class Fails(gymnasium.Wrapper):
 
 @pytest.fixture
 def fails(monkeypatch):
-    """Set at which resets it fails; an evaluation makes four."""
+    """Set at which resets it fails; the check makes one, and an evaluation four."""
 
     def at(resets):
         monkeypatch.setattr(Fails, "resets", resets)
@@ -223,7 +223,7 @@ def fails(monkeypatch):
 
 def test_an_evaluation_that_fails_is_marked_invalid_and_training_goes_on(rlkit_command, trained, tmp_path, fails):
     argv = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
-    code, _, err = rlkit_command(*argv, make_env=fails(range(6, 7)))
+    code, _, err = rlkit_command(*argv, make_env=fails(range(7, 8)))
     assert code == 1
     assert "after 10 updates is invalid: evaluation of seed 0, episode 1" in err
     assert err.splitlines()[-1].endswith("1 evaluations are invalid; metrics.jsonl says why")
@@ -238,7 +238,7 @@ def test_without_its_last_evaluation_a_run_is_not_finished_and_makes_it_when_it_
     rlkit_command, trained, tmp_path, fails
 ):
     argv = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
-    code, _, err = rlkit_command(*argv, make_env=fails(range(17, 99)))
+    code, _, err = rlkit_command(*argv, make_env=fails(range(18, 99)))
     assert code == 1 and "its last evaluation is invalid" in err.splitlines()[-1]
     assert not (tmp_path / "run" / "result.json").exists()
     assert rlkit_command(*argv)[0] == 0

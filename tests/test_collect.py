@@ -429,6 +429,26 @@ def test_values_that_are_not_finite_are_not_stored(collect, tmp_path):
     assert not (tmp_path / "root").exists()
 
 
+def test_what_an_old_environment_returns_is_named_and_a_reward_in_an_array_is_stored_as_a_number(collect, tmp_path):
+    def make_env(read):
+        def of(spec):
+            env = stairs()(spec)
+            step = env.unwrapped.step
+            env.unwrapped.step = lambda action: read(*step(action))
+            return env
+
+        return of
+
+    words = ["--env", "Stairs-v0", "--episodes", "1"]
+    old = make_env(lambda obs, reward, terminated, truncated, info: (obs, reward, terminated, info))
+    code, _, err = collect("random", "stairs/old-v0", *words, make_env=old)
+    assert code == 1 and err.count("\n") == 1
+    assert "episode 0 (reset with seed 0): step returned four values, as the old gym did: gymnasium's step" in err
+    arrays = make_env(lambda obs, reward, *rest: (obs, np.array([reward]), *rest))
+    assert collect("random", "stairs/arrays-v0", *words, make_env=arrays)[0] == 0
+    assert stored(tmp_path / "root", "stairs/arrays-v0")["episode_0/rewards"].shape == (5,)
+
+
 # ---- refused
 
 

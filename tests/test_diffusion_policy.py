@@ -214,6 +214,7 @@ def test_the_average_acts_and_the_sampler_is_chosen_after_training(trained):
 # ---- a run
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_limits_and_its_sampler_can_be_changed_when_it_is_evaluated(rlkit_command, tmp_path):
     sizes = {
         "obs-steps": 2, "horizon": 6, "action-steps": 3, "levels": 8, "channels": 4, "time-width": 4,
@@ -227,7 +228,7 @@ def test_a_run_keeps_its_limits_and_its_sampler_can_be_changed_when_it_is_evalua
     )  # fmt: skip
     assert code == 0, err
     code, out, err = rlkit_command(
-        "evaluate", run, "--episodes", 1, "--config.steps", 2, "--config.sampler", "dpm-solver++"
+        "evaluate", run, "--episodes", 2, "--config.steps", 2, "--config.sampler", "dpm-solver++"
     )
     assert code == 0 and "steps" in out, err
     record = json.loads((run / "run.json").read_text())

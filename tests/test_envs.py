@@ -70,7 +70,7 @@ def test_a_spec_can_name_no_module_to_import(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("Pendulun-v1", "Did you mean: `Pendulum`"),
+        ("Pendulun-v1", "did you mean .*Pendulum-v1"),
         ("no id at all", "environment no id at all: Malformed"),
         ("", "is not a name"),
         ("{broken", "not JSON"),
@@ -148,7 +148,7 @@ def test_importing_envs_is_cheap():
 
 
 def test_references_order_and_cover_the_families():
-    assert all(low < high and source for low, high, source in envs.REFERENCES.values())
+    assert all(low < high and source for low, high, source, *_ in envs.REFERENCES.values())
     assert envs.REFERENCES["Hopper-v4"] == envs.REFERENCES["Hopper-v5"]
     assert envs.REFERENCES["AdroitHandPen-v1"][:2] == (96.262799, 3076.8331017826877)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -302,14 +303,34 @@ class Broken(Counter):
         if self.seed == 11 and self.t == 2:
             if self.fault == "raise":
                 raise KeyError("joint\nlost")
-            obs, reward = (obs * [1, np.nan], reward) if self.fault == "obs" else (obs, np.inf)
+            if self.fault == "exit":
+                raise SystemExit(3)
+            if self.fault == "four":
+                return obs, reward, terminated, info
+            obs = {"obs": obs * [1, np.nan], "wide": np.zeros(3), "text": ["a", "b"], "none": None}.get(self.fault, obs)
+            reward = {"reward": np.inf, "rewards": [1.0, 2.0], "no reward": None}.get(self.fault, reward)
+            info = None if self.fault == "info" else info
+            truncated = "no" if self.fault == "flag" else truncated
         return obs, reward, terminated, truncated, info
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [("raise", "step raised KeyError: 'joint"), ("obs", "observation element 1 is not finite"), ("reward", "inf")],
-)
+FAULTS = {
+    "raise": "step raised KeyError: 'joint",
+    "exit": "step raised SystemExit: 3",
+    "four": "step returned four values",
+    "obs": "observation element 1 is not finite",
+    "wide": "the observation has the shape [3], but its space has [2]",
+    "text": "the observation holds <U1, not numbers",
+    "none": "the observation has the shape [], but its space has [2]",
+    "reward": "inf",
+    "rewards": "the reward is a list of 2 values, not one number",
+    "no reward": "the reward is None, not one number",
+    "info": "the info of step is None, not a mapping",
+    "flag": "truncated is 'no': return True or False",
+}
+
+
+@pytest.mark.parametrize(("fault", "message"), FAULTS.items(), ids=FAULTS)
 def test_a_failing_environment_is_named_and_replaced(fault, message, monkeypatch):
     monkeypatch.setattr(Broken, "fault", fault, raising=False)
     made = []
@@ -325,6 +346,38 @@ def test_a_failing_environment_is_named_and_replaced(fault, message, monkeypatch
     with pytest.raises(EvaluationError):
         evaluator.run(jnp.zeros(1))
     assert len(made) == 6
+
+
+@pytest.mark.parametrize(
+    ("third", "told"),
+    [
+        (lambda: 1 / 0, "environment 2 cannot be made: ZeroDivisionError"),
+        (lambda: sys.exit("no licence"), "environment 2 cannot be made: SystemExit: no licence"),
+        (Choices, "environment 2 has other spaces than the first"),
+    ],
+)
+def test_an_environment_that_cannot_be_made_again_fails_the_evaluation(third, told):
+    made = []
+
+    def make():
+        made.append(Counter() if len(made) < 2 else third())
+        return made[-1]
+
+    with pytest.raises(EvaluationError, match=told):
+        Evaluator(Recorder(), normaliser(), make, episodes=3).run(jnp.zeros(1))
+
+
+def test_a_reward_in_an_array_is_a_number_and_an_action_may_be_written_into():
+    class Arrays(Counter):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            action *= 0
+            return obs, np.array([reward]), *rest
+
+    plain, arrays = (
+        Evaluator(Recorder(), normaliser(), env, episodes=2).run(jnp.zeros(1)) for env in (Counter, Arrays)
+    )
+    np.testing.assert_array_equal(plain.returns, arrays.returns)
 
 
 def test_an_action_that_is_not_finite_is_the_policys_fault():

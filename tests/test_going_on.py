@@ -88,6 +88,7 @@ def test_what_a_run_was_made_with_is_read_and_what_is_typed_wins(trained):
         (["--resume", "auto", "--out", "nothing"], "name an agent (rlkit train lists them), or a run to go on with"),
         (["--out", "RUN"], "rlkit train --resume auto --out RUN"),
         (["--resume", "auto", "--out", "RUN", "--preset", "pendulum"], "goes on with its own settings"),
+        (["--resume", "auto", "--out", "RUN", "--sweep", "config.learning-rate=1,2"], "is one run"),
         (["--resume", "auto", "--out", "RUN", "--config.learning-rate", "0.5"], "config.learning_rate: 0.0003 -> 0.5"),
     ],
 )
@@ -104,6 +105,22 @@ def test_an_agent_of_the_users_own_has_to_be_typed(rlkit_command, run):
     assert code == 2 and "add --agent elsewhere:Config" in err and err.count("\n") == 1
     code, _, err = rlkit_command("train", "--agent", "elsewhere:Config", "--resume", "auto", "--out", run)
     assert code == 2 and "there is no module elsewhere" in err
+
+
+def test_an_environment_of_the_users_own_has_to_be_typed(rlkit_command, run):
+    recorded = json.loads((run / "run.json").read_text())
+    for changed, told in (
+        ({"environment": "elsewhere:make"}, "add --env elsewhere:make"),
+        ({"imports": ["elsewhere"]}, "add --import elsewhere"),
+    ):
+        form = recorded | {"evaluation": recorded["evaluation"] | changed}
+        (run / "run.json").write_text(json.dumps(form))
+        code, _, err = rlkit_command("train", "--resume", "auto", "--out", run)
+        assert code == 2 and told in err and err.count("\n") == 1
+    form = recorded | {"data": recorded["data"] | {"options": recorded["data"]["options"] | {"env": "elsewhere:make"}}}
+    (run / "run.json").write_text(json.dumps(form))
+    code, _, err = rlkit_command("train", "--resume", "auto", "--out", run)
+    assert code == 2 and "add --env elsewhere:make" in err and err.count("\n") == 1
 
 
 # ---- longer

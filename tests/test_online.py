@@ -19,7 +19,7 @@ from rlkit.online import Online
 from rlkit.testing import bits, one_device
 from rlkit.training import collect, loop
 from rlkit.training.collect import Collector
-from rlkit.types import InputError
+from rlkit.types import InputError, RunError
 
 CONFIG = sac.Config(widths=(8,), batch_size=4)
 SEEDS = (3, 4)
@@ -54,9 +54,24 @@ class Noisy(Line):
     noise = 0.1
 
 
+class Unplugged(Line):
+    def reset(self, *, seed=None, options=None):
+        raise OSError("no such port")
+
+
+class Shrinks(Line):
+    """Its observation loses a number at its third step."""
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return obs[: 1 if self._t == 3 else 2], *rest
+
+
 gymnasium.register("Line-v0", Line, max_episode_steps=LIMIT)
 gymnasium.register("Noisy-v0", Noisy, max_episode_steps=LIMIT)
 gymnasium.register("Endless-v0", Line)
+gymnasium.register("Unplugged-v0", Unplugged, max_episode_steps=LIMIT)
+gymnasium.register("Shrinks-v0", Shrinks, max_episode_steps=LIMIT)
 
 
 @functools.cache
@@ -118,7 +133,9 @@ HOW = {
 }
 
 
-@pytest.fixture(scope="module", params=HOW)
+@pytest.fixture(
+    scope="module", params=["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in list(HOW)[1:])]
+)
 def straight(request):
     """(setting, all that an uninterrupted training yields)."""
     setting = Setting(HOW[request.param])
@@ -267,6 +284,19 @@ def test_an_environment_that_does_not_play_again_costs_its_episode_and_one_line(
 def test_an_environment_without_a_time_limit_is_refused_in_one_line():
     with pytest.raises(InputError, match="Endless-v0 has no time limit"):
         list(Setting(HOW["half"], env="Endless-v0").fit())
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ("Unplugged-v0", "episode 0 .*, step 0: the environment's reset raised OSError: no such port"),
+        ("Shrinks-v0", r"step 2: the observation has the shape \[1\], but its space has \[2\]"),
+    ],
+)
+def test_an_environment_that_fails_ends_the_run_with_one_line_and_its_checkpoint_stays(env, told):
+    with pytest.raises(RunError, match=f"collecting of seed 0, .*{told}.*; the last checkpoint is kept") as caught:
+        list(Setting(HOW["half"], env=env).fit())
+    assert "\n" not in str(caught.value)
 
 
 def test_steps_that_are_too_few_for_a_round_are_refused():

@@ -73,6 +73,7 @@ def moved(points, number):
 CASES = [pytest.param(name, id=name, marks=() if name in QUICK else pytest.mark.slow) for name in TRAINED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_learns_offline_learns_online(name):
     tried = setting(name)

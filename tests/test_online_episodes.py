@@ -125,6 +125,7 @@ def test_rounds_are_of_one_episode(straight):
     assert episodes == [0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_every_update_to_the_same_bits(straight):
     setting, points = straight
     for point in points[:-1]:

@@ -29,6 +29,7 @@ CONFIG = pdt.Config(
 )
 HOW = Online(steps=5, unit="episode", updates=2, share=0.0, warmup=3)
 PRETRAIN, REWARDS, HEAD, ONLINE = range(4)  # numbers of the stages
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,6 @@ def test_without_a_warm_up_there_is_no_stage_of_the_head_alone():
     assert [(stage.name, stage.steps) for stage in setting.stages[2:]] == [("pdt online", 4)]
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_bits(straight):
     """From the last update but one of each stage: over the border between the two online stages, too."""
     setting, points = straight

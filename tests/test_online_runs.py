@@ -73,6 +73,7 @@ def test_a_run_that_is_interrupted_online_goes_on_to_the_same_bits(tmp_path, cac
     assert len(set(places)) == len(places), "each evaluation is made once"
 
 
+@pytest.mark.slow
 def test_finetuning_goes_on_from_the_run_and_shows_the_drop_at_the_switch(rlkit_command, parent, tmp_path):
     out = tmp_path / "online"
     argv = ["finetune", parent, "--online.steps", "60", "--online.warmup", "20", "--eval-every", "20", "--out", out]
@@ -111,6 +112,7 @@ def test_a_run_is_one_with_both_phases(rlkit_command, parent, tmp_path):
     assert results[0]["run"] == results[1]["run"] and results[0]["before_online"] == results[1]["before_online"]
 
 
+@pytest.mark.slow
 def test_from_scratch_there_is_no_update_before_the_first_step(rlkit_command, tmp_path):
     argv = ["train", "sac", *SMALL, "--dataset", "random:60", "--env", "Pendulum-v1", "--online.steps", "20"]
     code, told, err = rlkit_command(*argv, "--out", tmp_path / "run")
@@ -118,6 +120,7 @@ def test_from_scratch_there_is_no_update_before_the_first_step(rlkit_command, tm
     assert Record.read(tmp_path / "run").stages == (("sac", 0), ("sac online", 20))
 
 
+@pytest.mark.slow
 def test_a_parent_that_was_trained_on_is_noticed(rlkit_command, parent, tmp_path):
     own = tmp_path / "parent"
     shutil.copytree(parent, own)

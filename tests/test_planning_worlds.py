@@ -17,7 +17,7 @@ from envs.toys import detour, u_turn, walk
 def test_references_are_those_of_the_table_and_both_are_made_by_their_id(world, number, tolerance):
     env = envs.make(world.ENV)
     assert env.spec.max_episode_steps == world.STEPS
-    low, high, _ = envs.REFERENCES[world.ENV]
+    low, high, *_ = envs.REFERENCES[world.ENV]
     assert world.references(number) == pytest.approx((low, high), abs=tolerance)
 
 

@@ -18,8 +18,10 @@ class Catalog(NamedTuple):
     """Agents, environments and datasets that can be named on the command line."""
 
     agents: Mapping[str, Any]  # name -> entry with `module` and `summary`
-    make_env: Callable[[str], Any]  # EnvSpec as JSON, or an id -> gymnasium.Env
-    references: Mapping[str, tuple[float, float, str]]  # environment id -> mean return of random, of expert, source
+    make_env: Callable[[str], Any]  # EnvSpec as JSON, or an id -> gymnasium.Env; imports nothing that it names
+    references: Mapping[
+        str, Any
+    ]  # environment id -> reference returns and the task that they hold for (envs.Reference)
     datasets: Path  # Minari root of the embedded data; its first dataset is the default
     episodes: Callable[[str], int]  # environment id -> episodes that an evaluation takes
 

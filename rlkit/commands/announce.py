@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlkit import ring
 from rlkit.commands.options import TrainOptions
-from rlkit.runs import registry
+from rlkit.runs import environments, registry
 from rlkit.runs.job import Job
 from rlkit.runs.record import Record
 from rlkit.runs.run import checkpoint_numbers
@@ -115,11 +115,15 @@ def _next_commands(record: Record, folder: Path, stages: Sequence[Stage]) -> lis
     is_typed = registry.is_typed(record.module)
     agent = f" --agent {record.module}" if is_typed else ""
     commands = []
-    if record.evaluation is not None:
-        commands.append(f"rlkit evaluate {name} --episodes 100{agent}")
+    evaluation = record.evaluation
+    if evaluation is not None:
+        own = agent + "".join(f" --import {module}" for module in evaluation.imports)
+        if environments.is_typed(evaluation.environment):
+            own += f" --env {evaluation.environment}"
+        commands.append(f"rlkit evaluate {name} --episodes 100{own}")
         commands.append(f"rlkit report {name}")
         if _can_go_online(stages[-1]):
-            commands.append(f"rlkit finetune {name} --online.steps 10_000{agent}")
+            commands.append(f"rlkit finetune {name} --online.steps 10_000{own}")
     typed = f", agent={record.module!r}" if is_typed else ""
     commands.append(f"policy = rlkit.load({str(folder)!r}{typed})    # in Python")
     return commands

@@ -7,6 +7,7 @@ goes on to the same data, and the same command plays the same random steps.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 import signal
 import time
@@ -20,13 +21,15 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from rlkit import datasets, ranges
-from rlkit.commands import Catalog
+from rlkit.commands import Catalog, environment
 from rlkit.commands.options import DataCollect
 from rlkit.datasets import DataOptions, Episodes, labels, spaces, writing
 from rlkit.datasets.writing import Act, GrowingDataset, Rows
+from rlkit.evaluation import interface, task
+from rlkit.evaluation.interface import BadReturn
 from rlkit.ranges import Count, Seed
+from rlkit.runs import environments, serialization
 from rlkit.runs import policy as policies
-from rlkit.runs import serialization
 from rlkit.runs.lock import RunLock
 from rlkit.runs.policy import Policy
 from rlkit.runs.progress import Display
@@ -52,13 +55,13 @@ def run(options: DataCollect, catalog: Catalog) -> int:
     record = None
     if options.policy != RANDOM:
         record = Record.read(Path(options.policy))
-    env = _environment(options, record, catalog)
+    name, env = _environment(options, record, catalog)
     acting = _acting(options, record, env)
     collection = {
         "policy": RANDOM if record is None else record.agent,
         "state": acting.fingerprint() if acting else None,
         "greedy": options.greedy,
-        "environment": _spec(env),
+        "environment": _spec(name, env),
         "seed": options.seed,
         "episodes": options.episodes,
     }
@@ -83,14 +86,15 @@ def run(options: DataCollect, catalog: Catalog) -> int:
     return 0
 
 
-def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> Episodes:
+def load(options: DataOptions, catalog: Catalog, *, infos: bool = False, use_cache: bool = True) -> Episodes:
     """The data that ``options`` name, as `rlkit.datasets.load` reads them; for random:N they are played.
 
     Raises InputError as that does, or where nothing can be played, RunError if the environment fails.
     """
     played = [name for name in options.names if _STEPS.fullmatch(name)]
     if not played:
-        return datasets.load(options, roots=[catalog.datasets], use_cache=use_cache)
+        options = dataclasses.replace(options, env=environments.for_readers(options.env))
+        return datasets.load(options, roots=[catalog.datasets], infos=infos, use_cache=use_cache)
 
     # --- what is to be played ---
     name = played[0]
@@ -105,9 +109,9 @@ def load(options: DataOptions, catalog: Catalog, *, use_cache: bool = True) -> E
     if steps not in allowed:
         low, high = allowed.bounds
         raise InputError(f"{name}: write a whole number of steps from {low:.0f} to {high:.0f}, such as {RANDOM}:5000")
-    if not options.env:
+    if not options.env or options.env == environments.NONE:
         raise InputError(f"{name}: name the environment to play in with --env")
-    env = catalog.make_env(options.env)
+    env = environments.make(options.env, catalog.make_env)
     spaces.check_supported(name, env.observation_space, env.action_space)
 
     # --- through the same door as a user's own episodes ---
@@ -147,24 +151,21 @@ def _check(options: DataCollect) -> None:
         raise InputError("--greedy: uniform actions have no greedy ones; leave it out, or name a run")
 
 
-def _environment(options: DataCollect, record: Record | None, catalog: Catalog) -> gymnasium.Env:
-    """The environment to play in. Raises InputError if there is none, or if the run's policy cannot act in it."""
-    spec = options.env
-    if not spec and record is not None and record.evaluation is not None:
-        spec = record.evaluation.environment
-    if not spec:
+def _environment(options: DataCollect, record: Record | None, catalog: Catalog) -> tuple[str, gymnasium.Env]:
+    """The environment to play in, with its name. Raises InputError if there is none, or if the run's policy cannot act
+    in it."""
+    name = options.env
+    if not name and record is not None and record.evaluation is not None:
+        name = environments.again(record.evaluation, options.imports)
+    if not name:
         raise InputError(f"{options.policy}: name the environment with --env")
-    env = catalog.make_env(spec)
-    _check_storable(f"environment {env.spec.id}: observations", env.observation_space)
-    _check_storable(f"environment {env.spec.id}: actions", env.action_space)
-    if record is None:
-        return env
-    differences = _misfit(record.data.observation_space, env.observation_space, "observation")
-    differences += _misfit(record.data.action_space, env.action_space, "action")
-    if differences:
-        listed = "; ".join(differences)
-        raise InputError(f"{options.policy} cannot act in {env.spec.id}: {listed}")
-    return env
+    env = environments.make(name, catalog.make_env)
+    where = f"environment {environment.name_of(name, env)}"
+    _check_storable(f"{where}: observations", env.observation_space)
+    _check_storable(f"{where}: actions", env.action_space)
+    if record is not None:
+        environment.check_fits(options.policy, record, environment.name_of(name, env), env)
+    return name, env
 
 
 def _check_storable(where: str, space: gymnasium.Space) -> None:
@@ -182,16 +183,13 @@ def _check_storable(where: str, space: gymnasium.Space) -> None:
         _check_storable(where, member)
 
 
-def _misfit(form: dict[str, Any], other: gymnasium.Space, field: str) -> list[str]:
-    """Reasons why what a run knows, its data's space in JSON, does not fit the environment's space ``other``."""
-    stored = spaces.from_json(form)
-    if isinstance(stored, Box):
-        return spaces.misfit(stored, other, field)  # the data may not have named its bounds
-    return spaces.difference(stored, other, field)
+def _spec(name: str, env: gymnasium.Env) -> str:
+    """What tells the environment from others: its spec as JSON, or its name where it was not made by an id.
 
-
-def _spec(env: gymnasium.Env) -> str:
-    """The environment's spec as JSON. Raises InputError if it cannot be written down."""
+    Raises InputError if the spec cannot be written down.
+    """
+    if env.spec is None:
+        return name
     try:
         return env.spec.to_json()
     except (TypeError, ValueError) as error:
@@ -213,7 +211,7 @@ def _acting(options: DataCollect, record: Record | None, env: gymnasium.Env) -> 
 def _check_bounds(env: gymnasium.Env) -> None:
     space = env.action_space
     if isinstance(space, Box) and not space.is_bounded():
-        raise InputError(f"{env.spec.id}: the action space has no bounds, so no uniform actions")
+        raise InputError(f"{task.name_of(env)}: the action space has no bounds, so no uniform actions")
 
 
 def _about(options: DataCollect, record: Record | None, env: gymnasium.Env, catalog: Catalog) -> dict[str, Any]:
@@ -224,9 +222,9 @@ def _about(options: DataCollect, record: Record | None, env: gymnasium.Env, cata
         actions = "greedy" if options.greedy else "sampled"
         policy = f"{actions} actions of {record.agent} trained on {record.data.name}"
         algorithm = record.agent
-    known = catalog.references.get(env.spec.id)
+    known, _ = environments.reference(env, catalog.references)
     return {
-        "references": None if known is None else tuple(known[:2]),
+        "references": None if known is None else (known.random, known.expert),
         "command": "rlkit data collect",
         "description": f"{policy}; episode i is reset with seed {options.seed} + i",
         "algorithm": algorithm,
@@ -292,9 +290,12 @@ def _steered(policy: Policy, env: gymnasium.Env, seed: int) -> Act:
 def _played(where: str, env: gymnasium.Env, act: Act, seed: int, longest: int | None = None) -> Rows:
     """The rows of one episode. Raises RunError, one line, where the environment fails or returns what is not finite."""
     try:
-        rows = writing.rollout(env, act, seed, longest)
-    except Exception as error:  # an environment is other people's code, which may raise anything
-        raise RunError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
+        rows = writing.rollout(interface.Checked(env), act, seed, longest)
+    except BadReturn as fault:
+        raise RunError(f"{where}: {fault}") from fault
+    except (Exception, SystemExit) as error:  # an environment is other people's code, which may raise anything
+        told = f"{type(error).__name__}: {one_line(error)}{interface.cure(error)}"
+        raise RunError(f"{where}: {told}") from error
     named = {"an observation": "observations", "an action": "actions", "a reward": "rewards"}
     for what, field in named.items():
         for values in writing.arrays(rows[field]):

@@ -21,12 +21,15 @@ def run(options: DataList | DataShow | DataCheck, catalog: Catalog) -> int:
     if isinstance(options, DataList):
         console.print(_listing(options, catalog))
         return 0
-    use_cache = not isinstance(options, DataCheck)
-    episodes = collect.load(options, catalog, use_cache=use_cache)
+    is_check = isinstance(options, DataCheck)  # which looks at times beside the observations too
+    episodes = collect.load(options, catalog, infos=is_check, use_cache=not is_check)
     console.print(f"{episodes.name} ({episodes.fingerprint[:12]})")
     if isinstance(options, DataShow):
         console.print(_spaces(episodes))
     console.print(_report(episodes))
+    for warning in episodes.report.warnings:
+        label = "warning" if warning.serious else "notice"
+        console.print(f"{label}: {warning.sentence}", markup=False)
     if isinstance(options, DataShow):
         console.print(_returns(episodes))
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlkit.commands import Catalog, train
 from rlkit.commands.options import FinetuneOptions, TrainOptions
+from rlkit.runs import environments
 from rlkit.runs.before import Before
 from rlkit.runs.record import recorded_data
 from rlkit.types import InputError
@@ -21,12 +22,15 @@ def run(options: FinetuneOptions, catalog: Catalog) -> int:
     data = recorded_data(record, options.run)
     evaluation = record.evaluation
     episodes, seed = options.eval_episodes, options.eval_seed
+    if options.env:
+        data = replace(data, env=options.env)
+    elif evaluation is not None:
+        environments.again(evaluation, options.imports)  # it is in `data`, or the data name it again
+    elif data.env:
+        environments.check_imports_nothing(data.env)
     if evaluation is not None:
-        data = replace(data, env=options.env or data.env or evaluation.environment)
         episodes = evaluation.episodes if episodes is None else episodes
         seed = evaluation.seed if seed is None else seed
-    elif options.env:
-        data = replace(data, env=options.env)
     wanted = TrainOptions(
         config=options.config,
         data=data,
@@ -46,6 +50,7 @@ def run(options: FinetuneOptions, catalog: Catalog) -> int:
         watchdog=options.watchdog,
         q_limit=options.q_limit,
         dry_run=options.dry_run,
+        imports=options.imports,
         wandb=options.wandb,
     )
     if seed is not None:

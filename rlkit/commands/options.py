@@ -18,6 +18,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from rlkit import __version__, online, ranges
+from rlkit.commands import grid
+from rlkit.commands.grid import SweepOptions
 from rlkit.datasets.options import DataOptions
 from rlkit.online import Online
 from rlkit.ranges import Count, Range, Seed, Whole
@@ -34,6 +36,11 @@ from tyro.conf import Positional
 C = TypeVar("C")
 Seconds = Annotated[float, Range("[0, inf]")]
 Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
+Imports = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(name="import", help="A module to import first, such as one that registers environments."),
+]
 COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",
     "finetune": "Go on with a run online, in its environment",
@@ -97,8 +104,12 @@ class TrainOptions(Generic[C]):
     episode can add up to, rewards and what the method adds to them. inf checks for NaN and infinity alone."""
     dry_run: bool = False
     """Print what would be run, its size and the memory it takes, and stop."""
+    imports: Imports = ()
     wandb: bool = False
     """Log to Weights & Biases too."""
+    sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """config.NAME=VALUE,VALUE,...: a run for each value of a setting of the agent, and a table and a figure of them
+    all. Given again for another setting: a run for each combination. See docs/sweeps.md."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,8 @@ class FinetuneOptions(Generic[C]):
     config: C
     online: Online
     env: str | None = None
-    """Environment id to act in, where RUN names none, or in another one. Default: RUN's."""
+    """Environment to act in, as for train, where RUN names none or instead of it. Default: RUN's."""
+    imports: Imports = ()
     out: Path | None = None
     """Run directory of what comes. Default: RUN-online."""
     resume: Literal["auto", "never", "must"] = "never"
@@ -149,6 +161,9 @@ class EvaluateOptions(Generic[C]):
     """Run directory. With it, --help lists the agent's settings too: those that leave its networks as they are, such as
     what it is asked for, can be others than in training."""
     config: C
+    env: str | None = None
+    """Environment to evaluate in, as for train, where RUN names none or instead of it. Default: RUN's."""
+    imports: Imports = ()
     episodes: Count | None = None
     """Episodes for each seed of the run. Default: as in training."""
     eval_seed: Seed | None = None
@@ -199,6 +214,7 @@ class DataShow(DataOptions):
     dataset: Positional[str | tuple[str, ...]]
     """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
     random:5000, 5000 steps of uniform actions in --env. Several are joined."""
+    imports: Imports = ()
 
 
 @dataclass(frozen=True)
@@ -209,6 +225,7 @@ class DataCheck(DataOptions):
     dataset: Positional[str | tuple[str, ...]]
     """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
     random:5000, 5000 steps of uniform actions in --env. Several are joined."""
+    imports: Imports = ()
 
 
 @dataclass(frozen=True)
@@ -226,7 +243,8 @@ class DataCollect:
     out: Path
     """Folder of Minari datasets to write into; --data-root of the other commands."""
     env: str | None = None
-    """Environment id. Default: the environment of the run."""
+    """Environment, as for train. Default: that of the run."""
+    imports: Imports = ()
     seed: Seed = 0
     """Episode i is reset with SEED + i. The default is far from the seeds of evaluations, 1,000,000 + i: no policy is
     scored on the starts of its own training data."""
@@ -238,7 +256,7 @@ class DataCollect:
 
 OfRuns = EvaluateOptions | ReportOptions | VerifyOptions
 OfData = DataList | DataShow | DataCheck | DataCollect
-Asked = TrainOptions | FinetuneOptions | OfRuns | OfData
+Asked = TrainOptions | SweepOptions | FinetuneOptions | OfRuns | OfData
 
 
 def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
@@ -255,6 +273,8 @@ def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     data = asked if isinstance(asked, DataOptions) else getattr(asked, "data", None)
     if data is not None and not data.names:
         raise InputError("name a dataset: a Minari id, such as hopper/medium-v0, or a file")
+    for module in getattr(asked, "imports", ()):
+        registry.import_typed(module, f"--import {module}")
     return asked
 
 
@@ -280,7 +300,7 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
 
 
-def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
+def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | SweepOptions | str:
     # --- which agent ---
     entries = registry.installed() | dict(catalog.agents)
     if not argv or argv[0] in HELP:
@@ -336,7 +356,11 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | str:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     asked = dataclasses.replace(asked, dataset_note=note)
-    return _with_steps(asked, method.presets[chosen].steps if chosen else STEPS)
+    asked = _with_steps(asked, method.presets[chosen].steps if chosen else STEPS)
+    if not asked.sweep:
+        return asked
+    ranges.check_options(asked)
+    return SweepOptions(asked, grid.points(asked.sweep, asked.config))
 
 
 def _of_preset(default: TrainOptions, name: str, preset: Preset, dataset: str | None) -> TrainOptions:
@@ -362,7 +386,8 @@ def _dataset_note(preset: str, own: str | None, typed: str | None) -> str:
 def _parse_resumed(argv: Sequence[str]) -> TrainOptions | FinetuneOptions:
     """Options of ``train --resume auto --out RUN``: those that the run was made with, and over them what is typed.
 
-    Raises InputError if there is no run, or if its agent is in a module of the user's, who has to name it.
+    Raises InputError if there is no run, or if its agent or its environment is in a module of the user's, who has to
+    name it.
     """
     folder = Path(_value_of("--out", argv) or "")
     resume = _value_of("--resume", argv)
@@ -383,13 +408,30 @@ def _parse_resumed(argv: Sequence[str]) -> TrainOptions | FinetuneOptions:
     else:
         default = _train_options(record, config, folder)
     args = [word for word in argv if word not in ("--agent", typed, f"--agent={typed}")]
-    return tyro.cli(
+    asked = tyro.cli(
         type(default)[type(config)],
         args=_gathered("--dataset", args),
         default=default,
         prog="rlkit train",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    if getattr(asked, "sweep", ()):
+        raise InputError(f"--sweep: {folder} is one run; name the agent to begin a sweep")
+    if _value_of("--env", argv) is None:
+        _check_environment(record, folder, asked.imports)
+    return asked
+
+
+def _check_environment(record: Record, folder: Path, imports: Sequence[str]) -> None:
+    """InputError, with what to type, where the run's environment is in a module of the user's own, and not typed."""
+    from rlkit.runs import environments
+    from rlkit.runs.record import recorded_data
+
+    env = recorded_data(record, folder).env
+    if env:
+        environments.check_imports_nothing(env)
+    if record.evaluation is not None:
+        environments.again(record.evaluation, imports)
 
 
 def _train_options(record: Record, config: Any, folder: Path) -> TrainOptions:

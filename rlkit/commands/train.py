@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import platform
 import sys
@@ -18,14 +17,15 @@ import numpy as np
 
 from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
-from rlkit.commands import Catalog, announce, collect, dry_run
+from rlkit.commands import Catalog, announce, collect, dry_run, environment
 from rlkit.commands.options import OF_PRESET, TrainOptions
-from rlkit.datasets import Episodes, Normaliser, check_env, labels, spaces
+from rlkit.datasets import Episodes, Normaliser, check_env, inspection, labels, spaces
 from rlkit.datasets import spec as spec_of
-from rlkit.evaluation import statistics
+from rlkit.evaluation import statistics, task
+from rlkit.evaluation.evaluate import longest
 from rlkit.online import Online
 from rlkit.ranges import Seed
-from rlkit.runs import loggers, serialization
+from rlkit.runs import environments, loggers, serialization
 from rlkit.runs.before import Before
 from rlkit.runs.job import Job
 from rlkit.runs.lock import RunLock
@@ -48,19 +48,19 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
     a run that cannot go on, Stop if it is asked to end.
     """
     _intervals(options, before)  # impossible numbers are refused before anything is read
-    folder = options.out or _default_folder(options)
+    folder = options.out or default_folder(options)
     if options.wandb:
         loggers.import_wandb()
     keep_compiled()
     if options.dry_run:
         with _reading(options):
-            job = _prepare(options, catalog, before)
+            job = prepare(options, catalog, before)
         print(dry_run.describe(job))
         return 0
     claim(folder, options.resume)
     with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
         with _reading(options):
-            job = _prepare(options, catalog, before)
+            job = prepare(options, catalog, before, guard)
         _check_length(job, folder, options)
         with Run(folder, job.record, wandb=options.wandb) as opened:
             if finished(folder):
@@ -97,32 +97,39 @@ def _check_length(job: Job, folder: Path, options: TrainOptions) -> None:
 
 def resolve(options: TrainOptions, catalog: Catalog) -> Record:
     """The record that a run of ``options`` would have. The data are read; nothing is trained, and no run is written."""
-    return _prepare(options, catalog).record
+    return prepare(options, catalog).record
 
 
-def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None) -> Job:
+def prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None, guard: Guard | None = None) -> Job:
     """Read the data, find the environment, and build everything that training needs."""
     log_every, eval_every = _intervals(options, before)
     parent, origin = _origin(options, before)
 
-    # --- data and environment ---
+    # --- data and environment: one that the user named is tried before the data are read ---
+    found = environment.named(options, catalog, guard)
     episodes = _load(options, catalog)
-    env_spec, env = _environment(options, episodes, catalog)
+    if found is None:
+        found = environment.of_data(options, episodes, catalog, guard)
+    env_spec, env, make_env = found or (None, None, None)
     horizon = None
-    make_env = None
     if env is not None:
         episodes = check_env(episodes, env)
-        horizon = env.spec.max_episode_steps if env.spec else None
-        make_env = functools.partial(catalog.make_env, env_spec)
+        horizon = task.time_limit(env)
+    reference, unscored = _reference(options, env_spec, episodes, env, catalog, before)
+    if unscored:
+        print(f"rlkit: no scores: {unscored}", file=sys.stderr)
 
     # --- what the agent learns from ---
     normaliser = Normaliser.fit(episodes, options.data)
     spec = spec_of(episodes, horizon, normaliser, options.data.normalise)
+    if env is not None and horizon is None:
+        environment.say_endless(environment.name_of(env_spec, env), longest(spec))
     plans = _plans(options, before)
     stages = online.stages(options.config, spec, options.steps, plans)
     columns = buffer.needs(stages)
     rows = Buffer.from_episodes(episodes, normaliser, columns)
-    for sentence in labels.advice(episodes):
+    suspicious = inspection.serious(episodes.report.warnings, options.data.normalise)
+    for sentence in [*suspicious, *labels.advice(episodes)]:
         print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
     stats = buffer.stats(rows)
 
@@ -144,7 +151,8 @@ def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = No
         normaliser=normaliser.to_json(),
         stats={name: tuple(value.tolist()) for name, value in stats._asdict().items()},
         evaluation=_evaluation_record(options, env_spec, env, catalog),
-        reference=_reference(episodes, env, catalog),
+        reference=reference,
+        unscored=unscored,
         versions=_versions(),
         device=f"{len(devices)} x {devices[0].device_kind}",
         online=plans,
@@ -153,7 +161,7 @@ def _prepare(options: TrainOptions, catalog: Catalog, before: Before | None = No
         q_limit=options.q_limit,
     )
     if env is not None:
-        env.close()
+        environment.close(env)
     job = Job(record, stages, rows, stats, normaliser, make_env)
     if origin is None:
         return job
@@ -202,39 +210,26 @@ def _plans(options: TrainOptions, before: Before | None) -> tuple[Online, ...]:
     return plans
 
 
-def _environment(
-    options: TrainOptions, episodes: Episodes, catalog: Catalog
-) -> tuple[str, gymnasium.Env] | tuple[None, None]:
-    """The environment that policies are evaluated in, as its spec and an instance. Where there is none, prints why.
-
-    Raises InputError if one that the user named cannot be made.
-    """
-    env_spec = options.data.env or episodes.env_spec
-    wanted = options.eval_episodes != 0 or options.online.steps > 0
-    why = "the data name no environment; --env names one" if wanted else "--eval-episodes is 0"
-    if wanted and env_spec:
-        try:
-            env = catalog.make_env(env_spec)
-        except InputError as error:
-            if options.data.env:
-                raise
-            why = str(error)
-        else:
-            return env_spec, env
-    if options.online.steps:
-        raise InputError(f"--online.steps {options.online.steps}: there is no environment to act in: {why}")
-    print(f"rlkit: training without evaluation: {why}", file=sys.stderr)
-    return None, None
-
-
-def _reference(episodes: Episodes, env: gymnasium.Env | None, catalog: Catalog) -> Reference | None:
-    """Returns that scores are normalised with: the dataset's own, else those of the environment."""
-    if episodes.reference:
-        return Reference(*episodes.reference, source=f"metadata of {episodes.name}")
-    if env is None or env.spec is None or env.spec.id not in catalog.references:
-        return None
-    random, expert, source = catalog.references[env.spec.id]
-    return Reference(random, expert, source)
+def _reference(
+    options: TrainOptions,
+    env_spec: str | None,
+    episodes: Episodes,
+    env: gymnasium.Env | None,
+    catalog: Catalog,
+    before: Before | None,
+) -> tuple[Reference | None, str]:
+    """Returns that scores are normalised with, and why there are none where they are known for another task: the
+    dataset's own, in the environment that it names, else those that are known of the environment."""
+    if before is not None and before.record.evaluation is not None:
+        if env_spec == before.record.evaluation.environment:
+            return before.record.reference, before.record.unscored
+    is_named = env is not None and options.data.env is not None  # the data may name another one
+    if episodes.reference and not is_named:
+        return Reference(*episodes.reference, source=f"metadata of {episodes.name}"), ""
+    known, unscored = environments.reference(env, catalog.references)
+    if known is None and episodes.reference:
+        unscored = unscored or f"the reference returns of {episodes.name} are those of the environment that it names"
+    return known, unscored
 
 
 def _evaluation_record(
@@ -244,7 +239,7 @@ def _evaluation_record(
         return None
     env_id = env.spec.id if env.spec else ""
     episodes = options.eval_episodes or catalog.episodes(env_id)
-    return EvaluationRecord(env_spec, episodes, options.eval_seed)
+    return EvaluationRecord(env_spec, episodes, options.eval_seed, options.imports)
 
 
 def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int, int]:
@@ -272,7 +267,7 @@ def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int
     return log_every, eval_every
 
 
-def _default_folder(options: TrainOptions) -> Path:
+def default_folder(options: TrainOptions) -> Path:
     names = []
     for dataset in map(Path, options.data.names):
         name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
@@ -307,4 +302,5 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
         options=serialization.encode(options.data),
         notes=episodes.report.notes,
+        warnings=tuple(warning.sentence for warning in episodes.report.warnings),
     )

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from rlkit.datasets import spaces
-from rlkit.datasets.episodes import Episodes, Report
+from rlkit.datasets.episodes import DataWarning, Episodes, Report
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
 from rlkit.types import InputError, one_line
@@ -78,6 +78,7 @@ def _read(folder: Path) -> Episodes:
         infos[name] = _load(folder / f"info_{i}.npy", crc)
     report = form["report"]
     report["notes"] = tuple(report["notes"])
+    report["warnings"] = tuple(DataWarning(*warning) for warning in report["warnings"])
     return Episodes(
         name=form["name"],
         fingerprint=form["fingerprint"],

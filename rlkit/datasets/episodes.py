@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,14 @@ HAS_ACTION = 1  # the row holds a step; a row without it is the final observatio
 HAS_NEXT = 2  # the next row holds the observation that this step led to
 TERMINAL = 4  # the step ended in a terminal state: bootstrap with zero
 LABELLED = 8  # the step's reward is known; that of a step without is stored as 0 and never used
+
+
+class DataWarning(NamedTuple):
+    """Something about the data that looks wrong and may be right, see rlkit.datasets.inspection."""
+
+    check: str  # the kind of thing: digits, leak, scale, constant, time, repeats, lengths, rewards, bounds
+    serious: bool  # `train` says it too
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Report:
     on_bounds: int  # steps with an action component exactly on its bound
     repaired: int = 0  # steps changed by --repair
     notes: tuple[str, ...] = ()  # anything else that a reader should know, one sentence each
+    warnings: tuple[DataWarning, ...] = ()  # what looks wrong, the serious first
 
 
 @dataclass(frozen=True)

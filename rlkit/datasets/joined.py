@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from rlkit.datasets import action_space, environment, spaces
 from rlkit.datasets.action_space import BOUNDS
 from rlkit.datasets.environment import OBSERVATION
-from rlkit.datasets.episodes import Episodes, Report
+from rlkit.datasets.episodes import DataWarning, Episodes, Report
 from rlkit.types import InputError
 
 COLUMNS = ("obs", "action", "reward", "t", "flags")
@@ -117,9 +117,23 @@ def _agreed(values: Sequence[object], what: str, notes: list[str]) -> object:
 def _report(parts: Sequence[Episodes], notes: Sequence[str]) -> Report:
     totals = {}
     for field in dataclasses.fields(Report):
-        if field.name != "notes":
+        if field.name not in ("notes", "warnings"):
             totals[field.name] = sum(getattr(part.report, field.name) for part in parts)
-    return Report(**totals, notes=tuple(notes))
+    return Report(**totals, notes=tuple(notes), warnings=tuple(_warnings(parts)))
+
+
+def _warnings(parts: Sequence[Episodes]) -> list[DataWarning]:
+    """Those of the parts, the serious first, and one for each part that is there already."""
+    warnings = []
+    known = set()
+    for part in parts:
+        if part.fingerprint in known:
+            warnings.append(DataWarning("repeats", True, f"{part.name} is there twice"))
+            continue
+        known.add(part.fingerprint)
+        for warning in part.report.warnings:
+            warnings.append(warning._replace(sentence=f"{part.name}: {warning.sentence}"))
+    return sorted(warnings, key=lambda warning: not warning.serious)
 
 
 def _infos(parts: Sequence[Episodes]) -> dict[str, np.ndarray]:

@@ -72,15 +72,17 @@ class DataOptions:
     """Fetch the dataset from Minari's hub if no folder has it."""
 
     env: str | None = None
-    """Environment id to evaluate in; needed where the data do not name one."""
+    """Environment to evaluate in; needed where the data do not name one: an id (Hopper-v5), module:Id-v0 or
+    module:function for one of your own, or none: no environment, although the data name one."""
 
     action: ActionOptions = UNTOLD
 
     cache_dir: Path | None = None
     """Folder of the memory-mapped cache. Default: $RLKIT_CACHE_DIR, else ~/.cache/rlkit."""
 
-    repair: tuple[Literal["ends"], ...] = ()
-    """Faults to repair. ends: end flags set on the last two steps of an episode; the second is kept."""
+    repair: tuple[Literal["ends", "bounds"], ...] = ()
+    """Faults to repair. ends: end flags set on the last two steps of an episode; the second is kept. bounds: actions
+    that are out of their bounds by at most 1 % of the range; they are clipped."""
 
     normalise: Literal["none", "standard", "limits"] = "none"
     """Observations: as they are, (x - mean) / (std + 0.001) over the dataset, or each number moved to [-1, 1] by its

@@ -5,6 +5,7 @@ A check that fails raises BadValue with the number of the step; `assemble` makes
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete
 
-from rlkit.datasets import action_space, spaces
+from rlkit.datasets import action_space, inspection, spaces
 from rlkit.datasets.blocks import blocks
 from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes, Report
 from rlkit.datasets.options import UNTOLD, ActionOptions
@@ -24,6 +25,8 @@ from rlkit.types import InputError
 
 # How far beyond its bound, relative to the bound, rounding may carry an action. Such actions are clipped and noted.
 BOUND_TOLERANCE = 1e-5
+# How far beyond it, relative to the range, --repair bounds clips them.
+REPAIR_TOLERANCE = 0.01
 
 
 class _Steps(NamedTuple):
@@ -71,13 +74,14 @@ def _assemble(recording: Recording, repair: Sequence[str], told: ActionOptions) 
     settled = action_space.settle(recording, told, notes)
     derived += settled.derived
     obs = _observations(recording, observation_space)
-    action = _actions(recording, settled.space, notes)
+    action, clipped = _actions(recording, settled.space, repair, notes)
     on_bounds = 0
     if action_space.BOUNDS not in derived:  # on derived bounds are the actions that they were derived from
         on_bounds = action_space.count_on_bounds(action, settled.space)
     labelled = _labelled(recording, notes)
     reward = _rewards(recording, labelled)
     terminal, counts = _ends(recording, repair)
+    counts["repaired"] += clipped
 
     # --- the columns, and how many rows can be drawn ---
     steps = _Steps(obs, action, reward, terminal, labelled)
@@ -94,7 +98,7 @@ def _assemble(recording: Recording, repair: Sequence[str], told: ActionOptions) 
         notes=tuple(notes),
         **counts,
     )
-    return Episodes(
+    episodes = Episodes(
         name=recording.name,
         fingerprint=_digest(columns, observation_space, settled.space),
         **columns,
@@ -106,6 +110,8 @@ def _assemble(recording: Recording, repair: Sequence[str], told: ActionOptions) 
         infos=recording.infos,
         derived=derived,
     )
+    warnings = inspection.inspect(episodes, recording.observations)
+    return dataclasses.replace(episodes, report=dataclasses.replace(report, warnings=warnings))
 
 
 def summary(report: Report) -> list[tuple[str, str]]:
@@ -178,39 +184,64 @@ def _observations(recording: Recording, space: Space) -> np.ndarray:
     return rows
 
 
-def _actions(recording: Recording, space: Space, notes: list[str]) -> np.ndarray:
-    """Actions, [N, A] float32 clipped to the bounds or [N] int32."""
+def _actions(recording: Recording, space: Space, repair: Sequence[str], notes: list[str]) -> tuple[np.ndarray, int]:
+    """Actions, [N, A] float32 clipped to the bounds or [N] int32, and the number of steps that ``repair`` changed."""
     if isinstance(space, Discrete):
-        return spaces.choices(space, recording.actions, "actions")
+        return spaces.choices(space, recording.actions, "actions"), 0
+    repaired = 0
     action = spaces.flatten_box(space, recording.actions, "actions")
     low = np.asarray(space.low, np.float32).ravel()
     high = np.asarray(space.high, np.float32).ravel()
     least = _by_column(np.min, action)
     most = _by_column(np.max, action)
     if (least < low).any() or (most > high).any():
-        action = _clip(action, low, high, notes)
-    return action
+        action, repaired = _clip(action, low, high, repair, notes)
+    return action, repaired
 
 
-def _clip(action: np.ndarray, low: np.ndarray, high: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Actions within the bounds, if rounding alone has carried them beyond. Raises BadValue if it has not."""
+def _clip(
+    action: np.ndarray, low: np.ndarray, high: np.ndarray, repair: Sequence[str], notes: list[str]
+) -> tuple[np.ndarray, int]:
+    """Actions within the bounds, if rounding alone has carried them beyond, or if they are a little beyond and
+    ``repair`` has "bounds"; and the number of steps that it has changed. Raises BadValue for others."""
     clipped = np.clip(action, low, high)
     distance = np.abs(action - clipped)
     size_of_low = np.where(np.isfinite(low), np.abs(low), 0)
     size_of_high = np.where(np.isfinite(high), np.abs(high), 0)
     size = np.maximum(size_of_low, size_of_high)
-    far = distance > BOUND_TOLERANCE * size
-    if far.any():
-        positions = np.argwhere(far)
-        row, column = positions[0].tolist()
-        value = action[row, column]
-        bounds = f"[{low[column]}, {high[column]}]"
-        steps = int(far.any(1).sum())
-        raise BadValue("actions", f"element {column} is {value}, outside {bounds}; {steps} steps like it", row)
-    beyond = (distance > 0).any(1)
-    steps = int(beyond.sum())
-    notes.append(f"{steps} steps had an action beyond its bound by rounding, and were clipped")
-    return clipped
+    by_rounding = BOUND_TOLERANCE * size
+    bounded = np.isfinite(low) & np.isfinite(high)
+    extent = np.where(bounded, high - np.where(bounded, low, 0), size)
+    by_repair = np.maximum(by_rounding, REPAIR_TOLERANCE * extent)
+    far = distance > by_rounding
+    too_far = distance > by_repair
+    if too_far.any() or (far.any() and "bounds" not in repair):
+        reported = too_far if too_far.any() else far
+        raise _out_of_bounds(action, low, high, reported, repairable=not too_far.any())
+    repaired = int(far.any(1).sum())
+    rounded = int((distance > 0).any(1).sum()) - repaired
+    if rounded:
+        notes.append(f"{rounded} steps had an action beyond its bound by rounding, and were clipped")
+    if repaired:
+        beyond = np.divide(distance, extent, out=np.zeros_like(distance), where=extent > 0)
+        most = float(beyond.max())
+        notes.append(f"{repaired} steps had an action out of bounds by up to {most:.2%} of the range, and were clipped")
+    return clipped, repaired
+
+
+def _out_of_bounds(
+    action: np.ndarray, low: np.ndarray, high: np.ndarray, far: np.ndarray, repairable: bool
+) -> BadValue:
+    """The refusal of actions that are out of bounds where ``far`` [N, A] is true."""
+    row, column = np.argwhere(far)[0].tolist()
+    value = action[row, column]
+    bounds = f"[{low[column]}, {high[column]}]"
+    steps = int(far.any(1).sum())
+    problem = f"element {column} is {value}, outside {bounds}; {steps} steps like it"
+    if repairable:
+        return BadValue("actions", f"{problem}; --repair bounds clips them", row)
+    advice = f"correct the actions or the bounds (--repair bounds clips up to {REPAIR_TOLERANCE:.0%} of the range)"
+    return BadValue("actions", f"{problem}; {advice}", row)
 
 
 def _by_column(extreme: Callable[[np.ndarray], Any], values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import copy
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def store(
     Args:
         out: the root; it is made if need be.
         dataset: id of the dataset.
-        env: what was played; its spec is stored for evaluation too.
+        env: what was played; its spec is stored for evaluation too, where it has one.
         episodes: as `rollout` returns them. The i-th is stored as of seed ``seed`` + i, or of no seed if that is None.
         references: mean returns of a random and of an expert policy, if they are known.
         command: what made the dataset.
@@ -98,24 +99,30 @@ def store(
     import minari
 
     low, high = references or (None, None)
+    named = env if env.spec else None  # of one that was made without an id, the spaces alone are kept
     before = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # the only way to tell minari where to write
     try:
-        minari.create_dataset_from_buffers(
-            dataset,
-            _buffers(episodes, 0, seed),
-            env=env,
-            eval_env=env,
-            algorithm_name=algorithm,
-            author="rlkit-jax",
-            author_email="",
-            code_permalink=command,
-            description=description,
-            ref_min_score=low,
-            ref_max_score=high,
-            data_format="hdf5",
-            jpeg_encoding=not lossless,
-        )
+        with warnings.catch_warnings():
+            if named is None:
+                warnings.simplefilter("ignore", UserWarning)  # Minari says that no environment is named
+            minari.create_dataset_from_buffers(
+                dataset,
+                _buffers(episodes, 0, seed),
+                env=named,
+                eval_env=named,
+                observation_space=env.observation_space,
+                action_space=env.action_space,
+                algorithm_name=algorithm,
+                author="rlkit-jax",
+                author_email="",
+                code_permalink=command,
+                description=description,
+                ref_min_score=low,
+                ref_max_score=high,
+                data_format="hdf5",
+                jpeg_encoding=not lossless,
+            )
     finally:
         os.environ.pop("MINARI_DATASETS_PATH")
         if before is not None:

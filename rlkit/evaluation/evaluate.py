@@ -8,6 +8,7 @@ digit differently.)
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,8 +106,8 @@ class Evaluator:
             Returns, lengths and successes of the episodes.
 
         Raises:
-            EvaluationError: if an environment raises, if an observation, a reward or an action is not finite, or if an
-                episode does not end.
+            EvaluationError: if an environment cannot be made, raises, or returns what gymnasium does not allow, if an
+                observation, a reward or an action is not finite, or if an episode does not end.
 
         Example:
             returns, lengths, success = evaluator.run(state)
@@ -116,6 +117,13 @@ class Evaluator:
         except EvaluationError:
             self.close()  # an environment that failed may be in any state: the next run makes new ones
             raise
+
+    def of(self, agent: Agent) -> Evaluator:
+        """The same episodes for another agent, in the same environments."""
+        other = copy.copy(self)
+        other.goals = dict(agent.goals)
+        other._agent = agent
+        return other
 
     def close(self) -> None:
         """Close the environments; a further run makes new ones."""
@@ -170,7 +178,7 @@ class Evaluator:
         """Lanes of all seeds; of one seed those of each goal side by side."""
         number = seeds * len(self.goals) * self._width
         while len(self._envs) < number:
-            self._envs.append(self._make_env())
+            self._envs.append(play.another(self._make_env, self._envs))
         lanes = []
         envs = iter(self._envs)
         for member in range(seeds):

@@ -1,4 +1,5 @@
-"""Figures as PNGs: learning curves, and the returns that came of the returns that were asked for."""
+"""Figures as PNGs: learning curves, what came over the values of a setting, and of the returns that were asked
+for."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlkit.evaluation.statistics import half_width
+from rlkit.evaluation.statistics import Estimate, half_width
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, darkest first
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -124,6 +125,73 @@ def _draw_asked(axes: Any, run: Asked, colour: str) -> None:
     half = half_width(returns)
     line = {"color": colour, "linewidth": 2.2, "marker": "o", "markersize": 4, "zorder": 4}
     axes.errorbar(targets, means, half, elinewidth=1.2, capsize=3, label=label, **line)
+
+
+class Swept(NamedTuple):
+    """What came of one method at V values of a setting."""
+
+    label: str  # "" for the only line
+    values: Sequence[str]  # [V] as they were typed
+    estimates: Sequence[Estimate]  # [V]
+
+
+def over_values(
+    path: Path,
+    lines: Sequence[Swept],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str = "normalised score",
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Draw means and their 95 % intervals over the values of a setting to the PNG ``path``.
+
+    Numbers stand at their places, on a logarithmic axis where the largest is ten times the smallest or more; other
+    values stand side by side in the order in which they were typed. levels: horizontal lines by label. Raises as
+    `learning_curve`.
+    """
+    from matplotlib.figure import Figure
+
+    if not lines:
+        raise ValueError("there is nothing to draw")
+    figure = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    texts = list(dict.fromkeys(text for line in lines for text in line.values))
+    places = _places(texts)
+    is_logarithmic = min(places.values()) > 0 and max(places.values()) >= 10 * min(places.values())
+    if is_logarithmic:
+        axes.set_xscale("log")
+    for line, colour in zip(lines, itertools.cycle(COLOURS), strict=False):
+        _draw_swept(axes, line, places, colour)
+    levels = levels or {}
+    for (label, level), dashes in zip(levels.items(), itertools.cycle(DASHES), strict=False):
+        style = (0, dashes)
+        axes.axhline(level, color=GREY, linewidth=1.2, linestyle=style, label=f"{label} ({level:.1f})", zorder=1)
+    _decorate(axes, title, xlabel, ylabel)
+    axes.margins(x=0.06)
+    axes.set_xticks(list(places.values()), list(places))
+    axes.set_xticks([], minor=True)
+    _save(figure, path)
+
+
+def _places(texts: Sequence[str]) -> dict[str, float]:
+    """Where each value stands on the axis, in the order of their places."""
+    try:
+        places = {text: float(text) for text in texts}
+    except ValueError:
+        return {text: 1.0 + number for number, text in enumerate(texts)}
+    return dict(sorted(places.items(), key=lambda item: item[1]))
+
+
+def _draw_swept(axes: Any, line: Swept, places: Mapping[str, float], colour: str) -> None:
+    if not line.values or len(line.values) != len(line.estimates):
+        raise ValueError(f"{line.label}: expected an estimate for each of {len(line.values)} values")
+    by_place = sorted(zip(line.values, line.estimates, strict=True), key=lambda pair: places[pair[0]])
+    x = [places[text] for text, _ in by_place]
+    means = [estimate.value for _, estimate in by_place]
+    half = [estimate.high - estimate.value for _, estimate in by_place]
+    style = {"color": colour, "linewidth": 2.2, "marker": "o", "markersize": 4, "zorder": 4}
+    axes.errorbar(x, means, half, elinewidth=1.2, capsize=3, label=line.label or "mean", **style)
 
 
 def _save(figure: Any, path: Path) -> None:

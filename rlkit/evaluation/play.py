@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlkit.datasets import Normaliser
-from rlkit.types import Agent, Array, Memory, Percept, State, one_line
+from rlkit.evaluation import interface
+from rlkit.evaluation.interface import BadReturn, Returned
+from rlkit.types import Agent, Array, Memory, Percept, State, raised
 
 
 class EvaluationError(RuntimeError):
@@ -32,6 +34,8 @@ class Lane:
 
     member: number of the run's seed whose agent acts here. goal: number of the goal that it is asked for.
     longest: steps after which an episode that has not ended is an error. doing: what for, for messages.
+
+    Whatever the environment does wrong is an EvaluationError that names the place.
     """
 
     def __init__(self, env: gymnasium.Env, member: int, goal: int, longest: float, doing: str = "evaluation"):
@@ -39,6 +43,8 @@ class Lane:
         self.goal = goal
         self._doing = doing
         self._env = env
+        self._observation_space = env.observation_space
+        self._action_space = env.action_space
         self._longest = longest
         self.live = True
         self.episode = 0
@@ -58,8 +64,8 @@ class Lane:
         self.total = 0.0
         self.success = math.nan
         self.terminated = False
-        obs, _ = self._call(self._env.reset, seed=start_seed)
-        self._perceive(obs, 0.0)
+        begun = self._call("reset", interface.read_reset, seed=start_seed)
+        self._perceive(begun.obs, 0.0)
 
     def stop(self) -> None:
         """Fall idle, which the policy sees as t = -1."""
@@ -70,44 +76,55 @@ class Lane:
         """Take one action; whether the episode ended with it."""
         if not np.isfinite(action).all():
             raise self._error(f"the policy's action is {action.tolist()}")
-        space = self._env.action_space
-        if isinstance(space, gymnasium.spaces.Discrete):
-            action = int(action)
-        else:
-            action = action.reshape(space.shape)
-        obs, reward, terminated, truncated, info = self._call(self._env.step, action)
+        taken = interface.in_form(self._action_space, action)
+        returned = self._call("step", interface.read_step, taken)
         self.t += 1
-        self.success = _success(info)
-        self._perceive(obs, float(reward))
+        self.success = _success(returned.info)
+        self._perceive(returned.obs, returned.reward)
         self.total += self.reward
-        self.terminated = bool(terminated)
-        if terminated or truncated:
+        self.terminated = returned.terminated
+        if returned.terminated or returned.truncated:
             return True
         if self.t >= self._longest:
             raise self._error("the episode does not end; give the environment a time limit")
         return False
 
-    def _perceive(self, obs: Any, reward: float) -> None:
-        flat = gymnasium.spaces.flatten(self._env.observation_space, obs)
-        self.obs = np.asarray(flat, np.float32)
+    def _perceive(self, obs: np.ndarray, reward: float) -> None:
+        self.obs = obs
         self.reward = reward
-        is_finite = np.isfinite(self.obs)
+        is_finite = np.isfinite(obs)
         if not is_finite.all():
             first = int(np.argmin(is_finite))
             raise self._error(f"observation element {first} is not finite")
-        if not np.isfinite(reward):
+        if not math.isfinite(reward):
             raise self._error(f"the reward is {reward}")
 
-    def _call(self, method: Callable, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, method: str, read: Callable[..., Returned], *args: Any, **kwargs: Any) -> Returned:
+        """What the environment's ``method`` returned, as ``read`` reads it."""
         try:
-            return method(*args, **kwargs)
-        except Exception as error:  # an environment is other people's code, which may raise anything
-            text = f"{type(error).__name__}: {one_line(error)}"
-            raise self._error(f"the environment's {method.__name__} raised {text}") from error
+            returned = getattr(self._env, method)(*args, **kwargs)
+            return read(returned, self._observation_space)
+        except BadReturn as fault:
+            raise self._error(str(fault)) from fault
+        except (Exception, SystemExit) as error:  # an environment is other people's code, which may raise anything
+            told = f"{raised(error)}{interface.cure(error)}"
+            raise self._error(f"the environment's {method} raised {told}") from error
 
     def _error(self, problem: str) -> EvaluationError:
         where = f"seed {self.member}, episode {self.episode} (reset with seed {self.start_seed})"
         return EvaluationError(f"{self._doing} of {where}, step {self.t}: {problem}")
+
+
+def another(make_env: Callable[[], gymnasium.Env], envs: Sequence[gymnasium.Env], doing: str = "evaluation") -> Any:
+    """One more environment, beside ``envs``. EvaluationError where it cannot be made, or has other spaces than they."""
+    try:
+        env = make_env()
+        spaces = (env.observation_space, env.action_space)
+    except (Exception, SystemExit) as error:  # the first one could be made, which says nothing of twenty
+        raise EvaluationError(f"{doing}: environment {len(envs)} cannot be made: {raised(error)}") from error
+    if envs and spaces != (envs[0].observation_space, envs[0].action_space):
+        raise EvaluationError(f"{doing}: environment {len(envs)} has other spaces than the first: make all alike")
+    return env
 
 
 def _success(info: Mapping[str, Any]) -> float:
@@ -115,7 +132,7 @@ def _success(info: Mapping[str, Any]) -> float:
     try:
         flag = np.asarray(info["success"]).item()
         return float(bool(flag))
-    except (KeyError, TypeError, ValueError):
+    except Exception:  # whatever it is, it is no flag
         return math.nan
 
 

@@ -53,15 +53,17 @@ class DataRecord:
     action_space: dict[str, Any]
     options: dict[str, Any]  # rlkit.datasets.DataOptions
     notes: tuple[str, ...] = ()  # what had to be taken from the data, and what else is to be known of them
+    warnings: tuple[str, ...] = ()  # what looks wrong in them, see rlkit.datasets.inspection
 
 
 @dataclass(frozen=True)
 class EvaluationRecord:
     """Environment and episodes of the evaluations. Episode i of every seed of the run was reset with ``seed`` + i."""
 
-    environment: str  # a gymnasium EnvSpec as JSON, or an id
+    environment: str  # a gymnasium EnvSpec as JSON, an id, or what the user typed (rlkit.runs.environments)
     episodes: int
     seed: int
+    imports: tuple[str, ...] = ()  # modules that the user had imported first
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Record:
     online_from: int | None = None  # number of the first stage of the last of these times
     parent: Parent | None = None
     q_limit: float | None = None  # as it was given
+    unscored: str = ""  # why there is no reference, where one is known for another task
 
     @classmethod
     def read(cls, folder: Path) -> Record:

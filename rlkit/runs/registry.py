@@ -21,7 +21,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from rlkit.types import InputError, Preset
+from rlkit.types import InputError, Preset, raised
 
 GROUP = "rlkit.agents"
 _OWN = re.compile(r"agents\.[a-z][a-z0-9_]*")
@@ -73,17 +73,31 @@ def typed(name: str) -> Method:
     Raises InputError if there is no such module or no such class in it.
     """
     module_name, _, class_name = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the console command, unlike `python -m`, does not look there
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name and not module_name.startswith(f"{error.name}."):
-            raise
-        raise InputError(f"{name}: there is no module {module_name} here or on Python's path") from None
+    module = import_typed(module_name, name)
     if not hasattr(module, class_name):
         raise InputError(f"{name}: the module {module_name} has no {class_name}")
     return _method(name, module, class_name)
+
+
+def import_typed(module_name: str, where: str) -> ModuleType:
+    """Import a module that a user typed; the current folder is looked in too. ``where`` begins the messages.
+
+    Raises InputError, one line, where that fails.
+    """
+    if module_name.endswith(".py") or "/" in module_name:
+        stem = module_name.removesuffix(".py").rpartition("/")[2]
+        raise InputError(f"{where}: {module_name} is a file: go to its folder and write its module, {stem}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the console command, unlike `python -m`, does not look there
+    importlib.invalidate_caches()  # a file that has just been written is found too
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name == module_name or module_name.startswith(f"{error.name}."):
+            raise InputError(f"{where}: there is no module {module_name} here or on Python's path") from None
+        raise InputError(f"{where}: {module_name} needs the module {error.name}, which is not installed") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{where}: importing {module_name} raised {raised(error)}") from error
 
 
 def recorded(module: str, agent: str | None = None) -> Method:

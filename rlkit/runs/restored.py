@@ -17,7 +17,7 @@ from rlkit.datasets import Normaliser
 from rlkit.evaluation.evaluate import EvaluationError, Evaluator, longest
 from rlkit.runs import serialization
 from rlkit.runs.checkpoint import Checkpoints
-from rlkit.runs.record import Record, rebuild
+from rlkit.runs.record import EvaluationRecord, Record, rebuild
 from rlkit.runs.run import diverged
 from rlkit.training.loop import finite
 from rlkit.training.sharding import make_mesh
@@ -115,16 +115,20 @@ def play(
     config: Any = None,
     episodes: int | None = None,
     seed: int | None = None,
+    evaluation: EvaluationRecord | None = None,
+    horizon: int | None = None,
 ) -> Played:
     """Evaluate the last checkpoint of the run in ``folder`` as in training, but for what is given.
 
     Args:
         folder: the run directory.
         record: what its run.json says.
-        make_env: makes the environment that the record names.
+        make_env: makes an environment by its name, see rlkit.runs.environments.
         config: the agent's Config in place of the recorded one.
         episodes: episodes of each seed and goal.
         seed: episode i is reset with seed + i.
+        evaluation: environment, episodes and seed in place of those of the record.
+        horizon: time limit of the environment, if it is another one.
 
     Returns:
         Returns, lengths and successes of the seeds that did not diverge.
@@ -133,7 +137,7 @@ def play(
         InputError: if the run has no checkpoint or names no environment.
         RunError: if every seed diverged, or if an environment fails.
     """
-    evaluation = record.evaluation
+    evaluation = evaluation or record.evaluation
     if evaluation is None:
         raise InputError(f"{folder} names no environment to evaluate in")
     restored = restore(folder, record, config)
@@ -143,7 +147,7 @@ def play(
         lambda: make_env(evaluation.environment),
         episodes=episodes or evaluation.episodes,
         seed=evaluation.seed if seed is None else seed,
-        longest=longest(record.spec),
+        longest=max(longest(record.spec), 10 * (horizon or 0)),
     )
     try:
         played = evaluator.run(restored.state)

@@ -24,8 +24,9 @@ ASKED = "returns.png"  # the figure of what was asked for and what came
 WIDTH = 80  # columns of a line of text
 
 
-def conclude(folder: Path) -> None:
-    """Write result.json and the figures from what the run in ``folder`` has logged, and print its table."""
+def conclude(folder: Path, *, show: bool = True) -> None:
+    """Write result.json and the figures from what the run in ``folder`` has logged, and print its table unless it is
+    not to be shown."""
     record = Record.read(folder)
     by_goal = sound_evaluations(folder)
     rows = [data_row(record)]
@@ -40,9 +41,10 @@ def conclude(folder: Path) -> None:
         raise RunError(
             f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
         ) from error
-    print(textwrap.fill(heading(record), WIDTH, break_on_hyphens=False))
-    data, *goals = rows
-    tables.show([data, *switch.values(), *goals])
+    if show:
+        print(textwrap.fill(heading(record), WIDTH, break_on_hyphens=False))
+        data, *goals = rows
+        tables.show([data, *switch.values(), *goals])
     if not by_goal:
         return
     labels = [label_of(record.agent, goal) for goal in by_goal]
@@ -113,7 +115,8 @@ def heading(record: Record) -> str:
     name = record.data.name
     reference = record.reference
     if reference is None:
-        return f"{name}: no reference returns are known, so there are no scores"
+        why = record.unscored or "no reference returns are known"
+        return f"{name}: no scores: {why}"
     low = f"{reference.random:.1f}"
     high = f"{reference.expert:.1f}"
     return f"{name}: score 0 is a return of {low}, 100 is {high} (source: {reference.source})"

@@ -10,10 +10,10 @@ line says so, and the episode ends there.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import gymnasium
@@ -26,7 +26,7 @@ from rlkit import columns, ring
 from rlkit.acting import collecting_goal
 from rlkit.buffer import Buffer
 from rlkit.datasets import Normaliser
-from rlkit.evaluation import play
+from rlkit.evaluation import play, task
 from rlkit.evaluation.play import Acting, EvaluationError, Lane, Played, Seen
 from rlkit.ring import Rows
 from rlkit.training.sharding import per_seed
@@ -59,6 +59,15 @@ class Live(NamedTuple):
     replay: Buffer  # [S, C, ...] on the device
     played: Played  # memories and plans, [S, E, ...]
     play: Play
+
+
+@contextlib.contextmanager
+def _keeping_checkpoints() -> Iterator[None]:
+    """Where an environment fails, the run ends with one line, and its checkpoints stay."""
+    try:
+        yield
+    except EvaluationError as error:
+        raise RunError(f"{error}; the last checkpoint is kept: continue with --resume auto") from error
 
 
 class Collector:
@@ -104,6 +113,7 @@ class Collector:
         self._limit = 0
         self.replay: Buffer | None = None
 
+    @_keeping_checkpoints()
     def begin(self, stage: Stage, number: int, state: State) -> None:
         """Begin online stage ``number`` with new episodes. The replay of an online stage before it is kept."""
         self._set_stage(stage, number)
@@ -116,6 +126,7 @@ class Collector:
         for place in self._lanes:
             self._next_episode(place)
 
+    @_keeping_checkpoints()
     def resume(self, stage: Stage, number: int, live: Live) -> None:
         """Go on in online stage ``number`` from ``live``: running episodes are played again up to where they were."""
         self._set_stage(stage, number)
@@ -125,6 +136,7 @@ class Collector:
         for place in self._lanes:
             self._play_again(place)
 
+    @_keeping_checkpoints()
     def run(self, state: State, target: int) -> None:
         """Collect until every seed has ``target`` units, with the agents' states ``state``, [S] on every leaf."""
         acting = None
@@ -134,10 +146,7 @@ class Collector:
                 return
             if acting is None:
                 acting = self._acting(self._gathered(state))
-            try:
-                self._tick(acting, is_due)
-            except EvaluationError as error:
-                raise RunError(f"{error}; the last checkpoint is kept: continue with --resume auto") from error
+            self._tick(acting, is_due)
             self._beat()
 
     @property
@@ -155,6 +164,7 @@ class Collector:
             measured["online/return"] = self._play.returns.copy()
         return measured
 
+    @_keeping_checkpoints()
     def abstract(self, stage: Stage, state: State) -> Live:
         """Shapes and dtypes of the `live` of ``stage``. ``state`` may be abstract."""
         self._set_stage(stage, 0)
@@ -169,7 +179,8 @@ class Collector:
     def close(self) -> None:
         """Close the environments."""
         for env in self._envs:
-            env.close()
+            with contextlib.suppress(Exception):  # other people's code, which is not needed any more
+                env.close()
         self._envs.clear()
 
     # --- a stage ---
@@ -184,7 +195,7 @@ class Collector:
         self._asked = jax.device_put((goals, keys), self._device)
         total = len(self._seeds) * self._width
         while len(self._envs) < total:
-            self._envs.append(self._make_env())
+            self._envs.append(play.another(self._make_env, self._envs, "collecting"))
         self._limit = self._time_limit()
         self._by_episode = stage.online.unit == "episode"
         try:
@@ -200,15 +211,17 @@ class Collector:
         places = list(np.ndindex(len(self._seeds), self._width))
         self._lanes = {}
         for place, env in zip(places, self._envs, strict=False):
-            self._lanes[place] = Lane(env, place[0], 0, math.inf, doing="collecting")
+            self._lanes[place] = Lane(env, place[0], 0, self._limit, doing="collecting")
         self._pending = {place: _Episode() for place in places}
 
     def _time_limit(self) -> int:
-        env_spec = self._envs[0].spec
-        limit = env_spec.max_episode_steps if env_spec else None
+        env = self._envs[0]
+        limit = task.time_limit(env)
         if limit is None:
-            name = env_spec.id if env_spec else type(self._envs[0].unwrapped).__name__
-            raise InputError(f"environment {name} has no time limit, which online training needs: register it with one")
+            raise InputError(
+                f"environment {task.name_of(env)} has no time limit, which online training needs: register it with "
+                "max_episode_steps, or wrap it in gymnasium.wrappers.TimeLimit"
+            )
         return limit
 
     def _empty(self) -> Buffer:

@@ -26,6 +26,7 @@ from rlkit import ranges, ring
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
 from rlkit.training.sharding import per_seed, replicated, shard_batch
+from rlkit.training.swept import Numbers, with_numbers
 from rlkit.types import Array, InputError, Key, Learner, Metrics, Stage, State, Stats
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def fit(
     resume: Progress | None = None,
     chunk_seconds: float = math.inf,
     collector: Collector | None = None,
+    swept: Sequence[Numbers] = (),
 ) -> Iterator[Progress]:
     """Train ``stages`` one after another, one copy for each of ``seeds``.
 
@@ -77,7 +79,8 @@ def fit(
         stages: of the agent, from its Config. buffer: the data, with the columns that the stages need. stats: moments
         of the data, from rlkit.buffer.stats. seeds: S of them, 32 bits each. log_every: updates in a log interval.
         mesh: from rlkit.training.sharding.make_mesh. resume: goes on after this Progress as if training had never
-        stopped. chunk_seconds: see above. collector: of the environments that online stages act in.
+        stopped. chunk_seconds: see above. collector: of the environments that online stages act in. swept: for each
+        stage the numbers in which its learner differs from copy to copy, [S] each; none by default.
 
     Returns:
         A generator of Progress.
@@ -96,6 +99,7 @@ def fit(
     buffer, stats = jax.device_put((buffer, stats), replicated(mesh))
     seeds = np.asarray(seeds, np.uint32)
     seeds = jax.device_put(seeds, per_seed(mesh))
+    swept = jax.device_put(list(swept) or [{}] * len(stages), per_seed(mesh))
     state = None
     for number, stage in enumerate(stages):
         if resume is not None and number < resume.stage:
@@ -107,7 +111,7 @@ def fit(
             if resume.live is not None:
                 collector.resume(stage, number, resume.live)
         else:
-            progress = _start_stage(stage, number, mesh, init_keys, state, stats)
+            progress = _start_stage(stage, number, mesh, init_keys, state, stats, swept[number])
             state = None  # the memory of the stage before is free from here on
             if stage.online is not None:
                 collector.begin(stage, number, progress.state)
@@ -116,7 +120,9 @@ def fit(
         dtypes = _metric_dtypes(stage.learner, mesh, progress.state, buffer, step_keys)
         pace = _Pace(chunk_seconds)
         while progress.step < stage.steps:
-            progress = _advance(stage, mesh, progress, buffer, step_keys, dtypes, log_every, pace, collector)
+            progress = _advance(
+                stage, mesh, progress, buffer, step_keys, dtypes, log_every, pace, collector, swept[number]
+            )
             yield progress
         state = progress.state
         if stage.after is not None and number + 1 < len(stages):
@@ -125,12 +131,14 @@ def fit(
             state = _after(stage.after, mesh, state, buffer, keys)
 
 
-def _start_stage(stage: Stage, number: int, mesh: Mesh, keys: Key, prev: State | None, stats: Stats) -> Progress:
+def _start_stage(
+    stage: Stage, number: int, mesh: Mesh, keys: Key, prev: State | None, stats: Stats, swept: Numbers
+) -> Progress:
     """Step 0 of stage ``number``, after a stage that ended with ``prev``."""
     if stage.continues:
         state = prev
     else:
-        state = _init(stage.learner, mesh, keys, prev, stats)
+        state = _init(stage.learner, mesh, keys, prev, stats, swept)
     return _between_logs(number, 0, state, {})
 
 
@@ -151,6 +159,7 @@ def _advance(
     log_every: int,
     pace: _Pace,
     collector: Collector | None,
+    swept: Numbers,
 ) -> Progress:
     """Run one chunk of updates, which ends where the log interval or the stage does at the latest. Online it is cut
     where rounds begin, before which steps are collected."""
@@ -177,7 +186,7 @@ def _advance(
             replay = collector.replay
         share = None if online is None else online.share
         first, count = jax.device_put((np.int32(step), np.int32(part)), replicated(mesh))
-        state, sums = _chunk(stage.learner, mesh, share, state, sums, buffer, replay, keys, first, count)
+        state, sums = _chunk(stage.learner, mesh, share, state, sums, buffer, replay, keys, first, count, swept)
         step += part
     jax.block_until_ready(sums)
     pace.took(updates, time.monotonic() - began)
@@ -291,7 +300,7 @@ def _stage_keys(seeds: Array, number: int) -> tuple[Key, Key]:
     return jax.vmap(keys)(seeds)
 
 
-def _vmap_init(learner: Learner, keys: Key, prev: State | None, stats: Stats) -> State:
+def _vmap_init(learner: Learner, keys: Key, prev: State | None, stats: Stats, swept: Numbers | None = None) -> State:
     """The state of every seed, of which every leaf has a dtype of its own.
 
     A weak dtype (of a bare Python number) does not survive a checkpoint, and a resumed run would compile again."""
@@ -299,14 +308,16 @@ def _vmap_init(learner: Learner, keys: Key, prev: State | None, stats: Stats) ->
     def strong(leaf):
         return jax.lax.convert_element_type(leaf, leaf.dtype)
 
-    vmap_init = jax.vmap(learner.init, in_axes=(0, 0, None))
-    state = vmap_init(keys, prev, stats)
+    def init(key, prev, numbers):
+        return with_numbers(learner, numbers).init(key, prev, stats)
+
+    state = jax.vmap(init)(keys, prev, swept or {})
     return jax.tree.map(strong, state)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _init(learner: Learner, mesh: Mesh, keys: Key, prev: State | None, stats: Stats) -> State:
-    state = _vmap_init(learner, keys, prev, stats)
+def _init(learner: Learner, mesh: Mesh, keys: Key, prev: State | None, stats: Stats, swept: Numbers) -> State:
+    state = _vmap_init(learner, keys, prev, stats, swept)
     return jax.lax.with_sharding_constraint(state, per_seed(mesh))
 
 
@@ -340,39 +351,43 @@ def _chunk(
     keys: Key,
     first: Array,
     count: Array,
+    swept: Numbers | None = None,
 ) -> tuple[State, Metrics]:
     """``count`` updates of every seed from step ``first`` on; returns the state, and ``sums`` with their metrics added.
 
     The number of updates is traced: one compilation serves every chunk, so that its bits cannot depend on how a run
-    was cut up.
+    was cut up. ``swept``: numbers that the learner has in place of its own, [S] each.
     """
+    swept = swept or {}
 
-    def one_seed(state, sums, key, replay):
+    def one_seed(state, sums, key, replay, values):
+        this_learner = with_numbers(learner, values)
+
         def body(i, carry):
             state, sums = carry
-            state, metrics = _update(learner, mesh, share, state, buffer, replay, key, first + i)
+            state, metrics = _update(this_learner, mesh, share, state, buffer, replay, key, first + i)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
         return jax.lax.fori_loop(0, count, body, (state, sums))
 
     def in_turn(seed):
-        state, sums, key, number = seed
+        state, sums, key, number, values = seed
         # a ring is not sliced out, which would copy it: it is read at the seed's number
         own = None if replay is None else ring.of_seed(replay, number)
-        return one_seed(state, sums, key, own)
+        return one_seed(state, sums, key, own, values)
 
     # one seed fills a CPU, and a seed axis, even of length 1, makes XLA's loops on it 1.4 times slower
     on_one_cpu = mesh.size == 1 and mesh.devices.item().platform == "cpu"
     numbers = jnp.arange(len(keys))
     if on_one_cpu and len(keys) == 1:
         # without the loop over seeds, which costs as much as two updates: online a chunk may be one update
-        only = jax.tree.map(lambda leaf: leaf[0], (state, sums, keys, numbers))
+        only = jax.tree.map(lambda leaf: leaf[0], (state, sums, keys, numbers, swept))
         result = jax.tree.map(lambda leaf: leaf[None], in_turn(only))
     elif on_one_cpu:
-        result = jax.lax.map(in_turn, (state, sums, keys, numbers))
+        result = jax.lax.map(in_turn, (state, sums, keys, numbers, swept))
     else:
         # `first` and `count` have no seed axis, so that a lax.cond on the step stays a branch
-        result = jax.vmap(one_seed, spmd_axis_name="seed")(state, sums, keys, replay)
+        result = jax.vmap(one_seed, spmd_axis_name="seed")(state, sums, keys, replay, swept)
     # sharded as the arguments were, or jit would compile again
     return jax.lax.with_sharding_constraint(result, per_seed(mesh))
 
