@@ -141,6 +141,10 @@ class AWAC(Reactive):
             action = networks.normal_sample(mean, log_std, key)
         return action[None], memory
 
+    def value(self, state: AWACState, obs: Array, action: Array) -> Array:
+        """min_i Q_i(s, a) [] of one observation and one action."""
+        return self._q(state.critic.params, obs, action).min()
+
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
         """Values [2, B] of both critics."""
         values = self._critic.apply(params, obs, action)

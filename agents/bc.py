@@ -1,7 +1,8 @@
 """Behaviour cloning: supervised learning of the data's actions.
 
-Continuous actions: a deterministic policy tanh(f(obs)) under the mean squared error; discrete actions: a softmax under
-the cross-entropy. Sizes and learning rate are those of the BC baseline of CORL (Tarasov et al. 2022, arXiv 2210.07105).
+Continuous actions: a deterministic policy tanh(f(obs)), without the tanh where an action has no bounds, under the mean
+squared error; discrete actions: a softmax under the cross-entropy. Sizes and learning rate are those of the BC baseline
+of CORL (Tarasov et al. 2022, arXiv 2210.07105).
 
 This file is the template for a new agent: a Config of hyper-parameters, a Learner of pure functions, PRESETS, and one
 line in agents/__init__.py.
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rlkit import networks, optim
@@ -65,19 +67,30 @@ class BC(Reactive):
         if self._discrete:
             loss = optax.softmax_cross_entropy_with_integer_labels(output, batch.action).mean()
         else:
-            loss = jnp.mean((jnp.tanh(output) - batch.action) ** 2)
+            loss = jnp.mean((self._squashed(output) - batch.action) ** 2)
         return loss, {"policy/loss": loss}
 
     def act(self, state: Net, memory: Array, key: Key, *, greedy: bool) -> tuple[Array, Array]:
         """One action. The continuous policy is deterministic; the discrete one samples unless ``greedy``."""
         output = self._policy.apply(state.params, memory)
         if not self._discrete:
-            action = jnp.tanh(output)
+            action = self._squashed(output)
         elif greedy:
             action = jnp.argmax(output).astype(jnp.int32)
         else:
             action = jax.random.categorical(key, output).astype(jnp.int32)
         return action[None], memory
+
+    def probabilities(self, state: Net, obs: Array) -> Array:
+        """[n] of the choices, where actions are discrete."""
+        return jax.nn.softmax(self._policy.apply(state.params, obs))
+
+    def _squashed(self, output: Array) -> Array:
+        """tanh of the components [..., A] that have bounds; the others may be any number."""
+        bounded = np.isfinite(self.spec.action.high)
+        if bounded.all():
+            return jnp.tanh(output)
+        return jnp.where(np.broadcast_to(bounded, output.shape), jnp.tanh(output), output)
 
     @property
     def _discrete(self) -> bool:

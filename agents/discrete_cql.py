@@ -106,6 +106,10 @@ class DiscreteCQL(Reactive):
         action = values.argmax(-1).astype(jnp.int32)
         return action[None], memory
 
+    def value(self, state: DiscreteCQLState, obs: Array, action: Array) -> Array:
+        """Q(s, a) [] of one observation and one choice."""
+        return self._critic.apply(state.critic.params, obs)[action]
+
     @property
     def _critic(self) -> networks.MLP:
         return networks.MLP(self.config.widths, out=self.spec.action.n, out_bound=3e-3)

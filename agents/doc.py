@@ -92,6 +92,8 @@ class Config:
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage."""
+        if not isinstance(spec.action, Discrete):
+            spec.require_bounded_action("doc")
         if not self.widths:
             raise InputError("doc: --config.widths is empty: give the heads one hidden layer at least")
         if self.hold > self.future + 1:

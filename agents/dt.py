@@ -74,6 +74,8 @@ class Config:
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage. Raises InputError where a return does not say what it is in the environment's units, or where
         acting would not be what was trained."""
+        if not isinstance(spec.action, Discrete):
+            spec.require_bounded_action("dt")
         if self.return_token:
             require_returns("dt", spec)
         if self.acting == "window":

@@ -174,6 +174,14 @@ class IQL(Reactive):
                 action = networks.normal_sample(mean, log_std, key)
         return action[None], memory
 
+    def probabilities(self, state: IQLState, obs: Array) -> Array:
+        """[n] of the choices, where actions are discrete."""
+        return jax.nn.softmax(self._actor.apply(state.actor.params, obs))
+
+    def value(self, state: IQLState, obs: Array, action: Array) -> Array:
+        """min_i Q_i(s, a) [] of one observation and one action."""
+        return self._q(state.critic.params, obs[None], action[None]).min()
+
     def _log_prob(self, params: Any, batch: Transitions) -> Array:
         """log pi(a|s) [B] of the recorded actions."""
         if self._discrete:

@@ -211,6 +211,10 @@ class SAC(Reactive):
             action, _ = networks.tanh_normal_sample(mean, log_std, key)
         return action[None], memory
 
+    def value(self, state: SACState, obs: Array, action: Array) -> Array:
+        """min_i Q_i(s, a) [] of one observation and one action."""
+        return self._q(state.critic.params, obs, action).min()
+
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
         """Every critic's value [N, ...] of ``obs`` and ``action``, whose leading axes are broadcast."""
         values = self._critic.apply(params, obs, action)

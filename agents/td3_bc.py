@@ -153,6 +153,10 @@ class TD3BC(Reactive):
         action = jnp.tanh(self._actor.apply(state.actor.params, memory))
         return action[None], memory
 
+    def value(self, state: TD3State, obs: Array, action: Array) -> Array:
+        """min_i Q_i(s, a) [] of one observation and one action."""
+        return self._critic.apply(state.critic.params, obs, action).min()
+
     def _zero_metrics(self, actor: Any, critic: Any, batch: Transitions, step: Array) -> Metrics:
         """Metrics of an update that leaves the actor as it is."""
         _, shapes = jax.eval_shape(self.actor_loss, actor, critic, batch, step)

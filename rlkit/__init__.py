@@ -1,4 +1,5 @@
-"""rlkit: offline reinforcement learning in JAX. ``rlkit.load(run).act(obs)`` is a trained policy."""
+"""rlkit: offline reinforcement learning in JAX. ``rlkit.train("iql", data)`` trains, ``rlkit.load(run).act(obs)`` is a
+trained policy."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlkit import datasets
+    from rlkit.commands.script import train
     from rlkit.runs.policy import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "datasets", "load"]
+__all__ = ["__version__", "datasets", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from rlkit.runs.policy import load
 
         return load
+    if name == "train":
+        from rlkit.commands.script import train
+
+        return train
     if name == "datasets":
         return importlib.import_module("rlkit.datasets")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

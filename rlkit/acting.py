@@ -77,3 +77,18 @@ class AgentWrapper:
 
     def act(self, state: Any, memory: Any, key: Key, *, greedy: bool) -> tuple[Array, Any]:
         return self.base.act(state.base, memory, key, greedy=greedy)
+
+
+def unwrapped(agent: Any, state: Any) -> tuple[Any, Any]:
+    """The agent that acts where ``agent`` wraps another one, and its part of ``state``."""
+    while isinstance(agent, AgentWrapper):
+        agent = agent.base
+        state = state.base
+    return agent, state
+
+
+def is_reactive(agent: Agent) -> bool:
+    """Whether ``agent`` acts on the latest observation alone."""
+    while isinstance(agent, AgentWrapper):
+        agent = agent.base
+    return isinstance(agent, Reactive) and type(agent).observe is Reactive.observe

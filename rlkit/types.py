@@ -179,7 +179,12 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Agent(Learner, Protocol):
-    """A Learner that can act. `begin`, `observe` and `act` see one environment; the evaluator adds the batch axes."""
+    """A Learner that can act. `begin`, `observe` and `act` see one environment; the evaluator adds the batch axes.
+
+    Where an agent without memory has them, a policy also answers what its further methods tell of one observation [O]:
+    ``value(state, obs, action)``, the Q [] of an action, [A] or a choice [] int32, and for discrete actions
+    ``probabilities(state, obs)``, those [n] of the choices.
+    """
 
     @property
     def goals(self) -> Mapping[str, Any]:

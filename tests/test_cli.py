@@ -53,7 +53,7 @@ def test_the_package_shows_what_a_user_calls_and_imports_neither_jax_nor_numpy()
     code = """
 import rlcompleter, sys
 import rlkit
-assert {"load", "datasets"} <= set(dir(rlkit))
+assert {"load", "datasets", "train"} <= set(dir(rlkit))
 rlkit.datasets.DataOptions("pendulum/mixed-v0")
 completer = rlcompleter.Completer({"rlkit": rlkit})
 assert completer.complete("rlkit.dat", 0) == "rlkit.datasets"
@@ -360,7 +360,7 @@ def test_a_loaded_policy_scores_what_the_evaluator_measured(trained):
 
 
 def test_a_loaded_policy_refuses_other_observations_and_seeds(trained):
-    with pytest.raises(InputError, match="expects an observation of 3 numbers, not 4"):
+    with pytest.raises(InputError, match="observation: 4 numbers wide, but the space has 3"):
         rlkit.load(trained).act(np.zeros(4))
     with pytest.raises(InputError, match="has 2 seeds; member 2 is not one of them"):
         rlkit.load(trained, member=2)

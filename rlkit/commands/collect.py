@@ -269,22 +269,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _episode(env: gymnasium.Env, acting: Policy | None, number: int, seed: int) -> Rows:
-    act = uniform(env, seed) if acting is None else _steered(acting, env, seed)
+    if acting is None:
+        act = uniform(env, seed)
+    else:
+        acting.reset(seed=seed)
+        act = acting.act
     return _played(f"episode {number} (reset with seed {seed})", env, act, seed)
-
-
-def _steered(policy: Policy, env: gymnasium.Env, seed: int) -> Act:
-    """The policy's actions for one episode, in the form that the environment takes."""
-    space = env.action_space
-    policy.reset(seed=seed)
-
-    def act(obs: Any, reward: float) -> Any:
-        action = policy.act(obs, reward)
-        if isinstance(space, Discrete):
-            return int(action)
-        return action.reshape(space.shape)
-
-    return act
 
 
 def _played(where: str, env: gymnasium.Env, act: Act, seed: int, longest: int | None = None) -> Rows:

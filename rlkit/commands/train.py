@@ -10,6 +10,7 @@ import time
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import jax
@@ -53,15 +54,15 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
         loggers.import_wandb()
     keep_compiled()
     if options.dry_run:
-        with _reading(options):
+        with reading(options):
             job = prepare(options, catalog, before)
         print(dry_run.describe(job))
         return 0
     claim(folder, options.resume)
     with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
-        with _reading(options):
+        with reading(options):
             job = prepare(options, catalog, before, guard)
-        _check_length(job, folder, options)
+        check_length(job, folder, options.config)
         with Run(folder, job.record, wandb=options.wandb) as opened:
             if finished(folder):
                 print(f"{folder}: already finished")
@@ -77,7 +78,7 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
     return 1 if faults else 0
 
 
-def _reading(options: TrainOptions) -> AbstractContextManager:
+def reading(options: TrainOptions) -> AbstractContextManager:
     """Says that the data are read; steps that are played show how far they have come by themselves."""
     is_played = any(name.startswith(f"{collect.RANDOM}:") for name in options.data.names)
     if is_played:
@@ -85,14 +86,14 @@ def _reading(options: TrainOptions) -> AbstractContextManager:
     return Waiting(f"reading {options.data.title}", quiet=options.dry_run)
 
 
-def _check_length(job: Job, folder: Path, options: TrainOptions) -> None:
-    """Raises InputError where the run in ``folder`` cannot be made as long as ``options`` say."""
+def check_length(job: Job, folder: Path, config: Any) -> None:
+    """Raises InputError where the run in ``folder`` cannot be made as long as ``job`` is, with the agent ``config``."""
     if not (folder / "run.json").exists():
         return
     recorded = Record.read(folder)
     is_same_run = not recorded.differences(job.record)
-    if is_same_run and recorded.steps != options.steps:
-        check_longer(recorded, job.record, options.config, folder)
+    if is_same_run and recorded.steps != job.record.steps:
+        check_longer(recorded, job.record, config, folder)
 
 
 def resolve(options: TrainOptions, catalog: Catalog) -> Record:
@@ -100,14 +101,22 @@ def resolve(options: TrainOptions, catalog: Catalog) -> Record:
     return prepare(options, catalog).record
 
 
-def prepare(options: TrainOptions, catalog: Catalog, before: Before | None = None, guard: Guard | None = None) -> Job:
-    """Read the data, find the environment, and build everything that training needs."""
+def prepare(
+    options: TrainOptions,
+    catalog: Catalog,
+    before: Before | None = None,
+    guard: Guard | None = None,
+    episodes: Episodes | None = None,
+) -> Job:
+    """Read the data, unless they are given as ``episodes``, find the environment, and build everything that training
+    needs."""
     log_every, eval_every = _intervals(options, before)
     parent, origin = _origin(options, before)
 
     # --- data and environment: one that the user named is tried before the data are read ---
     found = environment.named(options, catalog, guard)
-    episodes = _load(options, catalog)
+    if episodes is None:
+        episodes = _load(options, catalog)
     if found is None:
         found = environment.of_data(options, episodes, catalog, guard)
     env_spec, env, make_env = found or (None, None, None)

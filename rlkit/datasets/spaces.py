@@ -25,12 +25,13 @@ class NotServed(ValueError):
 
 
 class BadValue(Exception):
-    """A field holds what its space does not allow, in ``row`` where one row can be named. The caller that knows the
-    dataset and the episode turns it into an InputError."""
+    """A field holds what its space does not allow, in ``row`` and ``column`` where they can be named. The caller that
+    knows the dataset and the episode turns it into an InputError."""
 
-    def __init__(self, field: str, problem: str, row: int | None = None) -> None:
+    def __init__(self, field: str, problem: str, row: int | None = None, column: int | None = None) -> None:
         super().__init__(f"{field}: {problem}")
         self.row = row
+        self.column = column
 
 
 def leaves(space: Space, field: str) -> list[tuple[str, Box | Discrete]]:
@@ -111,7 +112,7 @@ def flatten_box(space: Box, values: Any, field: str) -> np.ndarray:
         value = rows[row, column]
         count = len(positions)
         problem = f"element {column} is {value} in float32; {count} such values"
-        raise BadValue(field, problem, row)
+        raise BadValue(field, problem, row, column)
     return rows
 
 
@@ -147,6 +148,22 @@ def one_hot(space: Discrete, values: Any, field: str) -> np.ndarray:
     every_row = np.arange(len(chosen))
     rows[every_row, chosen] = 1
     return rows
+
+
+def members(space: Box | Discrete, values: np.ndarray) -> Any:
+    """Numbers [..., size of the Box], or choices [...], as the space holds them: of its shape and dtype, within bounds.
+
+    float32 numbers may lie a little beyond the bounds of a float64 Box, and a Box of integers holds no others. One
+    choice becomes a number, since environments take it as a key.
+    """
+    if isinstance(space, Discrete):
+        return values.astype(space.dtype)[()]
+    shape = (*values.shape[:-1], *space.shape)
+    exact = values.astype(np.float64).reshape(shape)
+    if np.issubdtype(space.dtype, np.integer):
+        exact = np.rint(exact)
+    within = np.clip(exact, space.low, space.high)
+    return np.asarray(within, space.dtype)
 
 
 def numeric(values: Any, field: str) -> np.ndarray:

@@ -99,7 +99,7 @@ def in_form(space: gymnasium.Space, action: np.ndarray) -> Any:
     its space that it may change."""
     if isinstance(space, Discrete):
         return int(action)
-    return np.array(action, np.float32).reshape(space.shape)
+    return spaces.members(space, np.asarray(action))
 
 
 def read_reset(returned: Any, space: gymnasium.Space) -> Returned:

@@ -6,7 +6,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -30,8 +30,12 @@ CHUNK_SECONDS = 0.5  # a signal is answered when the running chunk has ended
 LOGS = 2**20  # bytes to leave for what is not a checkpoint
 
 
-def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
+def train(
+    job: Job, run: Run, guard: Guard, q_limit: float | None, shown_by: Callable[[int, int], Display] = Display
+) -> list[str]:
     """Train from where the last checkpoint stands to the end of the last stage; returns what went wrong on the way.
+
+    shown_by: makes the display of a number of updates, of which some are done.
 
     Raises Stop, with a checkpoint, if ``guard`` was asked to stop, and RunError if nothing sound is left to train.
     """
@@ -47,7 +51,7 @@ def train(job: Job, run: Run, guard: Guard, q_limit: float | None) -> list[str]:
         start = checkpoints.last(stages, job.buffer, job.stats, record.seeds, mesh, abstract_live) or job.parent
         check_room(job, run, collector)
         done = begin(job, run, start, evaluator)
-        with Display(job.updates, done) as display:
+        with shown_by(job.updates, done) as display:
             failure = catch_up(job, run, guard, evaluator, display, start)  # of the latest evaluation
             phase: Phase = "compilation"  # that the next chunk begins with
             guard.enter(phase)
@@ -136,12 +140,15 @@ def log(run: Run, progress: Progress, position: Position, clock: Clock) -> None:
     """Write a line of metrics, in which seeds that diverged are NaN, and one of times and memory."""
     metrics = divergence.without(progress.metrics, run.diverged)
     run.metrics(position, metrics)
-    timing: dict[str, float] = {"updates": position.updates}
-    rate = clock.close()
+    run.timing(timing(position, clock.close()))
+
+
+def timing(position: Position, rate: float | None) -> dict[str, float]:
+    """A line of times and memory, without a rate where only what began with compilation was measured."""
+    measured: dict[str, float] = {"updates": position.updates}
     if rate is not None:
-        timing["updates_per_second"] = rate
-    timing |= memory()
-    run.timing(timing)
+        measured["updates_per_second"] = rate
+    return measured | dict(memory())
 
 
 def judge_before_stop(job: Job, run: Run, progress: Progress, limits: Limits) -> None:

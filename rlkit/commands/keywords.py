@@ -1,0 +1,169 @@
+"""What `rlkit.train` is given by name, as the options of the command ``rlkit train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlkit import datasets, online, ranges
+from rlkit.commands import Catalog
+from rlkit.commands.options import STEPS, TrainOptions
+from rlkit.datasets import DataOptions, Episodes, labels
+from rlkit.runs import registry, serialization
+from rlkit.runs.registry import Method
+from rlkit.runs.restored import altered
+from rlkit.types import InputError, Preset
+
+# options of the command that can be given by name here too; the others are arguments of `train`, or for a terminal
+TRAINING = (
+    "config", "eval_episodes", "eval_every", "eval_seed", "init_from", "log_every", "online", "preset", "q_limit",
+    "resume", "seed", "seeds", "steps", "wandb",
+)  # fmt: skip
+DATA = tuple(field.name for field in dataclasses.fields(DataOptions) if field.name not in ("dataset", "env"))
+
+
+def resolve(
+    agent: str, data: Any, env: str | None, settings: Mapping[str, Any], catalog: Catalog
+) -> tuple[TrainOptions, Episodes | None]:
+    """The options of the command, and the data if they are in memory.
+
+    Args:
+        agent, data, settings: as `rlkit.train` takes them.
+        env: name of the environment; None where none is given.
+        catalog: the agents that can be named.
+
+    Raises:
+        InputError: for a name that is none, and for a value of another type or out of its range.
+    """
+    method = _method(agent, catalog)
+    of_config, of_training, of_data = _sorted_out(agent, method, settings)
+    named = _named_data(data)
+
+    # --- the agent's defaults or a preset ---
+    preset = Preset(method.config(), STEPS, "defaults")
+    chosen = of_training.get("preset")
+    if chosen is not None:
+        preset = method.presets[_one_of("preset", chosen, method.presets)]
+    options = TrainOptions(
+        config=preset.config,
+        data=dataclasses.replace(DataOptions(named.dataset), **preset.data),
+        online=online.defaults(preset.config, preset),
+        agent=agent,
+        module=method.module,
+    )
+
+    # --- what a DataOptions changes, and what is given by name ---
+    changed = {}
+    for field in dataclasses.fields(named):
+        value = getattr(named, field.name)
+        if value != field.default:
+            changed[field.name] = value
+    changed |= of_data
+    if env is not None:
+        changed["env"] = env
+    config = altered(of_training.pop("config", options.config), of_config)
+    options = dataclasses.replace(
+        options, config=config, data=dataclasses.replace(options.data, **changed), **of_training
+    )
+    ranges.check(options, agent)
+    if options.steps is None:
+        options = dataclasses.replace(options, steps=preset.steps)
+    if options.steps == 0 and options.online.steps == 0:
+        raise InputError("steps 0: must be at least 1, or online steps must be given: online=Online(steps=...)")
+    return options, _in_memory(data, options.data)
+
+
+def _method(agent: str, catalog: Catalog) -> Method:
+    if registry.is_typed(agent):
+        return registry.typed(agent)
+    entries = registry.installed() | dict(catalog.agents)
+    return registry.named(entries[_one_of("agent", agent, entries)].module)
+
+
+def _one_of(kind: str, name: str, names: Iterable[str], hints: Iterable[str] = ()) -> str:
+    """``name`` if it is one of ``names``. Else InputError with near ones, or with ``hints`` where none is near."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or list(hints) or names
+    raise InputError(f"unknown {kind} {name!r}; did you mean {', '.join(near)}?")
+
+
+def _sorted_out(
+    agent: str, method: Method, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Settings of the Config, of training and of the data. InputError for a name that is none, or a value of another
+    type."""
+    own = [field.name for field in dataclasses.fields(method.config)]
+    of_config: dict[str, Any] = {}
+    of_training: dict[str, Any] = {}
+    of_data: dict[str, Any] = {}
+    for name, value in settings.items():
+        value = _whole(value)
+        if name == "config" and isinstance(value, Mapping):
+            of_config |= value
+        elif name == "config":
+            of_training[name] = _checked_config(agent, method, value)
+        elif name in TRAINING:
+            of_training[name] = _typed(TrainOptions, name, value)
+        elif name in DATA:
+            of_data[name] = _typed(DataOptions, name, value)
+        elif name in own:
+            of_config[name] = value
+        else:
+            _one_of(f"setting of {agent}", name, [*own, *TRAINING, *DATA], hints=own)
+    return of_config, of_training, of_data
+
+
+def _whole(value: Any) -> Any:
+    """1e6 as a whole number; everything else as it is."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _typed(kind: type, name: str, value: Any) -> Any:
+    """``value`` as the field ``name`` of ``kind`` takes it. InputError if it does not."""
+    hints = typing.get_type_hints(kind)
+    return serialization.decode(hints[name], serialization.encode(value), name)
+
+
+def _checked_config(agent: str, method: Method, config: Any) -> Any:
+    if not isinstance(config, method.config):
+        kind = type(config).__name__
+        raise InputError(f"config: a {kind} is no Config of {agent}: give a mapping of its settings, or its own Config")
+    return config
+
+
+def _named_data(data: Any) -> DataOptions:
+    """What names the data, and what of them is asked for."""
+    if isinstance(data, DataOptions):
+        return data
+    if _is_names(data):
+        return DataOptions(str(data) if isinstance(data, str | Path) else tuple(map(str, data)))
+    if isinstance(data, Episodes):
+        return DataOptions(data.name)
+    if isinstance(data, Iterable):
+        return DataOptions("episodes")
+    raise InputError(
+        f"data: a {type(data).__name__} is no data: give a dataset's name, DataOptions, Episodes or a list of episodes"
+    )
+
+
+def _is_names(data: Any) -> bool:
+    """Whether ``data`` is the name of a dataset, or several."""
+    names = data if isinstance(data, list | tuple) else [data]
+    return bool(names) and all(isinstance(name, str | Path) for name in names)
+
+
+def _in_memory(data: Any, options: DataOptions) -> Episodes | None:
+    """The episodes of ``data`` that need not be read from a file, as they are used."""
+    if isinstance(data, DataOptions) or _is_names(data):
+        return None
+    if not isinstance(data, Episodes):
+        data = datasets.from_episodes(data, repair=options.repair, action=options.action)
+    return labels.hide(data, options)

@@ -1,0 +1,289 @@
+"""``rlkit.train``: what the command ``rlkit train`` does, for a script or a notebook.
+
+It goes the same way and writes the same run directory. What differs: data and environment may be objects, errors are
+raised, no signal is caught (Ctrl-C is a KeyboardInterrupt, as everywhere in Python), and nothing but the progress is
+printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+import sys
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from rlkit.commands import Catalog, keywords
+from rlkit.commands.options import TrainOptions
+from rlkit.commands.train import check_length, prepare
+from rlkit.datasets import Episodes
+from rlkit.evaluation.evaluate import Evaluation
+from rlkit.runs import environments, registry, trainer
+from rlkit.runs.lock import RunLock
+from rlkit.runs.policy import Policy, load
+from rlkit.runs.progress import Display
+from rlkit.runs.record import Record, recorded_config
+from rlkit.runs.restored import play
+from rlkit.runs.run import Position, Run, claim, evaluations, finished
+from rlkit.runs.scores import conclude
+from rlkit.training.compilation import keep_compiled
+from rlkit.types import InputError
+
+GROUP = "rlkit.catalog"  # entry points, one for each field of a Catalog
+
+
+class Progress(NamedTuple):
+    """What ``on_progress`` gets at each line of metrics, and again when an evaluation has been made."""
+
+    updates: int  # so far, of all stages
+    of: int  # updates in all
+    metrics: Mapping[str, np.ndarray]  # "net/quantity" -> [S], the latest; NaN for seeds that diverged
+    returns: np.ndarray | None  # [S, episodes] of the evaluation; None at a line of metrics
+
+
+def train(
+    agent: str,
+    data: Any,
+    *,
+    env: str | Callable[[], gymnasium.Env] | None = None,
+    out: str | Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
+) -> TrainedRun:
+    """Train an agent and evaluate it, as the command ``rlkit train`` does.
+
+    Args:
+        agent: a name that ``rlkit train`` lists, or ``module:Config`` for one in a module of your own.
+        data: the name of a dataset or a list of names, rlkit.datasets.DataOptions, Episodes, or a list of episodes as
+            rlkit.datasets.from_episodes takes it.
+        env: the environment to evaluate in: what ``--env`` takes, or a function that makes one. None: the one that the
+            data name.
+        out: run directory. None: a temporary one, which lives as long as the result; `TrainedRun.save` copies it.
+        on_progress: called at each line of metrics and after each evaluation. It takes the place of the display. What
+            it raises ends the training; with ``out``, resume="auto" goes on from the last evaluation.
+        settings: fields of the agent's Config (beta=3), options of training (steps, seeds, seed, preset, eval_every,
+            eval_episodes, ...) and of the data (normalise, reward, ...), as ``rlkit train AGENT --help`` explains them.
+            Where an agent's setting has the name of one of the others, as diffusion-policy's steps, it goes in with
+            ``config``: a mapping of settings, or an instance of the Config.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: for what the caller can correct, in one line.
+        RunError: for a run that cannot go on, as when every seed diverged.
+
+    Example:
+        run = rlkit.train("iql", "hopper/medium-v0", steps=100_000, seeds=3, beta=3)
+        print(run.returns.mean())
+        run.save("runs/hopper")
+    """
+    catalog = installed()
+    named_env = env if env is None or isinstance(env, str) else _name_of(env)
+    options, episodes = keywords.resolve(agent, data, named_env, settings, catalog)
+    if callable(env):
+        catalog = catalog._replace(make_env=lambda _: _made(env))
+    keep_compiled()
+    temporary = None
+    if out is None:
+        temporary = tempfile.mkdtemp(prefix="rlkit-")
+        out = Path(temporary) / "run"
+    try:
+        _train(dataclasses.replace(options, out=Path(out)), catalog, episodes, on_progress)
+    except BaseException:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return TrainedRun(Path(out), agent, catalog, temporary)
+
+
+class TrainedRun:
+    """A finished run, which `rlkit.train` returns. ``folder`` is its run directory."""
+
+    def __init__(self, folder: Path, agent: str, catalog: Catalog, temporary: str | None = None):
+        self.folder = folder
+        self._typed = agent if registry.is_typed(agent) else None
+        self._catalog = catalog
+        if temporary is not None:
+            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        record = Record.read(self.folder)
+        shown = f"{record.agent} on {record.data.name}, {record.steps} updates, {len(record.seeds)} seeds"
+        return f"TrainedRun({shown}, folder={str(self.folder)!r})"
+
+    @property
+    def returns(self) -> np.ndarray | None:
+        """[S, episodes] undiscounted returns of the last evaluation, NaN for seeds that diverged; of an agent with
+        several goals those for the first. None where there was no evaluation."""
+        evaluated = evaluations(self.folder)
+        return evaluated[-1].returns if evaluated else None
+
+    def policy(
+        self,
+        *,
+        member: int | None = None,
+        greedy: bool = True,
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ) -> Policy:
+        """The trained policy; arguments and errors are those of `rlkit.load`.
+
+        Example:
+            action = run.policy().act(obs)
+        """
+        return load(self.folder, member=member, greedy=greedy, seed=seed, config=config, agent=self._typed)
+
+    def evaluate(self, episodes: int | None = None, *, seed: int | None = None) -> np.ndarray:
+        """[K, episodes] returns of the K seeds that did not diverge, played anew.
+
+        Args:
+            episodes: of each seed; as in training by default.
+            seed: episode i is reset with seed + i; as in training by default.
+
+        Raises:
+            InputError: if the run has no environment.
+            RunError: if the environment fails.
+
+        Example:
+            run.evaluate(episodes=100).mean()
+        """
+        record = Record.read(self.folder)
+        config = recorded_config(record, self._typed)
+        make_env = functools.partial(environments.make, known=self._catalog.make_env)
+        played = play(self.folder, record, make_env, config, episodes, seed)
+        return next(iter(played.returns.values()))
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the run directory to ``folder``, where the commands and `rlkit.load` find it; returns ``folder``.
+
+        Raises InputError if something is there already, or if it cannot be written.
+
+        Example:
+            run.save("runs/hopper")
+        """
+        target = Path(folder)
+        claim(target, "never")
+        try:
+            shutil.copytree(self.folder, target, dirs_exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{target} cannot be written to ({error.strerror}): choose another folder") from error
+        return target
+
+
+def installed() -> Catalog:
+    """The agents, environments and datasets that are installed with rlkit, found by their entry points.
+
+    Raises InputError if there are none.
+    """
+    parts = {point.name: point.load() for point in metadata.entry_points(group=GROUP)}
+    if set(parts) != set(Catalog._fields):
+        raise InputError("rlkit is installed without its list of agents: install it again, with pip install -e .")
+    return Catalog(**parts)
+
+
+# --- environments ---
+
+
+def _name_of(make_env: Any) -> str:
+    """What a run's record calls an environment that a function makes: module:function, as ``--env`` takes it, or words
+    where nothing in its module has that name."""
+    if not callable(make_env):
+        raise InputError(
+            f"env: a {type(make_env).__name__} makes no environment: give an id, or a function, lambda: env"
+        )
+    function = make_env.func if isinstance(make_env, functools.partial) else make_env
+    name = getattr(function, "__qualname__", type(function).__name__)
+    module = function.__module__
+    if getattr(sys.modules.get(module), name, None) is make_env:
+        return f"{module}:{name}"
+    return f"{name} in {module}"
+
+
+def _made(make_env: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+    env = make_env()
+    if not isinstance(env, gymnasium.Env):
+        raise InputError(f"env: {_name_of(make_env)} returned a {type(env).__name__}, not a gymnasium.Env")
+    return env
+
+
+# --- training ---
+
+
+def _train(
+    options: TrainOptions,
+    catalog: Catalog,
+    episodes: Episodes | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    """As `rlkit.commands.train.run`, in a process that is the caller's."""
+    folder = options.out
+    claim(folder, options.resume)
+    faults = []
+    with RunLock(folder):
+        job = prepare(options, catalog, episodes=episodes)
+        check_length(job, folder, options.config)
+        with _ReportingRun(folder, job.record, on_progress, wandb=options.wandb) as opened:
+            if not finished(folder):
+                shown_by = Display if on_progress is None else _Silent
+                faults = trainer.train(job, opened, _Unguarded(), options.q_limit, shown_by)
+        conclude(folder, show=False)
+    for fault in faults:
+        warnings.warn(f"{folder}: {fault}", RuntimeWarning, stacklevel=3)
+
+
+class _Unguarded:
+    """Stands in for a Guard: nothing is caught, nothing is watched, and nobody but the caller ends the process."""
+
+    code = None
+
+    def enter(self, phase: str) -> None:
+        pass
+
+    def beat(self) -> None:
+        pass
+
+
+class _Silent(Display):
+    """Stands in for the display where ``on_progress`` shows how far the run is."""
+
+    def __init__(self, total: int, done: int = 0):
+        super().__init__(total, done)
+        self._bar = None
+
+    def say(self, text: str) -> None:
+        pass
+
+
+class _ReportingRun(Run):
+    """A run that tells what it logs."""
+
+    def __init__(
+        self, folder: Path, record: Record, on_progress: Callable[[Progress], None] | None, *, wandb: bool = False
+    ):
+        super().__init__(folder, record, wandb=wandb)
+        self._on_progress = on_progress
+        self._updates = sum(updates for _, updates in record.stages)
+        self._latest: Mapping[str, np.ndarray] = {}
+
+    def metrics(self, position: Position, metrics: Mapping[str, np.ndarray]) -> None:
+        super().metrics(position, metrics)
+        self._latest = {name: np.asarray(values) for name, values in metrics.items()}
+        self._tell(position, None)
+
+    def evaluation(self, position: Position, played: Evaluation, goals: Any = ("",)) -> None:
+        super().evaluation(position, played, goals)
+        self._tell(position, played.returns[0])
+
+    def _tell(self, position: Position, returns: np.ndarray | None) -> None:
+        if self._on_progress is not None:
+            self._on_progress(Progress(position.updates, self._updates, self._latest, returns))
