@@ -48,6 +48,7 @@ class BC(Reactive):
     config: Config
     spec: Spec
     needs: tuple[str, ...] = ()
+    uses_rewards: bool = False
 
     def init(self, key: Key, prev: None, stats: Stats) -> Net:
         """A policy that starts at the middle of the action range."""

@@ -142,6 +142,10 @@ class DiffusionPolicy:
     def needs(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def uses_rewards(self) -> bool:
+        return False
+
     def init(self, key: Key, prev: None, stats: Stats) -> DiffusionPolicyState:
         """An untrained network, and a copy of it."""
         x = jnp.zeros((1, self.config.horizon, *self.spec.action.shape))

@@ -13,8 +13,8 @@ only if its t is d more. There is no table of episodes.
 
 The steps that an agent collects while it trains are kept in a Buffer too, which is a ring: see rlkit.ring.
 
-A step whose reward is not known has reward 0. Only learners that say so, by needing the column ``labelled``, are given
-such data; for them ``index`` lists the labelled rows first.
+A step whose reward is not known has reward 0. Only learners that say so are given such data: those that need the column
+``labelled``, for which ``index`` lists the labelled rows first, and those that use no rewards (see `uses_rewards`).
 """
 
 from __future__ import annotations
@@ -64,29 +64,42 @@ class Buffer(NamedTuple):
     place: Place | None = None  # of a ring
 
     @classmethod
-    def from_episodes(cls, episodes: Episodes, normaliser: Normaliser, needs: Sequence[str | Column] = ()) -> Buffer:
+    def from_episodes(
+        cls,
+        episodes: Episodes,
+        normaliser: Normaliser,
+        needs: Sequence[str | Column] = (),
+        *,
+        uses_rewards: bool = True,
+    ) -> Buffer:
         """Normalise the rows and put them on the default device.
 
         Args:
             episodes: the data, from rlkit.datasets.load. normaliser: Normaliser.fit(episodes, options). needs: columns
-            that the learners need, see `needs`.
+            that the learners need, see `needs`. uses_rewards: whether a learner uses them, see `uses_rewards`.
 
         Returns:
             The Buffer, with those columns.
 
         Raises:
-            InputError: no row can be drawn, a column is unknown, or some rewards are not known and no learner needs
-            the column ``labelled``.
+            InputError: no row can be drawn, a column is unknown, or some rewards are not known, a learner uses them,
+            and none needs the column ``labelled``.
 
         Example:
-            buffer = Buffer.from_episodes(episodes, normaliser, needs(stages))
+            buffer = Buffer.from_episodes(episodes, normaliser, needs(stages), uses_rewards=uses_rewards(stages))
         """
         for need in needs:
             columns.stored(need)  # refuses an unknown name before anything is made
         flags = np.asarray(episodes.flags)
         labelled = (flags & LABELLED) > 0
         allow_unlabelled = "labelled" in needs
-        known, unknown = _drawable_rows(episodes, labelled, allow_unlabelled)
+        if uses_rewards or allow_unlabelled:
+            known, unknown = _drawable_rows(episodes, labelled, allow_unlabelled)
+            index = np.concatenate([known, unknown], dtype=np.int32)
+            labels = np.int32(known.size) if allow_unlabelled else None
+        else:
+            index = np.flatnonzero(episodes.drawable()).astype(np.int32)
+            labels = None
         # --- rewards ---
         reward = blocks.through(normaliser.reward, episodes.reward)
         reward[~labelled] = 0
@@ -101,9 +114,9 @@ class Buffer(NamedTuple):
             reward=reward,
             t=episodes.t,
             flags=flags,
-            index=np.concatenate([known, unknown], dtype=np.int32),
+            index=index,
             extra={"hidden_reward": hidden_reward},
-            labels=np.int32(known.size) if allow_unlabelled else None,
+            labels=labels,
         )
         extra = columns.make(needs, rows)
         return jax.device_put(rows._replace(extra=extra))
@@ -307,6 +320,11 @@ def _drawable_rows(episodes: Episodes, labelled: np.ndarray, allow_unlabelled: b
     drawable = episodes.drawable()
     known = np.flatnonzero(drawable & labelled)
     unknown = np.flatnonzero(drawable & ~labelled)
+    if not known.size and not allow_unlabelled:
+        raise InputError(
+            f"{episodes.name}: no step has a known reward, and this agent learns from rewards: choose one that clones "
+            "the data without them, or give the rewards"
+        )
     if unknown.size and not allow_unlabelled:
         raise InputError(
             f"{episodes.name}: {unknown.size:,} of {drawable.sum():,} steps have no reward label, and this agent "
@@ -381,6 +399,19 @@ def needs(stages: Sequence[Stage]) -> list[str | Column]:
     for stage in stages:
         needed.update(stage.learner.needs)
     return sorted(needed, key=name)
+
+
+def uses_rewards(stages: Sequence[Stage]) -> bool:
+    """Whether a learner of ``stages`` uses rewards: all do but those whose property ``uses_rewards`` is False and that
+    need no column that is made from rewards."""
+    for stage in stages:
+        if getattr(stage.learner, "uses_rewards", True):
+            return True
+        for need in stage.learner.needs:
+            column = columns.stored(need)
+            if column is not None and column.uses_rewards:
+                return True
+    return False
 
 
 def abstract(spec: Spec, rows: int, drawable: int, needs: Sequence[str | Column]) -> Buffer:

@@ -160,7 +160,8 @@ class Learner(Protocol):
     jit: the loop adds those. ``needs`` names extra columns (see rlkit.columns), or brings its own, that `sample` reads.
     Where a learner adds something to the rewards inside Q, an entropy or a penalty, a further property
     ``intrinsic_reward`` says how large that can be at a step (see rlkit.training.divergence). A learner of sequences
-    says in a further property ``tokens`` how many its model reads at once, for ``--dry-run``.
+    says in a further property ``tokens`` how many its model reads at once, for ``--dry-run``. One that uses no rewards
+    says so in a property ``uses_rewards``, which is False: it is given data whose rewards are not known.
     """
 
     @property

@@ -279,22 +279,21 @@ def field_faults() -> Iterator[Case]:
     for form in WRITERS:
         for value in (np.nan, np.inf, -np.inf, 1e300):
             shown = "inf" if value == 1e300 else str(value)
-            yield Case(
-                f"{form}: observation of {value}",
-                partial(change, form, "observations", (4, 1), float(value)),
-                ("episode 1, index 1", "observations", shown, "element 1"),
-            )
-            if form != "parquet" or value == value:  # NaN in a number column of Arrow is a value, not a null
-                yield Case(
-                    f"{form}: reward of {value}",
-                    partial(change, form, "rewards", 1, float(value)),
-                    ("episode 0, index 1", "rewards", shown),
-                )
-            yield Case(
-                f"{form}: action of {value}",
-                partial(change, form, "actions", (3, 0), float(value)),
-                ("episode 1, index 0", "actions", shown),
-            )
+            words = {
+                "observation": ("episode 1, index 1", "observations", shown, "element 1"),
+                "reward": ("episode 0, index 1", "rewards", shown),
+                "action": ("episode 1, index 0", "actions", shown),
+            }
+            if form in ("csv", "parquet") and value != value:  # NaN is no value in a table
+                words = {
+                    "observation": ("observation_1 is missing",),
+                    "reward": ("reward is missing and action is not",),
+                    "action": ("action is missing and reward is not",),
+                }
+            changes = {"observation": (4, 1), "reward": 1, "action": (3, 0)}
+            for field, index in changes.items():
+                build = partial(change, form, f"{field}s", index, float(value))
+                yield Case(f"{form}: {field} of {value}", build, words[field])
         if form in MINARI:  # the others have no space to compare with
             yield Case(
                 f"{form}: action out of bounds",
@@ -346,7 +345,9 @@ def label_faults() -> Iterator[Case]:
         for value in (0.5, 2.0, np.nan):
             yield Case(f"{form}: label of {value}", partial(label, form, [1, value, 1, 1, 1], 0), (name, str(value)))
         yield Case(f"{form}: labels of text", partial(label, form, [b"yes"] * STEPS, 0), ("labelled",))
-        yield Case(f"{form}: no step labelled", partial(label, form, [False] * STEPS, 0), ("labelled: no step is",))
+        yield Case(
+            f"{form}: no step labelled", partial(label, form, [False] * STEPS, 0), note="5 steps have no reward label"
+        )
     wide = np.ones((STEPS, 2), bool)
     yield Case("npz: wide labels", partial(label, "npz", wide, 0), ("labelled", "shape"))
     yield Case("minari-hdf5: wide labels", partial(label, "minari-hdf5", wide, 0), ("labelled", "2 numbers wide"))
@@ -630,7 +631,7 @@ def csv_faults() -> Iterator[Case]:
     yield Case("csv: empty lines", partial(csv_lines, lambda lines: lines.append("")))
     yield Case("csv: Windows ends of lines", partial(damage, "csv", lambda c: c.replace(b"\n", b"\r\n")))
     yield Case("csv: byte order mark", partial(damage, "csv", lambda c: b"\xef\xbb\xbf" + c))
-    yield Case("csv: UTF-16", partial(damage, "csv", lambda c: c.decode().encode("utf-16")), ("x.csv",))
+    yield Case("csv: UTF-16", partial(damage, "csv", lambda c: c.decode().encode("utf-16")), note="UTF-16")
     yield Case("csv: NUL bytes", partial(damage, "csv", lambda c: c.replace(b"-1", b"\0\0", 1)), ("x.csv",))
     yield Case(
         "csv: bytes that are no text", partial(damage, "csv", lambda c: c.replace(b"\n0,", b"\n\xff,", 1)), ("x.csv",)

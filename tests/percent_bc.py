@@ -45,7 +45,7 @@ class Config(bc.Config):
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
         """One stage."""
-        column = Column("best_episodes", BestEpisodes(self.share))
+        column = Column("best_episodes", BestEpisodes(self.share), uses_rewards=True)
         return (Stage("percent-bc", PercentBC(self, spec, needs=(column,)), steps),)
 
 

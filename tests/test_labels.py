@@ -53,8 +53,10 @@ def test_an_unlabelled_reward_may_be_nan_and_is_stored_as_zero_and_a_labelled_on
     assert "2 steps have no reward label" in " ".join(data.report.notes)
     with pytest.raises(InputError, match="toy: episode 1, index 0, rewards: .*nan"):
         from_episodes(episodes(rewards, [[True, False], [True, True]]), name="toy")
-    with pytest.raises(InputError, match="toy: labelled: no step is"):
-        from_episodes(episodes(rewards, [[False] * 2] * 2), name="toy")
+    none = from_episodes(episodes(rewards, [[False] * 2] * 2), name="toy")
+    assert not none.reward.any() and not none.returns().size
+    with pytest.raises(InputError, match="toy: no step has a known reward, and this agent learns from rewards"):
+        Buffer.from_episodes(none, Normaliser.fit(none, DataOptions("none")))
     with pytest.raises(InputError, match="episode 0, labelled: 1 rows"):
         from_episodes(episodes(rewards, [[True], [True, True]]), name="toy")
 

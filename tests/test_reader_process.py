@@ -109,8 +109,8 @@ def test_an_entry_that_cannot_be_moved_into_place_is_only_a_warning(table, caplo
 
 
 def test_it_writes_into_the_next_folder_where_the_first_is_full(table, tmp_path):
-    told = dataclasses.asdict(table.action)
-    request = {"dataset": table.dataset, "data_root": None, "env": None, "repair": [], "action": told, "roots": []}
+    told = {"action": dataclasses.asdict(table.action), "columns": dataclasses.asdict(table.columns)}
+    request = {"dataset": table.dataset, "data_root": None, "env": None, "repair": [], "roots": [], **told}
     folders = [str(tmp_path / "no" / "such"), str(tmp_path)]
     reply = reader_process._answer({**request, "infos": False, "folders": folders})
     assert reply["folder"] == folders[1] and "No such file" in reply["reason"]

@@ -115,12 +115,17 @@ def test_other_columns_are_infos_or_noted(tmp_path):
     assert recording.infos == {} and recording.notes == ["columns that were not read: speed, label"]
     recording = read(path, infos=True)
     assert recording.infos["speed"].tolist() == [0.1, 0.2, 0.4]
+    gaps = read(write(tmp_path / "gaps.parquet", speed=[0.1, None, 0.3, np.nan]), infos=True).infos["speed"]
+    np.testing.assert_array_equal(gaps, [0.1, np.nan, np.nan])
     assert recording.notes == ["columns that were not read: label"]
 
 
-def test_a_nan_is_a_value_and_not_a_missing_one(tmp_path):
-    recording = read(csv(tmp_path / "x.csv", CSV.replace(",0.5,", ",nan,")))
-    assert np.isnan(recording.rewards).tolist() == [True, False, False, False]
+def test_a_nan_is_no_value(tmp_path):
+    with pytest.raises(InputError, match="line 5: reward is missing and action is not"):
+        read(csv(tmp_path / "x.csv", CSV.replace(",0.5,", ",nan,")))
+    final = [0.5, 0.25, np.nan, 1.0]
+    recording = read(write(tmp_path / "x.parquet", action=final, reward=final))
+    assert recording.rewards.tolist() == [0.5, 0.25, 1] and recording.has_final.tolist() == [True, False]
 
 
 def test_episodes_of_categories_over_several_row_groups(tmp_path):
@@ -151,7 +156,7 @@ def test_episodes_of_categories_over_several_row_groups(tmp_path):
         ("observation_1", "observation_2", "no column observation_1, but observation_2"),
         ("observation_1", "observation", "has both observation and observation_0"),
         ("action_1", "action_0", "two columns action_0"),
-        ("10,0,3,", "10,0,abc,", "cannot be read as CSV .*abc"),
+        ("10,0,3,", "10,0,abc,", "line 3: observation_0 is 'abc'; expected a number"),
         ("10,0,3,", "10,zero,3,", "line 3: step is 'zero'; expected a number"),
         ("10,0,3,30,", "10,0,3,", "cannot be read as CSV .*Expected 9 columns, got 8"),
     ],
@@ -203,7 +208,7 @@ def test_damaged_files(tmp_path):
     with pytest.raises(InputError, match="x.parquet: cannot be read as Parquet"):
         read(path)
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00 not text")
-    with pytest.raises(InputError, match="x.csv: cannot be read as CSV"):
+    with pytest.raises(InputError, match="^x.csv: what separates its columns is not known"):
         read(tmp_path / "x.csv")
     with pytest.raises(InputError, match="the file is empty"):
         read(csv(tmp_path / "y.csv", ""))

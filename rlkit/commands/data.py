@@ -9,6 +9,7 @@ from rich.table import Table
 from rlkit.commands import Catalog, collect
 from rlkit.commands.options import DataCheck, DataList, DataShow
 from rlkit.datasets import DataOptions, Episodes, available, summary
+from rlkit.datasets.episodes import Names
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # per cent
 BINS = 10
@@ -57,6 +58,9 @@ def _spaces(episodes: Episodes) -> Table:
         reference = f"random {low:g}, expert {high:g}"
     table.add_row("observation", str(episodes.observation_space))
     table.add_row("action", str(episodes.action_space))
+    if episodes.names != Names():
+        table.add_row("observation columns", ", ".join(episodes.names.observation) or "not named")
+        table.add_row("action columns", ", ".join(episodes.names.action) or "not named")
     table.add_row("environment", environment)
     table.add_row("reference returns", reference)
     return table
@@ -73,6 +77,9 @@ def _returns(episodes: Episodes) -> Table:
     """Quantiles and a histogram of the episodes' returns."""
     returns = episodes.returns()
     table = Table("return", "", title="returns of the episodes", title_justify="left")
+    if not returns.size:
+        table.add_row("mean", "not known: no episode has all of its rewards")
+        return table
     table.add_row("mean", f"{returns.mean():.2f}")
 
     # --- quantiles ---

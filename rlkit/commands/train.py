@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
+import re
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -136,7 +137,8 @@ def prepare(
     plans = _plans(options, before)
     stages = online.stages(options.config, spec, options.steps, plans)
     columns = buffer.needs(stages)
-    rows = Buffer.from_episodes(episodes, normaliser, columns)
+    uses_rewards = buffer.uses_rewards(stages)
+    rows = Buffer.from_episodes(episodes, normaliser, columns, uses_rewards=uses_rewards)
     suspicious = inspection.serious(episodes.report.warnings, options.data.normalise)
     for sentence in [*suspicious, *labels.advice(episodes)]:
         print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
@@ -280,7 +282,8 @@ def default_folder(options: TrainOptions) -> Path:
     names = []
     for dataset in map(Path, options.data.names):
         name = dataset.stem if dataset.suffix else "-".join(dataset.parts)
-        names.append(name.replace(":", "-"))  # of random:5000
+        letters = re.sub(r"[^\w.-]+", "-", name).strip("-")  # random:5000, a whole path, a pattern
+        names.append(letters or dataset.parent.name)
     name = "+".join(names)
     now = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{options.agent}-{name}-{now}"
@@ -310,6 +313,7 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         observation_space=serialization.encode(spaces.to_json(episodes.observation_space)),
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
         options=serialization.encode(options.data),
+        names=episodes.names,
         notes=episodes.report.notes,
         warnings=tuple(warning.sentence for warning in episodes.report.warnings),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit import ranges
-from rlkit.datasets.options import UNTOLD, ActionOptions, DataOptions
+from rlkit.datasets.options import UNTOLD, ActionOptions, ColumnOptions, DataOptions
 from rlkit.types import InputError, one_line
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rlkit.datasets.sources import available
 
 __all__ = [
-    "ActionOptions", "DataOptions", "Episodes", "Normaliser", "Report",
+    "ActionOptions", "ColumnOptions", "DataOptions", "Episodes", "Normaliser", "Report",
     "available", "check_env", "from_episodes", "load", "spec", "summary",
 ]  # fmt: skip
 

@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from rlkit.datasets import spaces
-from rlkit.datasets.episodes import DataWarning, Episodes, Report
+from rlkit.datasets.episodes import DataWarning, Episodes, Names, Report
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.sources import Source
 from rlkit.types import InputError, one_line
 
-FORMAT = 5  # raise it when the layout, the meaning of a column, or a check changes
+FORMAT = 6  # raise it when the layout, the meaning of a column, or a check changes
 PREFIX = ".new-"  # of folders that are being written
 COLUMNS = ("obs", "action", "reward", "t", "flags")
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def entry(options: DataOptions, source: Source, infos: bool) -> Path:
     root = options.cache_dir or Path(os.environ.get("RLKIT_CACHE_DIR") or Path.home() / ".cache" / "rlkit")
     stats = [(str(path), path.stat()) for path in source.files()]
     files = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
-    told = dataclasses.asdict(options.action)
+    told = [dataclasses.asdict(options.action), dataclasses.asdict(options.columns)]
     key = [FORMAT, files, bool(source.parts), sorted(options.repair), options.env, told, infos]
     return root.expanduser() / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
@@ -89,6 +89,7 @@ def _read(folder: Path) -> Episodes:
         reference=None if form["reference"] is None else tuple(form["reference"]),
         report=Report(**report),
         infos=infos,
+        names=Names(**{field: tuple(names) for field, names in form["names"].items()}),
         derived=tuple(form["derived"]),
     )
 
@@ -171,6 +172,7 @@ def save(folder: Path, episodes: Episodes) -> None:
         "derived": episodes.derived,
         "columns": columns,
         "infos": infos,
+        "names": dataclasses.asdict(episodes.names),
     }
     crc = zlib.crc32(json.dumps(form).encode())
     (folder / "manifest.json").write_text(json.dumps({**form, "crc": crc}))

@@ -50,7 +50,10 @@ def fit(episodes: Episodes, observation: Space, action: Space) -> tuple[Episodes
     # --- observations ---
     if OBSERVATION in episodes.derived:
         try:
-            changes["obs"] = _observations(episodes.obs, observation)
+            obs = _observations(episodes.obs, observation)
+            changes["obs"] = obs
+            if obs.shape[1] != episodes.obs.shape[1]:  # a number has become a column for each choice
+                changes["names"] = dataclasses.replace(episodes.names, observation=())
         except _Misfit as misfit:
             differences.append(str(misfit))
         changes["observation_space"] = observation

@@ -29,6 +29,14 @@ class DataWarning(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Names:
+    """Names of the components of observations and actions, as the source has them; empty where it has none."""
+
+    observation: tuple[str, ...] = ()  # one for each column of Episodes.obs
+    action: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """Counts of the rows of the source, of those that are used, and of the reasons why others are not. They count steps
     where nothing else is said."""
@@ -69,6 +77,7 @@ class Episodes:
     reference: tuple[float, float] | None  # (random, expert) mean returns named by the dataset itself
     report: Report
     infos: Mapping[str, np.ndarray] = field(default_factory=dict)  # [N, ...] each, only when asked for
+    names: Names = Names()
     # [R] float32: the rewards that --label-share hid (see labels.py), NaN elsewhere; None where it hid none. They are
     # for diagnostics and for the returns of the data: no agent learns from them
     hidden: np.ndarray | None = None

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from rlkit.datasets import action_space, environment, spaces
 from rlkit.datasets.action_space import BOUNDS
 from rlkit.datasets.environment import OBSERVATION
-from rlkit.datasets.episodes import DataWarning, Episodes, Report
+from rlkit.datasets.episodes import DataWarning, Episodes, Names, Report
 from rlkit.types import InputError
 
 COLUMNS = ("obs", "action", "reward", "t", "flags")
@@ -59,7 +59,20 @@ def join(parts: Sequence[Episodes]) -> Episodes:
         report=_report(fitted, notes),
         infos=_infos(fitted),
         derived=derived,
+        names=_names(parts),
     )
+
+
+def _names(parts: Sequence[Episodes]) -> Names:
+    """Those of the parts that have names. Raises InputError where two parts have different ones."""
+    named = [part for part in parts if part.names != Names()]
+    for part in named:
+        if part.names != named[0].names:
+            raise InputError(
+                f"{part.name} and {named[0].name} cannot be joined: their columns have different names; name them in "
+                "the same order, or write them alike"
+            )
+    return named[0].names if named else Names()
 
 
 def _observation_space(parts: Sequence[Episodes]) -> Space:

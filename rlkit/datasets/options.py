@@ -49,6 +49,42 @@ UNTOLD = ActionOptions()
 
 
 @dataclass(frozen=True)
+class ColumnOptions:
+    """Which columns of a table hold what, where they have names of their own (docs/own_data.md).
+
+    Example:
+        ColumnOptions(episode="patient", observation=("heart_rate", "bp"), action=("dose",), reward="score")
+    """
+
+    episode: str | None = None
+    """Column whose value is the same in all rows of an episode."""
+
+    step: str | None = None
+    """Column that orders the rows of an episode: numbers or times, each once. none: the rows are in order already."""
+
+    observation: tuple[str, ...] = ()
+    """Columns of the observation, in this order; a * in a name stands for any letters."""
+
+    next_observation: tuple[str, ...] = ()
+    """Columns of the observation that a step led to, in the order of the observation. none: they are not read."""
+
+    action: tuple[str, ...] = ()
+    """Columns of the action, in this order."""
+
+    reward: str | None = None
+    """Column of the reward. none: no reward is known, for agents that need none."""
+
+    terminated: str | None = None
+    """Column that is true where a step led to a terminal state. none: no episode ends in one."""
+
+    truncated: str | None = None
+    """Column that is true where an episode was cut short."""
+
+    labelled: str | None = None
+    """Column that is true where the reward is known."""
+
+
+@dataclass(frozen=True)
 class DataOptions:
     """The data to use, where they are, and how they are transformed on the way to the agent.
 
@@ -61,9 +97,9 @@ class DataOptions:
     """
 
     dataset: str | tuple[str, ...]
-    """A Minari id (hopper/medium-v0), a file (.hdf5, .h5, .npz, .csv, .parquet) or a folder (docs/own_data.md). Several
-    are joined: --dataset A B, or --dataset A --dataset B. On the command line also random:5000, 5000 steps of uniform
-    actions in --env."""
+    """A Minari id (hopper/medium-v0), a file (.hdf5, .h5, .npz, .csv, .parquet), a folder, or a pattern in quotes
+    ('parts/*.parquet'; docs/own_data.md). Several are joined: --dataset A B, or --dataset A --dataset B. On the command
+    line also random:5000, 5000 steps of uniform actions in --env."""
 
     data_root: Path | None = None
     """Folder of Minari datasets. Default: $MINARI_DATASETS_PATH, then ~/.minari/datasets, then the embedded data."""
@@ -76,6 +112,8 @@ class DataOptions:
     module:function for one of your own, or none: no environment, although the data name one."""
 
     action: ActionOptions = UNTOLD
+
+    columns: ColumnOptions = ColumnOptions()
 
     cache_dir: Path | None = None
     """Folder of the memory-mapped cache. Default: $RLKIT_CACHE_DIR, else ~/.cache/rlkit."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import gymnasium
 import numpy as np
 
+from rlkit.datasets.episodes import Names
+
 
 @dataclass
 class Recording:
@@ -39,3 +41,4 @@ class Recording:
     infos: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     labelled: np.ndarray | None = None  # [N] the reward is known; None: all are. Where it is not, it may be NaN
+    names: Names = Names()

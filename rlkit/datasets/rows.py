@@ -108,6 +108,7 @@ def _assemble(recording: Recording, repair: Sequence[str], told: ActionOptions) 
         reference=recording.reference,
         report=report,
         infos=recording.infos,
+        names=recording.names,
         derived=derived,
     )
     warnings = inspection.inspect(episodes, recording.observations)
@@ -254,8 +255,6 @@ def _labelled(recording: Recording, notes: list[str]) -> np.ndarray:
     if recording.labelled is None:
         return np.ones(len(recording.rewards), bool)
     labelled = _flags(recording, "labelled")
-    if not labelled.any():
-        raise InputError(f"{recording.name}: labelled: no step is; at least some rewards must be known")
     if not labelled.all():
         count = int((~labelled).sum())
         notes.append(f"{count:,} steps have no reward label")

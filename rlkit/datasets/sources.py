@@ -15,12 +15,13 @@ from pathlib import Path
 
 from rlkit.datasets import rows
 from rlkit.datasets.episodes import Episodes
-from rlkit.datasets.options import DataOptions
+from rlkit.datasets.formats import lerobot, table_files
+from rlkit.datasets.options import ColumnOptions, DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.types import InputError
 
-# file suffix -> module with read(path, *, options, infos) -> Recording
-READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "npz", ".csv": "table", ".parquet": "table"}
+# file suffix -> module with read(path, *, options, infos) -> Recording; tables are found by table_files.suffix
+READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "npz"}
 COLUMNAR = (".parquet", ".arrow")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
@@ -62,6 +63,13 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
     """The source that ``options.dataset`` names. Raises InputError that lists where it looked and what is alike."""
     path = Path(options.dataset).expanduser()
     episodes = _npz_episodes(path)
+    table = _find_table(options.dataset, path)
+    if episodes and table is not None:
+        raise InputError(f"{path}: the folder holds both .npz episodes and tables; name those meant: '{path}/*.npz'")
+    if table is not None:
+        return table
+    if options.columns != ColumnOptions():
+        raise InputError(f"{options.dataset}: is no table, and --columns names the columns of tables; leave it out")
     if episodes:
         from rlkit.datasets.formats import npz
 
@@ -83,6 +91,46 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
     if options.download and ID.fullmatch(options.dataset):
         return _download(options, folders)
     raise InputError(_not_found(options, folders))
+
+
+def _find_table(name: str, path: Path) -> Source | None:
+    """The table that a file, a folder of parts or a pattern stands for; None where it is none of these.
+
+    Raises InputError where there is no such file, or they are of several kinds.
+    """
+    from rlkit.datasets.formats import table
+
+    # --- one file ---
+    if table_files.suffix(path) and (path.is_file() or not glob.has_magic(name)):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        path = path.resolve()
+        _, info = lerobot.find(path)
+        parts = () if info is None else (path, info)
+        return Source(path, partial(table.read, path, info=info), parts)
+
+    # --- several ---
+    info = None
+    if path.is_dir():
+        files, info = lerobot.find(path)
+        if not files:
+            files = [file for file in path.iterdir() if not file.name.startswith((".", "_"))]
+            files = [file for file in files if table_files.suffix(file) and file.is_file()]
+    elif glob.has_magic(name):
+        files = [Path(file) for file in glob.glob(str(path), recursive=True)]
+        if not files:
+            raise InputError(f"{name}: no file is called so")
+    else:
+        files = []
+    kinds = {table_files.suffix(file) for file in files}
+    if not kinds - {None}:
+        return None
+    if len(kinds) > 1:
+        known = " ".join(table_files.SUFFIXES)
+        raise InputError(f"{name}: its files are not of one kind; all parts of a table are of one of these: {known}")
+    files = sorted((file.resolve() for file in files), key=_by_number)
+    parts = files if info is None else [*files, info]
+    return Source(path, partial(table.read, path, name=name, parts=files, info=info), tuple(parts))
 
 
 def _find_minari(options: DataOptions, folders: Sequence[Path]) -> Source | None:
@@ -115,8 +163,8 @@ def _folder(path: Path) -> Source:
     folder = _inside(path.parent, path.name)
     if folder is None:
         raise InputError(
-            f"{path}: the folder holds neither data/ (a Minari dataset) nor .npz files (one episode each); name the "
-            "file or the folder that holds the data"
+            f"{path}: the folder holds neither data/ (a Minari dataset) nor .npz files (one episode each) nor tables; "
+            "name the file or the folder that holds the data"
         )
     return Source(folder, partial(minari.read, folder))
 
@@ -138,7 +186,7 @@ def _npz_episodes(path: Path) -> list[Path]:
 def _by_number(path: Path) -> list[tuple[int, str]]:
     """A key that sorts episode_9 before episode_10."""
     key = []
-    for text, digits in re.findall(r"(\D*)(\d*)", path.name):
+    for text, digits in re.findall(r"(\D*)(\d*)", str(path)):
         key.append((text, int(digits or 0)))
     return key
 
@@ -219,7 +267,7 @@ def _not_found(options: DataOptions, folders: Sequence[Path]) -> str:
     """The message for a name that stands for no dataset, with names that are alike."""
     name = options.dataset
     if not ID.fullmatch(name):
-        kinds = " ".join(READERS)
+        kinds = " ".join((*READERS, *table_files.SUFFIXES))
         problem = (
             f"{name!r} is neither a Minari id (such as hopper/medium-v0), a file of a known kind ({kinds}) nor a folder"
         )

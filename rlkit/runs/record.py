@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import online
+from rlkit.datasets.episodes import Names
 from rlkit.datasets.options import DataOptions
 from rlkit.evaluation.statistics import Estimate
 from rlkit.online import Online
@@ -52,6 +53,7 @@ class DataRecord:
     observation_space: dict[str, Any]  # as stored, in Minari's JSON form
     action_space: dict[str, Any]
     options: dict[str, Any]  # rlkit.datasets.DataOptions
+    names: Names = Names()  # of the components of observations and actions
     notes: tuple[str, ...] = ()  # what had to be taken from the data, and what else is to be known of them
     warnings: tuple[str, ...] = ()  # what looks wrong in them, see rlkit.datasets.inspection
 

@@ -1,299 +1,177 @@
-"""Tables: CSV (with a header) or Parquet, one row per step.
+"""Tables: CSV or Parquet, one row per step, in one file or several.
 
     episode            an integer or a name
     step               0, 1, 2, ... within the episode
     observation        a list per row; or observation_0 ... observation_{O-1}, a number each; or one number
     action             the same three ways; one column of integers called `action` means choices (discrete)
     reward             a number
-    terminated         true/false or 1/0: the step led to a terminal state
+    terminated         true/false, yes/no or 1/0: the step led to a terminal state
     truncated          the same: a time limit cut the episode (optional)
-    labelled           the same: the reward is known (optional); where it is not, it may be missing or NaN
+    labelled           the same: the reward is known (optional); where it is not, it may be missing
+    next_observation   as observation (optional): what the step led to
 
-Lists are Parquet lists; in CSV they are text such as "[0.1, 0.2]". Rows may come in any order: they are sorted by
-episode and step. A last row of an episode whose action and reward are null (empty in CSV) is its final observation, and
-its flags are null or false; an episode without such a row has no final observation. Other columns are left out, or read
-as infos where they are numbers and infos are asked for. The environment is what --env says.
+--columns names others (table_roles.py), and then the step may be a time, or none (table_order.py). Lists are Parquet
+lists; in CSV they are text such as "[0.1, 0.2]". Rows may come in any order: they are sorted by episode and step. A
+last row of an episode whose action and reward are missing (empty, NA, NaN) is its final observation, and its flags are
+missing or false; an episode without such a row, and without a next_observation in its last row, has no final
+observation. Other columns are left out, or read as infos where they are numbers and infos are asked for. The
+environment is what --env says. LeRobot's Parquet files are tables with names of their own (lerobot.py).
 """
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlkit.datasets.formats import table_columns
-from rlkit.datasets.formats.table_columns import WIDE, Table
+from rlkit.datasets.episodes import Names
+from rlkit.datasets.formats import csv_dialect, lerobot, table_columns, table_files, table_order, table_roles
+from rlkit.datasets.formats.table_columns import Column, Table
+from rlkit.datasets.formats.table_order import Order
+from rlkit.datasets.formats.table_roles import Roles
 from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
-from rlkit.datasets.untrusted import fields, parquet
-from rlkit.datasets.untrusted.fields import Budget
-from rlkit.types import InputError, one_line
+from rlkit.datasets.untrusted import fields
+from rlkit.types import InputError
 
-_SINGLE = ("episode", "step", "reward", "terminated", "truncated", "labelled")
-_OPTIONAL = ("truncated", "labelled")
-_KNOWN = {*_SINGLE, "observation", "action"}
-_FLAGS = {"true": 1, "1": 1, "1.0": 1, "false": 0, "0": 0, "0.0": 0}
+_FLAGS = {"true": 1, "1": 1, "1.0": 1, "yes": 1, "false": 0, "0": 0, "0.0": 0, "no": 0}
 _NEITHER = 2  # what a cell of a flag holds that is neither true nor false
 _NULL = 3
+_ROUNDING = 1e-5  # relative difference of two numbers that are the same but for how they were written
 
 
-@dataclass(frozen=True)
-class _Order:
-    """The rows sorted by episode and step. ``episode`` is in that order, ``rows`` leads back to the file's."""
+def read(
+    path: Path,
+    *,
+    options: DataOptions,
+    infos: bool,
+    name: str | None = None,
+    parts: Sequence[Path] = (),
+    info: Path | None = None,
+) -> Recording:
+    """Read a table.
 
-    rows: np.ndarray  # [M]
-    episode: np.ndarray  # [M] index of the episode
-    names: list[Any]  # [E] as the file calls them
-    last: np.ndarray  # [M] bool: the last row of its episode
+    Args:
+        path: a file (.csv or .parquet), or what stands for several. infos: read other columns of numbers too. name: of
+        the dataset; the file's if not given. parts: the files, if they are several. info: LeRobot's meta/info.json.
 
-
-def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
-    """Read ``path`` (.csv or .parquet). options.env: the environment. infos: read other columns of numbers too.
-
-    Raises InputError naming the line (CSV, the header being line 1) or row (Parquet, from 0), or the column.
+    Raises:
+        InputError: names the line (CSV, counted as an editor does) or row (Parquet, from 0), or the column.
     """
     # --- the columns, and the order of the rows ---
-    fields.check_exists(path)
-    budget = Budget(path.name)
-    if path.suffix.lower() == ".csv":
-        table = _csv(path, budget)
-        unread = []
-    else:
-        table, unread = _parquet(path, infos, budget)
-    unknown = _check_columns(table, unread)
-    order = _order(table)
+    name = name or path.name
 
-    # --- values, in the file's order ---
-    observations = _observations(table)
-    values, has_action = table_columns.matrix(table, "action")
-    rewards, has_reward = table_columns.numbers(table, "reward")
-    labelled = None
-    if "labelled" in table.columns:
-        labelled = _flags(table, "labelled", ~has_action)
-        has_reward = has_reward | (has_action & ~labelled)
+    def find_roles(file: str, header: Sequence[str]) -> Roles:
+        if lerobot.is_frames(header):
+            return _lerobot_roles(file, header, options)
+        return table_roles.find(file, header, options.columns)
+
+    table, roles = table_files.read(name, parts or (path,), find_roles, infos)
+    described = {}
+    if info is not None and roles.is_lerobot:
+        described = lerobot.read_info(info)
+        if path.is_dir():
+            lerobot.check_frames(name, described, table.rows)
+    notes = list(table.notes)
+    order = table_order.find(table, roles, notes)
+
+    # --- values, in the files' order ---
+    observations = _observations(table, roles)
+    values, has_action = table_columns.matrix(table, roles.action, "action" in roles.numbered)
+    rewards, has_reward, labelled = _rewards(table, roles, has_action, notes)
     final = _finals(table, order, has_action, has_reward)
-    terminations = _flags(table, "terminated", final)
-    truncations = _flags(table, "truncated", final)
+    terminations = _flags(table, roles.terminated, final, notes)
+    truncations = _flags(table, roles.truncated, final, notes)
 
     # --- steps and final observations, by episode ---
     is_final = final[order.rows]
     steps = order.rows[~is_final]
-    episode_of_step = order.episode[~is_final]
-    lengths = np.bincount(episode_of_step, minlength=len(order.names))
+    lengths = np.bincount(order.episode[~is_final], minlength=len(order.names))
     if not lengths.all():
         empty = int(lengths.argmin())
-        raise InputError(f"{path.name}: episode {order.names[empty]} has no step; remove it")
-    has_final = np.zeros(len(lengths), bool)
-    has_final[order.episode[is_final]] = True
-    finals = np.zeros((len(lengths), *observations.shape[1:]), observations.dtype)
-    final_rows = order.rows[is_final]
-    finals[has_final] = observations[final_rows]
+        raise InputError(f"{name}: episode {order.names[empty]} has no step; remove it")
+    finals, has_final = _final_observations(table, roles, order, observations, is_final)
 
-    # --- actions, and what else the table has ---
-    notes: list[str] = []
-    choices = values.ndim == 1 and values.dtype.kind in "iu"
-    ambiguous = ""
-    if values.ndim == 1 and not choices:
-        ambiguous = _ambiguous(values[steps], has_final)
-    infos_by_name = {}
-    for name in unknown:
-        if infos and table_columns.is_number(table.columns[name].type):
-            column, _ = table_columns.numbers(table, name)
-            infos_by_name[name] = column[steps]
-        else:
-            unread.append(name)
-    if unread:
-        notes.append(f"columns that were not read: {fields.listed(unread)}")
-    if labelled is not None:
-        labelled = labelled[steps]
+    # --- what else the table has ---
+    if table.unread:
+        notes.append(f"columns that were not read: {fields.listed(table.unread)}")
+    choices, ambiguous = _meaning(roles, values, has_action)
+    actions = values[steps]
     return Recording(
-        name=path.name,
+        name=name,
         observations=observations.take(steps, 0),
-        actions=values[steps],
+        actions=actions,
         rewards=rewards[steps],
         terminations=terminations[steps],
         truncations=truncations[steps],
         lengths=lengths,
         finals=finals,
         has_final=has_final,
+        env_spec=options.env,
+        infos=_infos(table, roles, steps),
+        notes=notes,
+        labelled=None if labelled is None else labelled[steps],
+        names=_names(roles, observations, actions, described),
         choices=choices,
         ambiguous=ambiguous,
-        env_spec=options.env,
-        infos=infos_by_name,
-        notes=notes,
-        labelled=labelled,
     )
 
 
-def _ambiguous(actions: np.ndarray, has_final: np.ndarray) -> str:
-    """Why single numbers may be choices, though they are floats: pandas writes integers so where a row has none."""
-    is_whole = actions == np.floor(actions)
-    if has_final.any() and is_whole.all():
-        return "the actions are whole numbers written as floats, in a column with empty rows"
-    return ""
+def _lerobot_roles(file: str, header: Sequence[str], options: DataOptions) -> Roles:
+    """Roles of LeRobot's columns: those that the user did not name are as if they had the usual names."""
+    told = options.columns
+    columns = lerobot.columns(file, header, told)
+    roles = table_roles.find(file, header, columns)
+    by_user = {field.name for field in dataclasses.fields(told) if getattr(told, field.name)}
+    notes = lerobot.notes(header, told)
+    return dataclasses.replace(roles, told=frozenset(by_user), is_lerobot=True, notes=tuple(notes))
 
 
-def _observations(table: Table) -> np.ndarray:
-    """[M, O] or [M] in the file's order. Raises InputError for a row without one."""
-    observations, has_observation = table_columns.matrix(table, "observation")
+def _infos(table: Table, roles: Roles, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """[N] of every column of numbers without a role, NaN where a step has none."""
+    infos = {}
+    with_role = set(roles.columns())
+    for name in table.columns:
+        if name in with_role:
+            continue
+        values, has_value = table_columns.numbers(table, name)
+        if not has_value.all():
+            values = np.where(has_value, values, np.nan)
+        infos[name] = values[steps]
+    return infos
+
+
+def _observations(table: Table, roles: Roles) -> np.ndarray:
+    """[M, O] or [M] in the table's order. Raises InputError for a row without one."""
+    is_list = "observation" in roles.numbered
+    cure = "fill such gaps before: with the last value, say, and a further column that tells so"
+    observations, has_observation = table_columns.matrix(table, roles.observation, is_list, cure)
     if not has_observation.all():
         row = int(has_observation.argmin())
         raise InputError(f"{table.at(row)}: observation is missing; every row needs one")
     return observations
 
 
-def _csv(path: Path, budget: Budget) -> Table:
-    import pyarrow as pa
-    from pyarrow import csv as arrow
-
-    budget.take(path.stat().st_size)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = csv.reader(stream)
-            header = next(lines, [])
-        column_types = {}
-        for name in header:
-            if WIDE.fullmatch(name):
-                column_types[name] = pa.float64()
-        # columns that may be read in more than one way come as text
-        for name in _KNOWN:
-            column_types[name] = pa.string()
-        column_types["reward"] = pa.float64()
-        convert_options = arrow.ConvertOptions(
-            column_types=column_types,
-            null_values=[""],
-            strings_can_be_null=True,
-        )
-        read_options = arrow.ReadOptions(use_threads=False)  # so that an error names its row
-        columns = arrow.read_csv(path, read_options=read_options, convert_options=convert_options)
-    except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError) as error:
-        reason = one_line(error)
-        raise InputError(f"{path.name}: cannot be read as CSV ({reason}); correct it at that place") from error
-    return _table(path, columns, 2, budget)
+def _rewards(
+    table: Table, roles: Roles, has_action: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Rewards [M]; [M] bool, the row has all that it needs of one; and [M] bool, which of them are known, or None."""
+    if roles.reward is None:
+        notes.append("no reward is known; agents that learn from rewards refuse these data")
+        nothing = np.zeros(table.rows)
+        return nothing, has_action, np.zeros(table.rows, bool)
+    rewards, has_reward = table_columns.numbers(table, roles.reward)
+    if roles.labelled is None:
+        return rewards, has_reward, None
+    labelled = _flags(table, roles.labelled, ~has_action, notes)
+    return rewards, has_reward | (has_action & ~labelled), labelled
 
 
-def _parquet(path: Path, infos: bool, budget: Budget) -> tuple[Table, list[str]]:
-    """The table, and the names of the columns that were not read."""
-
-    def wanted(field: Any) -> bool:
-        if field.name in _KNOWN or WIDE.fullmatch(field.name):
-            return True
-        return infos and table_columns.is_number(field.type)
-
-    columns, all_names = parquet.read(path, path.name, wanted)
-    unread = [name for name in all_names if name not in columns.column_names]
-    return _table(path, columns, 0, budget), unread
-
-
-def _table(path: Path, columns: Any, first: int, budget: Budget) -> Table:
-    """A Table of a pyarrow.Table. Raises InputError if it has no rows, has a name twice or is too big."""
-    # What its columns take is known only now: they are put side by side as float64, then into the order of the steps.
-    budget.take(2 * columns.nbytes)
-    budget.plan(columns.nbytes // 8)
-    by_name = {}
-    twice = []
-    for name, column in zip(columns.column_names, columns.columns, strict=True):
-        if name in by_name:
-            twice.append(name)
-        by_name[name] = column
-    if twice:
-        raise InputError(f"{path.name}: there are two columns {min(twice)}; rename or remove one")
-    if not columns.num_rows:
-        raise InputError(f"{path.name}: has no rows; there is nothing to train on")
-    return Table(path, by_name, columns.num_rows, first)
-
-
-def _check_columns(table: Table, unread: list[str]) -> list[str]:
-    """The columns that this layout does not know, besides those that are ``unread``. Raises InputError for those that
-    it needs and lacks."""
-    missing = []
-    for name in _SINGLE:
-        if name not in table.columns and name not in _OPTIONAL:
-            missing.append(name)
-    for base in ("observation", "action"):
-        if base not in table.columns and f"{base}_0" not in table.columns:
-            missing.append(base)
-    if missing:
-        names = ", ".join(missing)
-        present = fields.listed([*table.columns, *unread])
-        raise InputError(f"{table.path.name}: no column {names} (found: {present}); rename the columns")
-    unknown = []
-    for name in table.columns:
-        if name not in _KNOWN and not WIDE.fullmatch(name):
-            unknown.append(name)
-    return unknown
-
-
-def _order(table: Table) -> _Order:
-    """Sort by episode and step, and check that the steps of every episode are 0, 1, 2, ..."""
-    for name in ("episode", "step"):
-        column = table.columns[name]
-        if column.null_count:
-            is_null = column.is_null().to_numpy()
-            row = int(is_null.argmax())
-            raise InputError(f"{table.at(row)}: {name} is missing; every row needs one")
-    step = _steps(table)
-    episode, names = _episodes(table)
-    rows = np.lexsort((step, episode))
-    episode = episode[rows]
-    step = step[rows]
-    goes_on = episode[1:] == episode[:-1]
-    first = np.append(True, ~goes_on)
-    last = np.append(~goes_on, True)
-    position = np.arange(len(rows))
-    start = np.maximum.accumulate(np.where(first, position, 0))
-    expected = position - start
-    wrong = step != expected
-    if wrong.any():
-        i = int(wrong.argmax())
-        problem = f"step {expected[i]} is missing before {step[i]:g}"
-        if not first[i] and step[i] == step[i - 1]:
-            problem = f"step {int(step[i])} is there twice"
-        row = int(rows[i])
-        name = names[episode[i]]
-        raise InputError(f"{table.at(row)}: episode {name}: {problem}; steps count from 0")
-    return _Order(rows, episode, names, last)
-
-
-def _steps(table: Table) -> np.ndarray:
-    """[M] the number of each row's step in its episode, as stored. Raises InputError for fractions."""
-    step, _ = table_columns.numbers(table, "step")
-    if step.dtype.kind == "i":
-        return step
-    is_fraction = step != np.floor(step)
-    if is_fraction.any():
-        row = int(is_fraction.argmax())
-        raise InputError(f"{table.at(row)}: step {step[row]} is not a whole number")
-    return step
-
-
-def _episodes(table: Table) -> tuple[np.ndarray, list[Any]]:
-    """[M] the number of each row's episode, and the episodes' names, sorted."""
-    names, codes = _distinct(table_columns.narrow(table.columns["episode"]))
-    by_name = sorted(range(len(names)), key=names.__getitem__)
-    rank = np.empty(len(names), np.int64)
-    rank[by_name] = np.arange(len(names))
-    sorted_names = [names[i] for i in by_name]
-    return rank[codes], sorted_names
-
-
-def _distinct(column: Any) -> tuple[list[Any], np.ndarray]:
-    """The distinct values of a column, and [M] the index of each row's value; their number where a row has none."""
-    coded = column.dictionary_encode().unify_dictionaries()
-    values = coded.chunk(0).dictionary.to_pylist()
-    null = len(values)
-    parts = []
-    for chunk in coded.chunks:
-        indices = chunk.indices.fill_null(null)
-        parts.append(indices.to_numpy())
-    return values, np.concatenate(parts)
-
-
-def _finals(table: Table, order: _Order, has_action: np.ndarray, has_reward: np.ndarray) -> np.ndarray:
-    """[M] bool in the file's order: the row is a final observation."""
+def _finals(table: Table, order: Order, has_action: np.ndarray, has_reward: np.ndarray) -> np.ndarray:
+    """[M] bool in the table's order: the row is a final observation."""
     has_one = has_action != has_reward
     if has_one.any():
         row = int(has_one.argmax())
@@ -317,12 +195,92 @@ def _finals(table: Table, order: _Order, has_action: np.ndarray, has_reward: np.
     return final
 
 
-def _flags(table: Table, name: str, final: np.ndarray) -> np.ndarray:
-    """[M] bool. An absent column is all false; rows of final observations must not be flagged."""
-    if name not in table.columns:
+def _final_observations(
+    table: Table, roles: Roles, order: Order, observations: np.ndarray, is_final: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """[E, ...] final observations, and [E] bool, which episodes have one: in a row of its own, or as the
+    next_observation of the last step. ``is_final``: [M] in the order of the steps."""
+    episodes = len(order.names)
+    has_final = np.zeros(episodes, bool)
+    finals = np.zeros((episodes, *observations.shape[1:]), observations.dtype)
+    if roles.next_observation:
+        following, has_following = _following(table, roles, order, observations)
+        rows = order.rows[order.last]
+        has_final[:] = has_following[rows]
+        finals[has_final] = following[rows][has_final]
+    with_row = order.episode[is_final]
+    has_final[with_row] = True
+    finals[with_row] = observations[order.rows[is_final]]
+    return finals, has_final
+
+
+def _following(table: Table, roles: Roles, order: Order, observations: np.ndarray) -> Column:
+    """next_observation in the table's order. Raises InputError where it is not the observation of the row that
+    follows in the episode."""
+    following, has_following = table_columns.matrix(table, roles.next_observation, "next_observation" in roles.numbered)
+    if following.shape != observations.shape:
+        width = following.size // table.rows
+        problem = f"next_observation is {width} numbers wide, and observation {observations.size // table.rows}"
+        raise InputError(f"{table.name}: {problem}; name the same columns in the same order")
+    here = order.rows[:-1][~order.last[:-1]]
+    there = order.rows[1:][~order.first[1:]]
+    expected = observations[there].reshape(len(there), -1)
+    said = following[here].reshape(len(here), -1)
+    differs = np.abs(said - expected) > _ROUNDING * np.maximum(np.abs(expected), 1)
+    wrong = differs.any(1) & has_following[here]
+    if wrong.any():
+        i = int(wrong.argmax())
+        column = int(differs[i].argmax())
+        raise InputError(
+            f"{table.at(int(here[i]))}: next_observation is {said[i, column]:g} in component {column}, where the next "
+            f"row of the episode has {expected[i, column]:g}; {int(wrong.sum())} rows like it: correct the column of "
+            "episodes or of steps, or say --columns.next-observation none"
+        )
+    return following, has_following
+
+
+def _meaning(roles: Roles, values: np.ndarray, has_action: np.ndarray) -> tuple[bool | None, str]:
+    """What a table says of its actions: choices (True), amounts (False) or nothing (None), and a sentence where it may
+    mean either. One column of integers called `action` means choices."""
+    if values.ndim > 1:
+        return False, ""
+    (column,) = roles.action
+    present = values[has_action]
+    if values.dtype.kind in "iu":
+        if column.lower() == "action":
+            return True, ""
+        return None, f"the column {column} holds whole numbers, which may be choices or amounts"
+    if (present != np.floor(present)).any():
+        return False, ""
+    if has_action.all():
+        return None, ""
+    return None, f"the column {column} holds whole numbers written as floats, and is empty in some rows"
+
+
+def _names(roles: Roles, observations: np.ndarray, actions: np.ndarray, info: Mapping[str, Any]) -> Names:
+    """Names of the components: the columns that the user named, or those of LeRobot's meta/info.json."""
+
+    def names(role: str, values: np.ndarray) -> tuple[str, ...]:
+        columns = getattr(roles, role)
+        width = values.size // len(values)
+        if len(columns) == 1:
+            described = lerobot.names(info, columns[0], width)
+            if described:
+                return described
+        if role in roles.told and len(columns) == width:
+            return columns
+        return ()
+
+    return Names(names("observation", observations), names("action", actions))
+
+
+def _flags(table: Table, name: str | None, final: np.ndarray, notes: list[str]) -> np.ndarray:
+    """[M] bool. A column that is not there is all false; rows of final observations must not be flagged."""
+    if name is None:
         return np.zeros(table.rows, bool)
     column = table.columns[name]
-    codes = _flag_codes(column)
+    values, indices = table_order.distinct(column)
+    codes = np.array([_flag_code(value) for value in values] + [_NULL], np.int8)[indices]
     missing = (codes == _NULL) & ~final
     bad = (codes == _NEITHER) | missing
     if bad.any():
@@ -330,22 +288,20 @@ def _flags(table: Table, name: str, final: np.ndarray) -> np.ndarray:
         shown = "missing"
         if not missing[row]:
             shown = repr(column[row].as_py())
-        raise InputError(f"{table.at(row)}: {name} is {shown}; expected true or false, or 1 or 0")
+        raise InputError(f"{table.at(row)}: {name} is {shown}; expected true or false, yes or no, or 1 or 0")
     flagged = codes == 1
     late = flagged & final
     if late.any():
         row = int(late.argmax())
         raise InputError(f"{table.at(row)}: {name} is set on a final observation; set it on the step that led to it")
+    if any(str(value).strip().lower() in ("yes", "no") for value in values):
+        notes.append(f"{name}: yes was read as true and no as false")
     return flagged
 
 
-def _flag_codes(column: Any) -> np.ndarray:
-    """[M] int8: 0 false, 1 true, _NEITHER or _NULL."""
-    values, indices = _distinct(column)
-    codes = []
-    for value in values:
-        text = str(value).strip().lower()
-        code = _FLAGS.get(text, _NEITHER)
-        codes.append(code)
-    codes.append(_NULL)
-    return np.array(codes, np.int8)[indices]
+def _flag_code(value: Any) -> int:
+    """1 true, 0 false, _NULL or _NEITHER."""
+    text = str(value).strip().lower()
+    if csv_dialect.is_missing(text):
+        return _NULL
+    return _FLAGS.get(text, _NEITHER)

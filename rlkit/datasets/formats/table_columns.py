@@ -1,4 +1,4 @@
-"""The columns of a table (see table.py) as numpy arrays: single numbers, lists, and numbered columns side by side.
+"""The columns of a table (see table.py) as numpy arrays: single numbers, lists, and several columns side by side.
 
 A Column has one row per row of the table.
 """
@@ -6,53 +6,71 @@ A Column has one row per row of the table.
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rlkit.types import InputError
 
+if TYPE_CHECKING:
+    from rlkit.datasets.formats.table_roles import Roles
+
 Column = tuple[np.ndarray, np.ndarray]  # values [M] or [M, W], 0 where a row has none; [M] bool: the row has one
-WIDE = re.compile(r"(observation|action)_(0|[1-9][0-9]*)")  # one of the columns of a list that is spread over several
+
+ALL_OR_NONE = "give all of these columns or none"
+
+
+class FileColumns(NamedTuple):
+    """What one file holds of a table."""
+
+    columns: Any  # pyarrow.Table
+    roles: Roles
+    first: int  # what a user calls its row 0: line 2 of a CSV with a header, row 0 of a Parquet file
+    notes: tuple[str, ...]
+    unread: tuple[str, ...]  # columns that were not read
+
+
+class Part(NamedTuple):
+    """Where the rows of one file begin."""
+
+    name: str  # of the file
+    row: int  # number of its first row among all rows
+    first: int  # as in FileColumns
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns, and how messages name its rows."""
+    """The columns of all files, and how messages name their rows."""
 
-    path: Path
+    name: str
     columns: dict[str, Any]  # name -> pyarrow.ChunkedArray
     rows: int
-    first: int  # what a user calls row 0: line 2 of a CSV, row 0 of a Parquet file
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def at(self, row: int) -> str:
         """The beginning of a message about a row."""
-        unit = "line" if self.first else "row"
-        return f"{self.path.name}: {unit} {row + self.first}"
+        part = [part for part in self.parts if part.row <= row][-1]
+        unit = "line" if part.first else "row"
+        return f"{part.name}: {unit} {row - part.row + part.first}"
+
+    def part_of_row(self) -> np.ndarray:
+        """[M] the number of each row's file."""
+        firsts = [part.row for part in self.parts]
+        return np.searchsorted(firsts, np.arange(self.rows), side="right") - 1
 
 
-def matrix(table: Table, base: str) -> Column:
-    """Values [M, W], or [M] from a column of single numbers."""
-    numbered = set()
-    for name in table.columns:
-        match = WIDE.fullmatch(name)
-        if match and match[1] == base:
-            numbered.add(int(match[2]))
-    if not numbered:
-        return _single(table, base)
-    if base in table.columns:
-        raise InputError(f"{table.path.name}: has both {base} and {base}_0; keep one")
-    names = []
-    for i in range(len(numbered)):
-        if i not in numbered:
-            problem = f"no column {base}_{i}, but {base}_{max(numbered)}; count from 0"
-            raise InputError(f"{table.path.name}: {problem}")
-        names.append(f"{base}_{i}")
-    return _side_by_side(table, names)
+def matrix(table: Table, names: Sequence[str], is_list: bool, cure: str = ALL_OR_NONE) -> Column:
+    """Values [M, W] of columns side by side, or [M] of one column of single numbers unless that ``is_list``.
+
+    Raises InputError, which ends with ``cure``, where a row has a value in some of the columns alone.
+    """
+    if len(names) == 1 and not is_list:
+        return _single(table, names[0])
+    return _side_by_side(table, names, cure)
 
 
 def _single(table: Table, name: str) -> Column:
@@ -71,13 +89,13 @@ def _single(table: Table, name: str) -> Column:
     return numbers(table, name)
 
 
-def _side_by_side(table: Table, names: list[str]) -> Column:
-    """Numbered columns, of which a row has all or none."""
+def _side_by_side(table: Table, names: Sequence[str], cure: str) -> Column:
+    """Columns of which a row has all or none."""
     parts = []
     present = []
     for name in names:
-        values, has_value = numbers(table, name)
-        parts.append(values)
+        values, has_value = _single(table, name)
+        parts.append(values if values.ndim == 2 else values[:, None])
         present.append(has_value)
     some = functools.reduce(np.logical_or, present)
     every = functools.reduce(np.logical_and, present)
@@ -85,12 +103,15 @@ def _side_by_side(table: Table, names: list[str]) -> Column:
     if partly.any():
         row = int(partly.argmax())
         first_absent = [has_value[row] for has_value in present].index(False)
-        problem = f"{names[first_absent]} is missing; give all of these columns or none"
+        count = int(partly.sum())
+        problem = f"{names[first_absent]} is missing; {cure}"
+        if count > 1:
+            problem += f"; {count} rows like it"
         raise InputError(f"{table.at(row)}: {problem}")
     dtype = np.float64
     if all(part.dtype == np.float32 for part in parts):
         dtype = np.float32
-    values = np.stack(parts, axis=1, dtype=dtype, casting="unsafe")
+    values = np.concatenate(parts, axis=1, dtype=dtype, casting="unsafe")
     return values, some
 
 
@@ -103,7 +124,7 @@ def _lists(table: Table, name: str, column: Any) -> Column:
     if not is_number(kind):
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        raise InputError(f"{table.path.name}: {name} holds lists of {kind}; expected lists of numbers")
+        raise InputError(f"{table.name}: {name} holds lists of {kind}; expected lists of numbers")
     has_value = column.is_valid().to_numpy()
     lengths = pc.list_value_length(column).fill_null(0)
     width = _width(table, name, lengths.to_numpy(), has_value)
@@ -138,13 +159,13 @@ def _parse(table: Table, name: str, column: Any) -> Any:
             chunks.append(lists)
         return pa.chunked_array(chunks, pa.list_(pa.float64()))
     except pa.ArrowInvalid as error:
-        row = _first_without(text, _is_list)
+        row = first_without(text, _is_list)
         cell = column[row].as_py()[:40]
         problem = f"{name} is {cell!r}; expected a list of numbers such as [0.1, 0.2]"
         raise InputError(f"{table.at(row)}: {problem}") from error
 
 
-def _first_without(column: Any, is_right: Callable[[Any], bool]) -> int:
+def first_without(column: Any, is_right: Callable[[Any], bool]) -> int:
     """The first row whose value is not null and not right; 0 where all are right."""
     for row, value in enumerate(column.to_pylist()):
         if value is not None and not is_right(value):
@@ -183,7 +204,7 @@ def _width(table: Table, name: str, widths: np.ndarray, has_value: np.ndarray) -
         row = int(other.argmax())
         raise InputError(f"{table.at(row)}: {name} has {widths[row]} elements where the rows before have {width}")
     if not width:
-        raise InputError(f"{table.path.name}: {name} holds no numbers; its lists are empty or all rows are null")
+        raise InputError(f"{table.name}: {name} holds no numbers; its lists are empty or all rows are null")
     return width
 
 
@@ -200,31 +221,43 @@ def _spread(values: np.ndarray, has_value: np.ndarray) -> Column:
 
 
 def numbers(table: Table, name: str) -> Column:
-    """A column of single numbers, [M]. Integers stay integers."""
+    """A column of single numbers, [M]. Integers stay integers. NaN stands for no value, as some programs write it."""
     column = narrow(table.columns[name])
     if not is_number(column.type):
-        row = _first_without(column, _is_float)
+        row = first_without(column, _is_float)
         cell = str(column[row].as_py())[:40]
         raise InputError(f"{table.at(row)}: {name} is {cell!r}; expected a number")
     has_value = column.is_valid().to_numpy()
     values = column.fill_null(0).to_numpy()
+    if values.dtype.kind == "f":
+        is_nan = np.isnan(values)
+        if is_nan.any():
+            has_value = has_value & ~is_nan
+            values = np.where(is_nan, 0, values)
     return values, has_value
 
 
 def narrow(column: Any) -> Any:
-    """Text as integers where every row is one, else as numbers where every row is one, else as it is."""
+    """Text as integers where every row is one, else as numbers where every row is one, else as it is. True and false
+    become 1 and 0."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if pa.types.is_null(column.type):
+        return column.cast(pa.float64())
+    if pa.types.is_boolean(column.type):
+        return column.cast(pa.int8())
+    if pa.types.is_decimal(column.type):  # numbers of databases
         return column.cast(pa.float64())
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     if not is_text:
         return column
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return column.cast(kind)
-        except pa.ArrowInvalid:
-            continue
+    for text in (column, pc.utf8_trim_whitespace(column)):
+        for kind in (pa.int64(), pa.float64()):
+            try:
+                return text.cast(kind)
+            except pa.ArrowInvalid:
+                continue
     return column
 
 

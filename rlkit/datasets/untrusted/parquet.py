@@ -14,6 +14,21 @@ from rlkit.types import InputError, one_line
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)  # and pyarrow's own exceptions
 
 
+def names(path: Path, name: str) -> list[str]:
+    """Names of all columns, of which only the footer is read. Raises InputError as `read` does."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_schema(path).names
+    except (pa.ArrowException, *DAMAGE) as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> InputError:
+    return InputError(f"{name}: cannot be read as Parquet ({one_line(error)}); copy or write it again")
+
+
 def read(path: Path, name: str, wanted: Callable[[Any], bool] = lambda field: True) -> tuple[Any, list[str]]:
     """The pyarrow.Table of the top-level columns for whose pyarrow.Field ``wanted`` is true, and all column names.
 
@@ -37,7 +52,7 @@ def read(path: Path, name: str, wanted: Callable[[Any], bool] = lambda field: Tr
     except (InputError, MemoryError):
         raise
     except (pa.ArrowException, *DAMAGE) as error:
-        raise InputError(f"{name}: cannot be read as Parquet ({one_line(error)}); copy or write it again") from error
+        raise _damaged(name, error) from error
 
 
 def refuse_extensions(name: str, fields: Iterable[Any]) -> None:

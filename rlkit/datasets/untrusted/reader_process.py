@@ -23,7 +23,7 @@ from typing import Any
 
 from rlkit.datasets import cache, sources
 from rlkit.datasets.episodes import Episodes
-from rlkit.datasets.options import ActionOptions, DataOptions
+from rlkit.datasets.options import ActionOptions, ColumnOptions, DataOptions
 from rlkit.datasets.untrusted import fields
 from rlkit.types import InputError, one_line
 
@@ -66,8 +66,9 @@ def read(
             "dataset": options.dataset,
             "data_root": None if options.data_root is None else str(options.data_root),
             "env": options.env,
-            "repair": options.repair,
             "action": dataclasses.asdict(options.action),
+            "columns": dataclasses.asdict(options.columns),
+            "repair": options.repair,
             "roots": [str(root) for root in roots],
             "infos": infos,
             "folders": [str(folder) for folder in folders],
@@ -167,10 +168,12 @@ def _limit(memory: int, seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))
 
 
-def _action_options(form: dict[str, Any]) -> ActionOptions:
-    low = tuple(form["low"])
-    high = tuple(form["high"])
-    return ActionOptions(form["kind"], low, high, form["choices"], form["first"])
+def _options(kind: type, form: dict[str, Any]) -> Any:
+    """The dataclass ``kind`` that was sent as JSON, which has no tuples."""
+    values = {}
+    for name, value in form.items():
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -180,8 +183,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         dataset=request["dataset"],
         data_root=None if data_root is None else Path(data_root),
         env=request["env"],
+        action=_options(ActionOptions, request["action"]),
+        columns=_options(ColumnOptions, request["columns"]),
         repair=tuple(request["repair"]),
-        action=_action_options(request["action"]),
     )
     roots = [Path(root) for root in request["roots"]]
     source = sources.find(options, roots)
