@@ -105,8 +105,8 @@ def stages(config: Any, spec: Spec, steps: int, online: Sequence[Online] = ()) -
             )
         if plan.best and plan.unit == "step":
             raise InputError(
-                f"--online.best {plan.best}: whole episodes go into the replay, so collect episodes: "
-                "--online.unit episode"
+                f"--online.unit step: the replay begins with the {plan.best} best episodes of the data, so "
+                "collect episodes too with --online.unit episode, or begin without with --online.best 0"
             )
         if hasattr(config, "online"):
             further = config.online(spec, found, plan)

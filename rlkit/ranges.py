@@ -15,9 +15,12 @@ import math
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, NamedTuple
 
 from rlkit.types import InputError
+
+LARGEST_EXPONENT = 18  # of a number that is typed: 1e18, far beyond every range and quick to write out
 
 
 @dataclass(frozen=True)
@@ -142,3 +145,14 @@ def _declared(kind: type) -> dict[str, _Declared]:
         option_names = [getattr(part, "name", None) for part in metadata]
         declared[field.name] = _Declared(find(hint), in_name="" not in option_names)
     return declared
+
+
+def whole(text: str) -> int:
+    """The whole number that a user typed: 1000000, 1_000_000 or 1e6. ValueError, with a sentence, for anything else."""
+    try:
+        value = Decimal(text if text.isascii() else "NaN")
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or value.adjusted() > LARGEST_EXPONENT or value != value.to_integral_value():
+        raise ValueError(f"{text!r} is not a whole number, such as 1000000, 1_000_000 or 1e6")
+    return int(value)

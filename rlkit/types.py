@@ -245,6 +245,8 @@ class Preset:
     config: an instance of the agent's Config. steps: updates of the last stage. data: fields of
     rlkit.datasets.DataOptions that differ from their defaults. source: where each number comes from, and what of it
     is unverified. online: fields of rlkit.online.Online that differ from the Config's, for those who go online.
+    dataset: the one that the settings are for, by the name that --dataset takes. None: that which the preset's own name
+    stands for (see rlkit.runs.registry), if it stands for one.
     """
 
     config: Any
@@ -252,3 +254,4 @@ class Preset:
     source: str
     data: Mapping[str, Any] = field(default_factory=dict)
     online: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str | None = None

@@ -1,8 +1,10 @@
 """The command line from end to end: what is printed, what is written, and what is refused."""
 
 import json
+import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +85,17 @@ assert not heavy, heavy
         assert text in done.stdout
 
 
+def test_a_reader_that_goes_away_is_no_traceback():
+    """As with `| head -1`: what is printed after the first line is read by nobody."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "train.py", "--help"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 # ---- mistakes
 
 
@@ -99,6 +112,13 @@ assert not heavy, heavy
         (["train", "bc", "--dataset", "no/such-v0"], "no/such-v0: not found"),
         (["train", "bc", "--env", "NoSuchEnv-v0", *SMALL], "environment NoSuchEnv-v0: "),
         (["evaluate", "no-such-run"], "no-such-run is not a run directory"),
+        (["evaluate", "no-such-run", "--config.beta", "3"], "there is no run directory among no-such-run"),
+        (["evaluate"], "evaluate: name a run directory"),
+        (["finetune"], "finetune: name a run directory"),
+        (["verify"], "verify: name a run directory"),
+        (["report"], "report: name a run directory"),
+        (["data", "check"], "name a dataset: a Minari id"),
+        (["report", "--out", "x"], "report: name the run directories"),
         (["data", "check", "no/such-v0"], "no/such-v0: not found"),
     ],
 )
@@ -108,6 +128,15 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(rlkit_command, tmp_path,
     assert code == 2
     assert err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_imports_jax_says_first_that_it_starts(rlkit_command, monkeypatch):
+    """On a terminal, where nothing else is seen for as long as that takes."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert rlkit_command("evaluate", "no-such-run")[1] == "starting\n"
+    assert "starting" not in rlkit_command("train", "--help")[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert rlkit_command("evaluate", "no-such-run")[1] == ""
 
 
 def test_a_wrong_option_exits_with_code_2(rlkit_command):
@@ -219,7 +248,9 @@ def test_without_its_last_evaluation_a_run_is_not_finished_and_makes_it_when_it_
 
 
 def test_a_preset_is_a_default_that_options_win_over(rlkit_command):
-    code, out, _ = rlkit_command("train", "bc", "--preset", "d4rl", "--config.batch-size", "32", "--dry-run")
+    code, out, _ = rlkit_command(
+        "train", "bc", "--preset", "d4rl", "--dataset", "pendulum/mixed-v0", "--config.batch-size", "32", "--dry-run"
+    )
     assert code == 0
     shown = json.loads(out[: out.index("\n\n")])
     assert (shown["steps"], shown["preset"], shown["config"]["batch_size"]) == (1_000_000, "d4rl", 32)
@@ -278,14 +309,16 @@ def test_the_seed_of_the_starts_is_recorded_and_can_be_chosen(rlkit_command, tra
     argv = ["train", "bc", *SMALL, *PACE, "--eval-seed", "77", "--out", tmp_path / "run"]
     assert rlkit_command(*argv, make_env=make_env)[0] == 0
     assert Record.read(tmp_path / "run").evaluation.seed == 77
+    assert {one.seed for one in evaluations(tmp_path / "run")} == {77}
     assert set(resets) == {77, 78}
     for asked, seeds in (([], {77, 78}), (["--eval-seed", "5"], {5, 6})):
         resets.clear()
         assert rlkit_command("evaluate", tmp_path / "run", *asked, make_env=make_env)[0] == 0
         assert set(resets) == seeds
     other = ["train", "bc", *SMALL, *PACE, "--out", tmp_path / "run", "--resume", "auto"]
-    code, _, err = rlkit_command(*other)
-    assert code == 2 and "evaluation.seed: 77 -> 1000000" in err
+    code, out, err = rlkit_command(*other)  # it is finished, so nothing is left to be evaluated otherwise
+    assert code == 0 and "already finished" in out and "stays as it is (evaluation.seed: 77 -> 1000000)" in err
+    assert Record.read(tmp_path / "run").evaluation.seed == 77
 
 
 def test_report_puts_runs_side_by_side(rlkit_command, trained, tmp_path):
@@ -293,6 +326,23 @@ def test_report_puts_runs_side_by_side(rlkit_command, trained, tmp_path):
     assert code == 0
     assert out.count("bc") >= 2 and "pendulum/mixed-v0" in out
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_without_evaluations_has_a_row_that_says_so(rlkit_command, trained, tmp_path):
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    for name in ("run.json", "metrics.jsonl"):
+        shutil.copy(trained / name, silent / name)
+    logged = [json.loads(line) for line in (silent / "metrics.jsonl").read_text().splitlines()]
+    kept = [json.dumps(line) + "\n" for line in logged if "returns" not in line]
+    (silent / "metrics.jsonl").write_text("".join(kept))
+    code, out, _ = rlkit_command("report", trained, silent, "--out", tmp_path / "report")
+    assert code == 0
+    assert any(line.startswith(f"bc ({silent}): no evaluations") for line in out.splitlines())
+    assert any(line.startswith(f"bc ({trained})") and "[" in line for line in out.splitlines())
+    assert (tmp_path / "report" / "curve.png").exists()
+    code, _, err = rlkit_command("report", silent)
+    assert code == 2 and f"{silent}: no evaluations" in err and err.count("\n") == 1
 
 
 def test_a_loaded_policy_scores_what_the_evaluator_measured(trained):

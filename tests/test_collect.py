@@ -565,7 +565,7 @@ def test_random_steps_are_the_data_of_a_run_and_the_same_every_time(collect, rlk
     assert not cut.action[-1].any() and (cut.obs[-1] == whole.obs[rows]).all(), "the last row is an observation alone"
 
 
-@pytest.mark.parametrize("steps", ["0", "-1", "1.5", "x", "", "1_000", "\u0663", "99999999999"])
+@pytest.mark.parametrize("steps", ["0", "-1", "1.5", "x", "", "1e-1", "\u0663", "99999999999", "1e99"])
 def test_a_number_of_steps_that_is_none_is_told_in_one_line(rlkit_command, tmp_path, monkeypatch, steps):
     monkeypatch.chdir(tmp_path)
     code, _, err = rlkit_command("train", "bc", "--dataset", f"random:{steps}", *PENDULUM)

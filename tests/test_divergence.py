@@ -36,7 +36,7 @@ def _lines(folder):
 
 def _row(text, method):
     """The cells of the only line of a table that begins with that method."""
-    (line,) = (line for line in text.splitlines() if line.startswith(method))
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{method} "))
     return re.split("  +", line)
 
 

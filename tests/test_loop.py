@@ -163,3 +163,37 @@ def test_no_seed_gets_a_copy_of_the_data(world, devices):
     rows = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(large))
     assert rows > 30_000_000
     assert program.memory_analysis().temp_size_in_bytes < rows / 10
+
+
+def test_another_log_interval_changes_no_update_and_its_first_mean_is_of_the_updates_since_the_last_line(world):
+    """Whether the interval before had ended, at 15, or not, at 7."""
+    stages, buffer, moments = world
+    mesh = make_mesh(len(SEEDS), jax.devices()[:1])
+    each = {}
+    for progress in fit(stages, buffer, moments, SEEDS, log_every=1, mesh=mesh):
+        if progress.metrics:
+            each[progress.step] = progress.metrics["policy/loss"]
+    last = bits(progress.state)
+    for stop, first, line in ((7, 1, 8), (15, 16, 16), (29, 16, 32)):
+        for progress in _fit(world, chunk_seconds=0):
+            if progress.step == stop:
+                break
+        saved = jax.device_get(progress)
+        resumed = list(fit(stages, buffer, moments, SEEDS, log_every=4, mesh=mesh, resume=saved))
+        assert bits(resumed[-1].state) == last
+        logged = {progress.step: progress.metrics["policy/loss"] for progress in resumed if progress.metrics}
+        assert list(logged) == list(range(line, STEPS + 1, 4))
+        mean = np.mean([each[step] for step in range(first, line + 1)], 0)
+        np.testing.assert_allclose(logged[line], mean, rtol=1e-5)
+
+
+def test_what_training_begins_anew_with_has_other_optimisers_and_the_same_arrays_else(world):
+    (first,), buffer, moments = world
+    second = Stage("second", Second(first.learner.config, first.learner.spec), 5)
+    stages = (dataclasses.replace(first, steps=10, after=Rewards(0.5)), second)
+    *_, end = _fit((stages, buffer, moments))
+    state = jax.device_get(end.state)
+    net, prev = loop.restarted(stages, 1, state, buffer, moments, SEEDS)
+    assert bits(net.params) == bits(state[0].params) and bits(prev) == bits(state[1])
+    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(net.opt)), "Adam's moments and count"
+    assert any((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(state[0].opt))

@@ -144,7 +144,9 @@ def test_a_replay_of_few_rows_begins_with_those_of_the_best_that_fit():
 
 
 def test_whole_episodes_are_not_mixed_with_single_steps():
-    with pytest.raises(InputError, match="--online.best 3: whole episodes .* --online.unit episode"):
+    with pytest.raises(
+        InputError, match="--online.unit step: .* 3 best episodes .* --online.unit episode, or .* --online.best 0"
+    ):
         Setting(Online(steps=14, best=3))
 
 

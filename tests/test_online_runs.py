@@ -93,6 +93,10 @@ def test_finetuning_goes_on_from_the_run_and_shows_the_drop_at_the_switch(rlkit_
     assert (out / "curve.png").exists()
     code, told, err = rlkit_command(*argv, "--resume", "auto")
     assert (code, err) == (0, "") and "already finished" in told
+    code, told, err = rlkit_command("train", "--resume", "auto", "--out", out)
+    assert (code, err) == (0, "") and "already finished" in told
+    code, _, err = rlkit_command("train", "--resume", "auto", "--out", out, "--online.steps", "70")
+    assert code == 2 and "(online.steps: 60 -> 70)" in err
     code, told, err = rlkit_command("evaluate", out)
     assert (code, err) == (0, "") and "sac" in told
 

@@ -15,8 +15,13 @@ from pathlib import Path
 import pytest
 
 import agents
+import envs
 from agents import td3_bc
+from rlkit import commands
+from rlkit.commands.options import parse
 from rlkit.datasets import DataOptions
+from rlkit.runs import registry
+from rlkit.types import InputError
 
 DATA = ("normalise", "reward", "reward_scale", "reward_shift")
 ACTIONS = {"halfcheetah": 6, "hopper": 3, "walker2d": 6, "antmaze": 8}  # dimensions, from D4RL's environments
@@ -109,3 +114,68 @@ def test_the_bases_of_composed_presets_keep_the_data_that_their_numbers_are_for(
     assert [name for name, preset in base.items() if preset.data.get("reward") == "return-range"] == [
         "hopper/medium", "hopper/medium-replay"
     ]  # fmt: skip
+
+
+# ---- the dataset of a preset
+
+CATALOG = commands.Catalog(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
+
+
+@pytest.mark.parametrize(
+    ("agent", "preset", "dataset"),
+    [
+        ("iql", "hopper/medium", "hopper/medium-v0"),
+        ("edac", "walker2d/full-replay", "walker2d/full-replay-v0"),
+        ("dql", "antmaze/umaze-diverse", "antmaze/umaze-diverse-v0"),
+        ("dql", "kitchen/mixed", "kitchen/mixed-v0"),
+        ("fql", "cube-single-play", "cube-single-play-v0.npz"),
+        ("fql", "cube-double-play/chunks", "cube-double-play-v0.npz"),
+        ("semi-pessimistic", "halfcheetah/medium-random", "halfcheetah/medium-random-v0"),
+        ("bc", "pendulum", "pendulum/mixed-v0"),
+    ],
+)
+def test_a_preset_brings_the_dataset_that_it_is_for(agent, preset, dataset):
+    asked = parse(["train", agent, "--preset", preset], CATALOG)
+    assert (asked.data.dataset, asked.dataset_note) == (dataset, f"of the preset {preset}")
+    typed = parse(["train", agent, "--preset", preset, "--dataset", "mine.csv"], CATALOG)
+    assert typed.data.dataset == "mine.csv" and typed.dataset_note == f"as typed; the preset {preset} is for {dataset}"
+
+
+@pytest.mark.parametrize(
+    ("agent", "preset"),
+    [("iql", "adroit"), ("bc", "d4rl"), ("dt", "hopper/small"), ("sac", "rlpd/hopper"), ("sac", "pendulum/online")],
+)
+def test_a_preset_of_a_family_wants_a_dataset_to_be_named(agent, preset):
+    with pytest.raises(InputError, match=f"--preset {preset} is not for one dataset: name yours with --dataset"):
+        parse(["train", agent, "--preset", preset], CATALOG)
+    asked = parse(["train", agent, "--preset", preset, "--dataset", "mine.csv"], CATALOG)
+    assert (asked.data.dataset, asked.dataset_note) == ("mine.csv", "")
+
+
+@pytest.mark.parametrize(
+    ("named", "is_own"),
+    [
+        ("hopper/medium-v0", True),
+        ("mujoco/hopper/medium-v0", True),
+        ("data/hopper_medium-v2.hdf5", True),
+        ("hopper/medium-replay-v0", False),
+        ("hopper_medium_replay-v2.hdf5", False),
+        ("rlkit-hopper/medium-v0", False),
+        ("walker2d/medium-v0", False),
+    ],
+)
+def test_a_dataset_is_known_in_other_formats_and_versions(named, is_own):
+    assert registry.is_dataset("hopper/medium-v0", named) == is_own
+
+
+def test_a_presets_dataset_that_is_not_here_is_told_with_how_to_get_it(rlkit_command, tmp_path):
+    argv = ["train", "iql", "--preset", "hopper/medium", "--data-root", tmp_path, "--out", tmp_path / "run"]
+    code, _, err = rlkit_command(*argv)
+    assert code == 2 and err.count("\n") == 1
+    for words in (
+        "of the preset hopper/medium",
+        "hopper/medium-v0: not found",
+        "--download",
+        "--dataset names another",
+    ):
+        assert words in err

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import agents
+import envs
 from agents import bc, iql, semi_pessimistic
-from rlkit import ranges
+from rlkit import commands, ranges
 from rlkit.buffer import Buffer, stats
 from rlkit.commands import options
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, load, spec
@@ -20,6 +21,7 @@ from rlkit.testing import random_episodes
 from rlkit.training.loop import fit
 from rlkit.types import InputError
 
+CATALOG = commands.Catalog(agents.REGISTRY, envs.make, envs.REFERENCES, envs.DATASETS, envs.episodes)
 COMMANDS = [
     options.TrainOptions, options.EvaluateOptions, options.ReportOptions, options.VerifyOptions, options.DataList,
     options.DataShow, options.DataCheck,
@@ -185,3 +187,34 @@ def test_an_agent_of_ones_own_has_its_ranges_checked_too():
 
 def test_the_ends_of_a_range_are_taken():
     ranges.check(bc.Config(widths=(), learning_rate=0.0, batch_size=2**31 - 1), "bc")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("7", 7), ("1e6", 1_000_000), ("1_000_000", 1_000_000), ("2.5e3", 2500), ("1.0", 1), ("-3", -3)],
+)
+def test_a_count_can_be_typed_as_people_write_it(text, number):
+    assert ranges.whole(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "", "x", "inf", "nan", "1e99", "1e999999999", "٣", "3/2"])
+def test_what_is_not_whole_is_not_a_count(text):
+    with pytest.raises(ValueError, match="is not a whole number"):
+        ranges.whole(text)
+
+
+def test_every_count_of_the_command_line_is_read_so():
+    argv = ["train", "bc", "--steps", "1e6", "--eval-every", "5_000", "--online.capacity", "1e5"]
+    asked = options.parse([*argv, "--config.widths", "1e1", "2e1", "--config.batch-size", "1e2"], CATALOG)
+    assert (asked.steps, asked.eval_every, asked.online.capacity) == (1_000_000, 5_000, 100_000)
+    assert (asked.config.widths, asked.config.batch_size) == ((10, 20), 100)
+    collect = ["data", "collect", "random", "--name", "a/b-v0", "--episodes", "1e3", "--out", "data"]
+    assert options.parse(collect, CATALOG).episodes == 1000
+
+
+def test_a_count_that_is_not_whole_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        options.parse(["train", "bc", "--seeds", "1.5"], CATALOG)
+    assert end.value.code == 2 and "1.5" in capsys.readouterr().err
+    with pytest.raises(InputError, match="--seeds 0: must be at least 1"):
+        options.parse(["train", "bc", "--seeds", "0e0"], CATALOG)

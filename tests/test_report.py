@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import matplotlib.image
 import numpy as np
@@ -92,6 +93,19 @@ def test_plain_text_to_a_file_and_a_drawn_table_to_a_terminal(monkeypatch):
     show(ROWS, drawn)
     assert plain.getvalue() == table(ROWS) + "\n"
     assert "─" in drawn.getvalue() and "20.0 [-107.1, 147.1]**" in drawn.getvalue() and "[95 %" in drawn.getvalue()
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_table_that_is_wider_than_the_terminal_has_its_intervals_below(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    drawn = Terminal()
+    show([*ROWS, Row("sac-rnd (1 of 3 seeds diverged)", *ROWS[2][1:4]), Row("empty", None)], drawn)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", drawn.getvalue()).splitlines()
+    assert max(map(len, lines)) <= columns
+    text = "\n".join(lines)
+    for whole in ("-200.0", "[-1470.6, 1070.6]**", "[-107.1, 147.1]**", "12.3"):
+        assert whole in text, "no number is folded"
+    assert "-200.0 [" not in text
 
 
 def pixels(path) -> np.ndarray:

@@ -13,8 +13,20 @@ from rlkit.evaluation.evaluate import Evaluation
 from rlkit.evaluation.statistics import Estimate
 from rlkit.runs import serialization
 from rlkit.runs.record import DataRecord, EvaluationRecord, Record, Reference
-from rlkit.runs.run import Position, Run, claim, diverged, evaluations, evaluations_by_goal, lines
-from rlkit.types import Box, Discrete, InputError, Spec
+from rlkit.runs.run import (
+    Evaluated,
+    Position,
+    Run,
+    claim,
+    diverged,
+    earlier_records,
+    evaluations,
+    evaluations_by_goal,
+    finished,
+    lines,
+)  # fmt: skip
+from rlkit.runs.scores import run_row
+from rlkit.types import Box, Discrete, InputError, RunError, Spec
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ def test_a_record_of_the_first_versions_is_readable(tmp_path, record):
     serialization.write_json(tmp_path / "run.json", form)
     first = dataclasses.replace(record, evaluation=EvaluationRecord("Pendulum-v1", 10, 0))
     assert Record.read(tmp_path) == first
-    assert record.differences(first) == ["evaluation.seed: 1000000 -> 0"]
+    assert record.differences(first) == [] and record.changes(first) == ["evaluation.seed: 1000000 -> 0"]
 
 
 def test_another_format_is_refused_before_its_keys_are_looked_at(tmp_path, record):
@@ -160,7 +172,7 @@ def test_a_run_goes_on_only_with_its_own_settings_and_every_difference_is_named(
         pass
     other = dataclasses.replace(
         record,
-        steps=200,
+        seeds=(0, 1, 2),
         config={"learning_rate": 1e-3, "widths": [8]},
         data=dataclasses.replace(record.data, fingerprint="cd34", options={"normalise": "standard"}),
     )
@@ -168,7 +180,7 @@ def test_a_run_goes_on_only_with_its_own_settings_and_every_difference_is_named(
         Run(tmp_path, other)
     for difference in (
         "config.learning_rate: 0.0003 -> 0.001",
-        "steps: 100 -> 200",
+        "seeds: [0, 1] -> [0, 1, 2]",
         'data.normalise: "none" -> "standard"',
         'dataset fingerprint: "ab12" -> "cd34"',
     ):
@@ -326,3 +338,45 @@ def test_successes_are_logged_where_the_environment_tells_them_and_read_again(tm
     first, second = evaluations(tmp_path / "run")
     assert np.isnan(first.success).all() and first.success.shape == (2, 3)
     np.testing.assert_array_equal(second.success, success[0])
+
+
+def test_evaluations_from_other_starts_stand_side_by_side_as_each_was(tmp_path, record):
+    """A run may go on with another number of episodes, or another seed of the starts."""
+    later = dataclasses.replace(record, evaluation=EvaluationRecord("Pendulum-v1", 4, 7))
+    first, second = np.ones((1, 2, 3)), np.full((1, 2, 4), 2.0)
+    with Run(tmp_path, record) as run:
+        run.begin(None)
+        run.evaluation(Position(0, 5, 5), played(first))
+    with Run(tmp_path, later) as run:
+        run.begin(Position(0, 5, 5))
+        assert run.evaluated, "what was evaluated stays"
+        run.evaluation(Position(0, 10, 10), played(second))
+    assert [one.starts for one in evaluations(tmp_path)] == [(1_000_000, 3), (7, 4)]
+    assert Record.read(tmp_path) == later
+    (kept,) = earlier_records(tmp_path)
+    assert serialization.decode(Record, serialization.read_json(kept), "x") == record
+
+
+def test_the_last_fifth_is_of_the_starts_of_the_last_evaluation(record):
+    def evaluated(step, value, episodes, seed):
+        returns = np.full((2, episodes), float(value))
+        return Evaluated(Position(0, step, step), returns, np.ones((2, episodes), np.int64), returns, "", seed)
+
+    made = [evaluated(90, 1, 3, 0), evaluated(95, 2, 3, 7), evaluated(98, 4, 3, 7), evaluated(100, 6, 3, 7)]
+    assert run_row("x", record, made).late.value == 4.0
+    assert run_row("x", record, [*made[:2], evaluated(100, 8, 2, 7)]).late.value == 8.0
+
+
+def test_a_change_that_is_cut_off_leaves_a_run_that_goes_on(tmp_path, record, monkeypatch):
+    longer = dataclasses.replace(record, steps=200)
+    with Run(tmp_path, record):
+        pass
+    (tmp_path / "result.json").write_text("{}")
+    with monkeypatch.context() as broken:
+        broken.setattr(Run, "_write_record", lambda run: (_ for _ in ()).throw(RunError("the disk is full")))
+        with pytest.raises(RunError, match="the disk is full"):
+            Run(tmp_path, longer)
+    assert Record.read(tmp_path) == record and not finished(tmp_path), "what is not finished is gone on with"
+    for wanted in (record, longer):
+        with Run(tmp_path, wanted):
+            assert Record.read(tmp_path) == wanted

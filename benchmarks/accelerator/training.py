@@ -63,7 +63,8 @@ class Training:
             return True
         before, began, kept = self.meta["seconds"], now(), now()
         for progress in self._progress():
-            self.meta |= {"stage": progress.stage, "step": progress.step, "seconds": before + now() - began}
+            place = {"stage": progress.stage, "step": progress.step, "summed": progress.summed}
+            self.meta |= place | {"seconds": before + now() - began}
             if progress.metrics:
                 self._judge(progress)
             if self._over(progress):
@@ -87,7 +88,8 @@ class Training:
         self.meta, arrays = carried.unfinished
         state = files.filled(shapes_of(self.cell.record)[self.meta["stage"]], arrays)
         sums = {name.removeprefix("sums/"): value for name, value in arrays.items() if name.startswith("sums/")}
-        return Progress(self.meta["stage"], self.meta["step"], state, sums, {}, np.zeros(0, bool))
+        place = self.meta["stage"], self.meta["step"]
+        return Progress(*place, state, sums, {}, np.zeros(0, bool), summed=self.meta["summed"])
 
     def _judge(self, progress: Progress) -> None:
         """Note the metrics as a run's log has them, and the seeds that have diverged."""

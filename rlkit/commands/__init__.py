@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,29 @@ class Catalog(NamedTuple):
     episodes: Callable[[str], int]  # environment id -> episodes that an evaluation takes
 
 
+CLOSED_PIPE = 141  # exit code, as a shell has it for a program that SIGPIPE ended
+
+
 def main(argv: Sequence[str], catalog: Catalog) -> int:
     """Run one command line and return its exit code.
 
     That is 0, 1 if a check or a run failed, or 2 for a mistake, each with one line that says why; 130, 143 or 75 for a
-    run that was interrupted (see docs/reliability.md).
+    run that was interrupted, 141 where nobody reads the output any more, as with `| head` (see docs/reliability.md).
     """
+    try:
+        try:
+            return _run(argv, catalog)
+        finally:
+            sys.stdout.flush()  # here and not at the end of Python, where a closed pipe would be a traceback
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        return CLOSED_PIPE
+
+
+def _run(argv: Sequence[str], catalog: Catalog) -> int:
+    if _takes_long_to_start(argv) and sys.stdout.isatty():
+        print("starting", flush=True)
     try:
         asked = options.parse(argv, catalog)
         if isinstance(asked, str):
@@ -49,3 +67,9 @@ def main(argv: Sequence[str], catalog: Catalog) -> int:
     except KeyboardInterrupt:
         print("rlkit: interrupted", file=sys.stderr)
         return 130
+
+
+def _takes_long_to_start(argv: Sequence[str]) -> bool:
+    """Whether jax is imported for this, which takes seconds."""
+    command, *rest = argv or [""]
+    return command in ("train", "finetune", "evaluate") and bool(rest) and not set(options.HELP) & set(rest)

@@ -102,8 +102,11 @@ def load(options: DataOptions, catalog: Catalog, *, infos: bool = False, use_cac
     if len(options.names) > 1:
         raise InputError(f"{name} stands for itself alone: `rlkit data collect random` stores steps that can be joined")
     allowed = ranges.find(Count)
-    digits = named[1]
-    if not re.fullmatch("[0-9]+", digits) or int(digits) not in allowed:
+    try:
+        steps = ranges.whole(named[1])
+    except ValueError:
+        steps = -1
+    if steps not in allowed:
         low, high = allowed.bounds
         raise InputError(f"{name}: write a whole number of steps from {low:.0f} to {high:.0f}, such as {RANDOM}:5000")
     if not options.env or options.env == environments.NONE:
@@ -113,7 +116,7 @@ def load(options: DataOptions, catalog: Catalog, *, infos: bool = False, use_cac
 
     # --- through the same door as a user's own episodes ---
     episodes = datasets.from_episodes(
-        _random_steps(name, env, int(digits)),
+        _random_steps(name, env, steps),
         name=name,
         observation_space=env.observation_space,
         action_space=env.action_space,

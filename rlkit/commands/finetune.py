@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rlkit.commands import Catalog, train
 from rlkit.commands.options import FinetuneOptions, TrainOptions
-from rlkit.datasets.options import DataOptions
-from rlkit.runs import environments, serialization
+from rlkit.runs import environments
 from rlkit.runs.before import Before
+from rlkit.runs.record import recorded_data
 from rlkit.types import InputError
 
 
@@ -19,7 +19,7 @@ def run(options: FinetuneOptions, catalog: Catalog) -> int:
         raise InputError("finetune collects steps in the environment: say how many with --online.steps")
     before = Before.read(options.run)
     record = before.record
-    data = serialization.decode(DataOptions, record.data.options, f"{options.run}/run.json: data.options")
+    data = recorded_data(record, options.run)
     evaluation = record.evaluation
     episodes, seed = options.eval_episodes, options.eval_seed
     if options.env:

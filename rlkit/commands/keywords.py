@@ -20,8 +20,8 @@ from rlkit.types import InputError, Preset
 
 # options of the command that can be given by name here too; the others are arguments of `train`, or for a terminal
 TRAINING = (
-    "config", "eval_episodes", "eval_every", "eval_seed", "log_every", "online", "preset", "q_limit", "resume", "seed",
-    "seeds", "steps", "wandb",
+    "config", "eval_episodes", "eval_every", "eval_seed", "init_from", "log_every", "online", "preset", "q_limit",
+    "resume", "seed", "seeds", "steps", "wandb",
 )  # fmt: skip
 DATA = tuple(field.name for field in dataclasses.fields(DataOptions) if field.name not in ("dataset", "env"))
 

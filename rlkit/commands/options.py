@@ -28,6 +28,7 @@ from rlkit.types import InputError, Preset
 
 if TYPE_CHECKING:
     from rlkit.commands import Catalog
+    from rlkit.runs.record import Record
 
 import tyro
 from tyro.conf import Positional
@@ -51,6 +52,7 @@ COMMANDS = {
 HELP = ("-h", "--help")
 EVAL_SEED = 1_000_000
 STEPS = 100_000  # updates by default
+OF_PRESET = "of the preset"  # so begins the note of a dataset that a preset brought
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,16 @@ class TrainOptions(Generic[C]):
     out: Path | None = None
     """Run directory. Default: runs/AGENT-DATASET-TIME."""
     preset: str | None = None
-    """Start from the settings published for a dataset; other options win over it."""
+    """Start from the settings published for a dataset; other options win over it.
+    It brings its dataset, or wants one to be named."""
+    dataset_note: Hidden = ""
     resume: Literal["auto", "never", "must"] = "never"
     """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start a
-    new one."""
+    new one. More STEPS make a run longer, and evaluations and log lines may be other ones than before. Without AGENT,
+    `rlkit train --resume auto --out RUN` goes on with everything as RUN has it."""
+    init_from: Path | None = None
+    """Run whose last checkpoint the new run begins with, on these data and with these settings: parameters, targets and
+    all other arrays are its, the optimisers begin anew."""
     eval_every: Count | None = None
     """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
     eval_episodes: Whole | None = None
@@ -257,11 +265,16 @@ def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     Raises InputError for an unknown command, agent or preset, or a number that is out of its range; tyro exits with
     code 2 for an option that it cannot read.
     """
-    asked = _parse(argv, catalog)
-    if not isinstance(asked, str):
-        ranges.check_options(asked)
-        for module in getattr(asked, "imports", ()):
-            registry.import_typed(module, f"--import {module}")
+    with _CONSTRUCTORS:
+        asked = _parse(argv, catalog)
+    if isinstance(asked, str):
+        return asked
+    ranges.check_options(asked)
+    data = asked if isinstance(asked, DataOptions) else getattr(asked, "data", None)
+    if data is not None and not data.names:
+        raise InputError("name a dataset: a Minari id, such as hopper/medium-v0, or a file")
+    for module in getattr(asked, "imports", ()):
+        registry.import_typed(module, f"--import {module}")
     return asked
 
 
@@ -282,6 +295,8 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     if command in ("evaluate", "finetune"):
         return _parse_of_run(command, rest)
     kinds = {kind.command: kind for kind in (ReportOptions, VerifyOptions)}
+    if not rest:
+        raise InputError(f"{command}: name a run directory: rlkit {command} RUN")
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
 
 
@@ -291,9 +306,13 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | SweepO
     if not argv or argv[0] in HELP:
         summaries = {name: entry.summary for name, entry in entries.items()}
         hint = (
-            "rlkit train AGENT --help lists an agent's options. An agent in a file of yours is named as module:Config."
+            "rlkit train AGENT --help lists an agent's options. An agent in a file of yours is named as "
+            "module:Config.\n"
+            "rlkit train --resume auto --out RUN goes on with a run, with everything as the run has it."
         )
         return _listing("rlkit train AGENT [OPTIONS]", summaries, hint)
+    if argv[0].startswith("-"):
+        return _parse_resumed(argv)
     name = argv[0]
     rest = argv[1:]
     if set(HELP) & set(rest):
@@ -308,10 +327,12 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | SweepO
         summary = entry.summary
 
     # --- its settings, or those of a preset, are the defaults ---
-    data = DataOptions(_default_dataset(catalog))
+    embedded = _default_dataset(catalog)
+    typed = _value_of("--dataset", rest)
+    note = "" if typed else "embedded, since --dataset names none"
     default = TrainOptions(
         config=method.config(),
-        data=data,
+        data=DataOptions(embedded),
         online=online.defaults(method.config),
         agent=name,
         module=method.module,
@@ -319,13 +340,13 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | SweepO
     chosen = _value_of("--preset", rest)
     if chosen:
         preset = method.presets[_known("preset", chosen, method.presets)]
-        default = dataclasses.replace(
-            default,
-            config=preset.config,
-            data=dataclasses.replace(data, **preset.data),
-            online=online.defaults(preset.config, preset),
-            preset=chosen,
-        )
+        own = preset.dataset
+        if own is None and embedded is not tyro.MISSING and embedded.startswith(f"{chosen}/"):
+            own = embedded
+        if own is None and not typed and not set(HELP) & set(rest):
+            raise InputError(f"--preset {chosen} is not for one dataset: name yours with --dataset")
+        note = _dataset_note(chosen, own, typed)
+        default = _of_preset(default, chosen, preset, own)
     asked = tyro.cli(
         TrainOptions[method.config],
         args=_gathered("--dataset", rest),
@@ -334,11 +355,130 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | SweepO
         description=f"{summary}\n\n{_presets(method.presets)}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    asked = dataclasses.replace(asked, dataset_note=note)
     asked = _with_steps(asked, method.presets[chosen].steps if chosen else STEPS)
     if not asked.sweep:
         return asked
     ranges.check_options(asked)
     return SweepOptions(asked, grid.points(asked.sweep, asked.config))
+
+
+def _of_preset(default: TrainOptions, name: str, preset: Preset, dataset: str | None) -> TrainOptions:
+    """The options of a preset, whose own dataset is ``dataset``, if it has one."""
+    return dataclasses.replace(
+        default,
+        config=preset.config,
+        data=dataclasses.replace(default.data, dataset=dataset or tyro.MISSING, **preset.data),
+        online=online.defaults(preset.config, preset),
+        preset=name,
+    )
+
+
+def _dataset_note(preset: str, own: str | None, typed: str | None) -> str:
+    """What is to be said of the choice of the dataset, where a preset whose own dataset is ``own`` was asked for."""
+    if typed is None:
+        return f"{OF_PRESET} {preset}"
+    if own is None or registry.is_dataset(own, typed):
+        return ""
+    return f"as typed; the preset {preset} is for {own}"
+
+
+def _parse_resumed(argv: Sequence[str]) -> TrainOptions | FinetuneOptions:
+    """Options of ``train --resume auto --out RUN``: those that the run was made with, and over them what is typed.
+
+    Raises InputError if there is no run, or if its agent or its environment is in a module of the user's, who has to
+    name it.
+    """
+    folder = Path(_value_of("--out", argv) or "")
+    resume = _value_of("--resume", argv)
+    if not (folder / "run.json").is_file() or resume not in ("auto", "must"):
+        raise InputError(
+            "train: name an agent (rlkit train lists them), or a run to go on with: rlkit train --resume auto --out RUN"
+        )
+    if _value_of("--preset", argv):
+        raise InputError(f"--preset: {folder} goes on with its own settings; name the agent to begin another run")
+    from rlkit.runs.record import Record, recorded_config
+
+    record = Record.read(folder)
+    typed = _value_of("--agent", argv)
+    config = recorded_config(record, typed)
+    default: TrainOptions | FinetuneOptions
+    if record.parent is not None and not record.parent.begins:
+        default = _finetune_options(record, config, folder)
+    else:
+        default = _train_options(record, config, folder)
+    args = [word for word in argv if word not in ("--agent", typed, f"--agent={typed}")]
+    asked = tyro.cli(
+        type(default)[type(config)],
+        args=_gathered("--dataset", args),
+        default=default,
+        prog="rlkit train",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if getattr(asked, "sweep", ()):
+        raise InputError(f"--sweep: {folder} is one run; name the agent to begin a sweep")
+    if _value_of("--env", argv) is None:
+        _check_environment(record, folder, asked.imports)
+    return asked
+
+
+def _check_environment(record: Record, folder: Path, imports: Sequence[str]) -> None:
+    """InputError, with what to type, where the run's environment is in a module of the user's own, and not typed."""
+    from rlkit.runs import environments
+    from rlkit.runs.record import recorded_data
+
+    env = recorded_data(record, folder).env
+    if env:
+        environments.check_imports_nothing(env)
+    if record.evaluation is not None:
+        environments.again(record.evaluation, imports)
+
+
+def _train_options(record: Record, config: Any, folder: Path) -> TrainOptions:
+    """The options that the run ``record`` in ``folder`` was made with."""
+    from rlkit.runs.record import recorded_data
+
+    evaluation = record.evaluation
+    return TrainOptions(
+        config=config,
+        data=recorded_data(record, folder),
+        online=record.online[-1] if record.online else online.defaults(config),
+        agent=record.agent,
+        module=record.module,
+        steps=record.steps,
+        seeds=len(record.seeds),
+        seed=record.seeds[0],
+        out=folder,
+        preset=record.preset,
+        init_from=Path(record.parent.run) if record.parent else None,
+        eval_every=record.eval_every,
+        eval_episodes=evaluation.episodes if evaluation else 0,
+        eval_seed=evaluation.seed if evaluation else EVAL_SEED,
+        log_every=record.log_every,
+        q_limit=record.q_limit,
+        wandb=(folder / "wandb-id").exists(),
+    )
+
+
+def _finetune_options(record: Record, config: Any, folder: Path) -> FinetuneOptions:
+    """The same of a run that goes on online from another one."""
+    from rlkit.runs.record import recorded_data
+
+    evaluation = record.evaluation
+    return FinetuneOptions(
+        run=Path(record.parent.run),
+        config=config,
+        online=record.online[-1],
+        env=recorded_data(record, folder).env,
+        out=folder,
+        eval_every=record.eval_every,
+        eval_episodes=evaluation.episodes if evaluation else 0,
+        eval_seed=evaluation.seed if evaluation else None,
+        log_every=record.log_every,
+        q_limit=record.q_limit,
+        wandb=(folder / "wandb-id").exists(),
+        agent=record.module if registry.is_typed(record.module) else None,
+    )
 
 
 def _with_steps(asked: TrainOptions, usual: int) -> TrainOptions:
@@ -368,6 +508,12 @@ def _parse_of_run(command: str, argv: Sequence[str]) -> EvaluateOptions | Finetu
         config = recorded_config(record, typed)
         presets = registry.recorded(record.module, typed).presets
         plan = online.defaults(config, presets.get(record.preset))
+    if folder is None and not set(HELP) & set(argv):
+        words = [word for word in argv if not word.startswith("-")]
+        if not words:
+            raise InputError(f"{command}: name a run directory: rlkit {command} RUN")
+        if any(word.startswith("--config.") for word in argv):  # which only a run can tell
+            raise InputError(f"{command}: there is no run directory among {', '.join(words)}")
     run = folder or tyro.MISSING
     if command == "evaluate":
         kind, default = EvaluateOptions, EvaluateOptions(run=run, config=config)
@@ -379,6 +525,23 @@ def _parse_of_run(command: str, argv: Sequence[str]) -> EvaluateOptions | Finetu
         default=default,
         prog=f"rlkit {command}",
         config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+_CONSTRUCTORS = tyro.constructors.ConstructorRegistry()
+
+
+@_CONSTRUCTORS.primitive_rule
+def _whole_number(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Have tyro read 1e6 and 1_000_000 where a whole number is wanted."""
+    if type_info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: ranges.whole(words[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
     )
 
 

@@ -29,6 +29,8 @@ from rlkit.types import InputError
 
 def run(options: ReportOptions, catalog: Catalog) -> int:
     """Print one table of the runs, the data first; with ``--out`` write it and the figures to that folder."""
+    if not options.runs:
+        raise InputError("report: name the run directories: rlkit report RUN RUN ...")
     # --- read the runs: one curve for each run and goal ---
     run_records = [Record.read(folder) for folder in options.runs]
     run_labels = _labels(options.runs, run_records)
@@ -36,25 +38,25 @@ def run(options: ReportOptions, catalog: Catalog) -> int:
     records = []
     curves = []
     last = {}
+    rows = []
     for folder, record, label in zip(options.runs, run_records, run_labels, strict=True):
-        if not evaluations_by_goal(folder):
-            raise InputError(f"{folder} has no evaluations to report")
         by_goal = sound_evaluations(folder)
         if not by_goal:
-            raise InputError(f"{folder}: every seed diverged, so there is nothing to report")
+            rows.append(Row(f"{label}: {_why_none(folder)}", None))
+            continue
+        rows += switch_rows(label, record, by_goal).values()
         last[label] = record, last_returns(by_goal)
         for goal, evaluated in by_goal.items():
             labels.append(label_of(label, goal))
             records.append(record)
             curves.append(evaluated)
+            rows.append(run_row(label_of(label, goal), record, evaluated))
+    if not curves:
+        listed = "; ".join(f"{folder}: {_why_none(folder)}" for folder in options.runs)
+        raise InputError(f"there is nothing to report ({listed})")
 
     # --- the table ---
-    rows = _data_rows(records)
-    for folder, label, record in zip(options.runs, run_labels, run_records, strict=True):
-        by_goal = sound_evaluations(folder)
-        rows += switch_rows(label, record, by_goal).values()
-        for goal, evaluated in by_goal.items():
-            rows.append(run_row(label_of(label, goal), record, evaluated))
+    rows = [*_data_rows(records), *rows]
     headings = [heading(record) for record in _by_dataset(records).values()]
     print(*headings, sep="\n")
     tables.show(rows)
@@ -68,6 +70,11 @@ def run(options: ReportOptions, catalog: Catalog) -> int:
     draw_curves(options.out / "curve.png", labels, records, curves)
     draw_asked(options.out / ASKED, last)
     return 0
+
+
+def _why_none(folder: Path) -> str:
+    """Why a run has no row of its own."""
+    return "every seed diverged" if evaluations_by_goal(folder) else "no evaluations"
 
 
 def _by_dataset(records: Sequence[Record]) -> dict[str, Record]:

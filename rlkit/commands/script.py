@@ -24,7 +24,7 @@ import numpy as np
 
 from rlkit.commands import Catalog, keywords
 from rlkit.commands.options import TrainOptions
-from rlkit.commands.train import prepare
+from rlkit.commands.train import check_length, prepare
 from rlkit.datasets import Episodes
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import environments, registry, trainer
@@ -231,6 +231,7 @@ def _train(
     faults = []
     with RunLock(folder):
         job = prepare(options, catalog, episodes=episodes)
+        check_length(job, folder, options.config)
         with _ReportingRun(folder, job.record, on_progress, wandb=options.wandb) as opened:
             if not finished(folder):
                 shown_by = Display if on_progress is None else _Silent

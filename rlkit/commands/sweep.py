@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlkit import buffer, online
-from rlkit.commands import Catalog, dry_run
+from rlkit.commands import Catalog, announce, dry_run
 from rlkit.commands import train as commands_train
 from rlkit.commands.grid import Point, SweepOptions
 from rlkit.commands.options import TrainOptions
@@ -59,8 +59,13 @@ def run(options: SweepOptions, catalog: Catalog) -> int:
                 lock.touch()
 
         guard = stack.enter_context(Guard(wanted.time_limit, wanted.watchdog, touch))
+        with commands_train.reading(wanted):
+            jobs = _jobs(options, catalog)
+        for job, point, folder in zip(jobs, options.points, folders, strict=True):
+            commands_train.check_length(job, folder, point.config)
+        print(announce.opening(jobs[0], root, wanted))
         members = []
-        for job, point, folder in zip(_jobs(options, catalog), options.points, folders, strict=True):
+        for job, point, folder in zip(jobs, options.points, folders, strict=True):
             opened = stack.enter_context(Run(folder, job.record))
             members.append(Member(point.label, job, opened))
         faults = _train(members, guard, wanted.q_limit)
@@ -89,7 +94,8 @@ def _sibling(job: Job, options: TrainOptions, catalog: Catalog) -> Job:
     """The job of ``options``, which differ from those of ``job`` in the config alone."""
     record = job.record
     stages = online.stages(options.config, record.spec, options.steps, record.online)
-    if buffer.needs(stages) != buffer.needs(job.stages):
+    needs_more = buffer.needs(stages) != buffer.needs(job.stages)
+    if needs_more or options.init_from is not None:  # whose arrays may be others with these settings
         return commands_train.prepare(options, catalog)
     sibling = replace(
         record,

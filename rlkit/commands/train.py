@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import re
 import sys
 import time
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import jax
@@ -16,8 +19,8 @@ import numpy as np
 
 from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
-from rlkit.commands import Catalog, collect, dry_run, environment
-from rlkit.commands.options import TrainOptions
+from rlkit.commands import Catalog, announce, collect, dry_run, environment
+from rlkit.commands.options import OF_PRESET, TrainOptions
 from rlkit.datasets import Episodes, Normaliser, check_env, inspection, labels, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics, task
@@ -28,8 +31,9 @@ from rlkit.runs import environments, loggers, serialization
 from rlkit.runs.before import Before
 from rlkit.runs.job import Job
 from rlkit.runs.lock import RunLock
-from rlkit.runs.record import DataRecord, EvaluationRecord, Record, Reference
-from rlkit.runs.run import Run, claim, finished
+from rlkit.runs.progress import Waiting
+from rlkit.runs.record import DataRecord, EvaluationRecord, Parent, Record, Reference, check_longer
+from rlkit.runs.run import Run, checkpoint_numbers, claim, finished
 from rlkit.runs.scores import conclude
 from rlkit.runs.stopping import Guard
 from rlkit.runs.trainer import train
@@ -51,23 +55,46 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
         loggers.import_wandb()
     keep_compiled()
     if options.dry_run:
-        job = prepare(options, catalog, before)
+        with reading(options):
+            job = prepare(options, catalog, before)
         print(dry_run.describe(job))
         return 0
     claim(folder, options.resume)
     with RunLock(folder) as lock, Guard(options.time_limit, options.watchdog, lock.touch) as guard:
-        job = prepare(options, catalog, before, guard)
+        with reading(options):
+            job = prepare(options, catalog, before, guard)
+        check_length(job, folder, options.config)
         with Run(folder, job.record, wandb=options.wandb) as opened:
             if finished(folder):
                 print(f"{folder}: already finished")
                 faults = []
             else:
+                print(announce.opening(job, folder, options))
                 faults = train(job, opened, guard, options.q_limit)
         guard.enter("reporting")
         conclude(folder)
+        print(announce.closing(job.record, folder, job.stages))
     for fault in faults:
         print(f"rlkit: {folder}: {fault}", file=sys.stderr)
     return 1 if faults else 0
+
+
+def reading(options: TrainOptions) -> AbstractContextManager:
+    """Says that the data are read; steps that are played show how far they have come by themselves."""
+    is_played = any(name.startswith(f"{collect.RANDOM}:") for name in options.data.names)
+    if is_played:
+        return contextlib.nullcontext()
+    return Waiting(f"reading {options.data.title}", quiet=options.dry_run)
+
+
+def check_length(job: Job, folder: Path, config: Any) -> None:
+    """Raises InputError where the run in ``folder`` cannot be made as long as ``job`` is, with the agent ``config``."""
+    if not (folder / "run.json").exists():
+        return
+    recorded = Record.read(folder)
+    is_same_run = not recorded.differences(job.record)
+    if is_same_run and recorded.steps != job.record.steps:
+        check_longer(recorded, job.record, config, folder)
 
 
 def resolve(options: TrainOptions, catalog: Catalog) -> Record:
@@ -85,11 +112,12 @@ def prepare(
     """Read the data, unless they are given as ``episodes``, find the environment, and build everything that training
     needs."""
     log_every, eval_every = _intervals(options, before)
+    parent, origin = _origin(options, before)
 
     # --- data and environment: one that the user named is tried before the data are read ---
     found = environment.named(options, catalog, guard)
     if episodes is None:
-        episodes = collect.load(options.data, catalog)
+        episodes = _load(options, catalog)
     if found is None:
         found = environment.of_data(options, episodes, catalog, guard)
     env_spec, env, make_env = found or (None, None, None)
@@ -140,14 +168,49 @@ def prepare(
         device=f"{len(devices)} x {devices[0].device_kind}",
         online=plans,
         online_from=len(online.stages(options.config, spec, options.steps, plans[:-1])) if plans else None,
-        parent=before.parent if before else None,
+        parent=parent,
+        q_limit=options.q_limit,
     )
     if env is not None:
         environment.close(env)
     job = Job(record, stages, rows, stats, normaliser, make_env)
-    if before is None:
+    if origin is None:
         return job
-    return job._replace(parent=before.end(job))
+    if not origin.parent.begins:
+        return job._replace(parent=origin.end(job))
+    job = job._replace(parent=origin.start(job))
+    other = origin.other_scales(job)
+    if other:
+        print(
+            f"rlkit: {origin.folder} was trained with another {', '.join(other)} than these data give", file=sys.stderr
+        )
+    return job
+
+
+def _load(options: TrainOptions, catalog: Catalog) -> Episodes:
+    try:
+        return collect.load(options.data, catalog)
+    except InputError as error:
+        if not options.dataset_note.startswith(OF_PRESET):
+            raise
+        raise InputError(f"the dataset {options.dataset_note}: {error}; --dataset names another one") from error
+
+
+def _origin(options: TrainOptions, before: Before | None) -> tuple[Parent | None, Before | None]:
+    """Where the run comes from, as its record says it, and, unless it has a checkpoint of its own by now, the run that
+    it comes from."""
+    has_begun = options.out is not None and bool(checkpoint_numbers(options.out / "checkpoints"))
+    if before is not None:
+        return before.parent, None if has_begun else before
+    if options.init_from is None:
+        return None, None
+    if has_begun:
+        parent = Record.read(options.out).parent
+        if parent is not None and parent.begins and Path(parent.run) == options.init_from:
+            return parent, None
+    origin = Before.read(options.init_from, begins=True)
+    origin.check_same(options.agent, options.module, options.seeds)
+    return origin.parent, origin
 
 
 def _plans(options: TrainOptions, before: Before | None) -> tuple[Online, ...]:

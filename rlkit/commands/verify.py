@@ -8,7 +8,7 @@ from rlkit.commands import Catalog
 from rlkit.commands.options import VerifyOptions
 from rlkit.runs import integrity, serialization
 from rlkit.runs.record import Record
-from rlkit.runs.run import checkpoint_numbers, lines
+from rlkit.runs.run import checkpoint_numbers, earlier_records, lines
 from rlkit.types import InputError
 
 SOUND = "sound"
@@ -63,7 +63,9 @@ def _checkpoint(run: Path, folder: Path) -> dict[str, str]:
     states = {name: SOUND}
     for other, expected in meta.get("beside", {}).items():
         try:
-            integrity.verify(run / other, expected, grows=other.endswith(".jsonl"))
+            grows = other.endswith(".jsonl")
+            paths = [run / other] if grows else [run / other, *earlier_records(run)]
+            integrity.verify_one(paths, expected, grows=grows)
         except integrity.Damaged as error:
             states[other] = f"damaged: {error}"
     return states

@@ -24,7 +24,7 @@ class Curve(NamedTuple):
 
     label: str
     steps: Any  # [K] updates at each
-    values: Any  # [K, S, E] returns or scores of every episode
+    values: Any  # [K, S, E] returns or scores of every episode; E may change from one evaluation to the next
     switch: float | None = None  # updates after which it went online
 
 
@@ -222,14 +222,16 @@ def _decorate(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
 
 def _draw(axes: Any, curve: Curve, colour: str) -> None:
     steps = np.asarray(curve.steps)
-    values = np.asarray(curve.values, np.float64)
-    if steps.ndim != 1 or values.ndim != 3 or len(steps) != len(values) or values.size == 0:
-        raise ValueError(f"{curve.label}: expected values [K, S, E] at steps [K], not {values.shape} at {steps.shape}")
-    seeds = values.shape[1]
-    means = values.mean((1, 2))
+    values = [np.asarray(one, np.float64) for one in curve.values]
+    shapes = [one.shape for one in values]
+    is_table = all(one.ndim == 2 and one.size and len(one) == len(values[0]) for one in values)
+    if steps.ndim != 1 or not values or not is_table or len(steps) != len(values):
+        raise ValueError(f"{curve.label}: expected values [K, S, E] at steps [K], not {shapes} at {steps.shape}")
+    seeds = len(values[0])
+    means = np.array([one.mean() for one in values])
     if seeds > 1:
-        half = half_width(values)
-        seed_means = values.mean(2)
+        half = np.array([half_width(one) for one in values])
+        seed_means = np.array([one.mean(1) for one in values])
         axes.fill_between(steps, means - half, means + half, color=colour, alpha=0.18, linewidth=0, zorder=2)
         axes.plot(steps, seed_means, color=colour, alpha=0.4, linewidth=0.7, zorder=3)
     plural = "s" if seeds > 1 else ""

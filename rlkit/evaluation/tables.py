@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
@@ -29,7 +30,7 @@ class Row(NamedTuple):
     """A line of the table; None leaves a cell empty."""
 
     method: str
-    returns: Estimate  # raw, last checkpoint
+    returns: Estimate | None  # raw, last checkpoint; None for a run without evaluations
     score: Estimate | None = None  # normalised, last checkpoint
     late: Estimate | None = None  # normalised, mean of the evaluations in the last fifth of training
     success: Estimate | None = None  # % of the episodes of the last checkpoint that the environment calls a success
@@ -84,7 +85,9 @@ def note(rows: Sequence[Row]) -> str:
 
 
 def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
-    """Print the table to ``stream`` (standard output by default), with rules and colour if that is a terminal."""
+    """Print the table to ``stream`` (standard output by default), with rules and colour if that is a terminal.
+
+    Where it is wider than the terminal, intervals stand below their means, and long names are folded."""
     stream = stream or sys.stdout
     if not stream.isatty():
         print(table(rows), file=stream)
@@ -95,15 +98,34 @@ def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
 
     caption = _escaped(note(rows))
     drawn = Table(box=rich.box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    header, *lines = zip(*_columns(rows), strict=True)
+    console = Console(file=stream)
+    columns = _columns(rows)
+    if _drawn_width(columns) > console.width:
+        names, *numbers = columns
+        columns = [names, *map(_narrow, numbers)]
+    header, *lines = zip(*columns, strict=True)
     method, *numbers = header
-    drawn.add_column(method, justify="left", style="bold")
+    drawn.add_column(method, justify="left", style="bold", overflow="fold")
     for title in numbers:
-        drawn.add_column(title, justify="right")
+        drawn.add_column(title, justify="right", no_wrap=True)
     for cells in lines:
         drawn.add_row(*map(_escaped, cells))
-    console = Console(file=stream)
     console.print(drawn)
+
+
+def _drawn_width(columns: Sequence[Sequence[str]]) -> int:
+    """Of the drawn table, whose cells have a blank on either side."""
+    return sum(max(map(len, column)) + 2 for column in columns) + 2
+
+
+def _narrow(column: Sequence[str]) -> list[str]:
+    """The column with intervals below their means, and its title on as many lines as that takes."""
+    title, *entries = column
+    folded = [entry.replace(" [", "\n[") for entry in entries]
+    width = max((len(line) for entry in folded for line in entry.split("\n")), default=0)
+    longest_word = max(map(len, title.split()))
+    lines = textwrap.wrap(title, max(width, longest_word))
+    return ["\n".join(lines), *folded]
 
 
 def _escaped(text: str) -> str:

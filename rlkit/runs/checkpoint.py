@@ -28,7 +28,8 @@ from jax.sharding import Mesh
 from rlkit.buffer import Buffer
 from rlkit.runs import integrity, serialization
 from rlkit.runs.integrity import Damaged
-from rlkit.runs.run import checkpoint_numbers
+from rlkit.runs.record import CHANGEABLE
+from rlkit.runs.run import checkpoint_numbers, earlier_records
 from rlkit.training.loop import Progress, abstract_state
 from rlkit.training.sharding import per_seed
 from rlkit.types import InputError, RunError, Stage, State, Stats, one_line
@@ -44,6 +45,7 @@ _FAILURES = (
     TypeError,
 )  # what orbax raises, and what the packages that it uses raise
 _BESIDE = {"run.json": False, "metrics.jsonl": True}  # files of the run that are sealed too, and whether they grow
+LISTED = 4  # arrays that differ, in a message
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class _Meta:
     identity: dict[str, Any]
     beside: dict[str, dict[str, Any]]  # file of the run -> its digest
     live: dict[str, str] = field(default_factory=dict)  # as `arrays`, of what an online stage needs beside the state
+    summed: int | None = None  # updates that ``sums`` are of; the first versions did not say
 
 
 class Checkpoints:
@@ -164,6 +167,9 @@ class Checkpoints:
         sums = {}
         for name, (dtype, values) in meta.sums.items():
             sums[name] = np.array(values, np.float64).astype(np.dtype(dtype))
+        summed = meta.summed
+        if summed is None:
+            summed = meta.step % meta.identity.get("log_every", 1)
         return Progress(
             stage=meta.stage,
             step=meta.step,
@@ -172,6 +178,7 @@ class Checkpoints:
             metrics={},
             finite=np.zeros(0, bool),
             live=live,
+            summed=summed,
         )
 
     def _meta(self, progress: Progress) -> _Meta:
@@ -192,6 +199,7 @@ class Checkpoints:
             identity=self._identity,
             beside=beside,
             live={} if progress.live is None else _leaves(progress.live),
+            summed=progress.summed,
         )
 
     def _check_beside(self, meta: _Meta) -> None:
@@ -200,14 +208,17 @@ class Checkpoints:
                 continue
             if grows and self._keep is None:  # a reader needs no metrics
                 continue
-            path = self.folder.parent / name
+            paths = [self.folder.parent / name]
+            if not grows:
+                paths += earlier_records(self.folder.parent)
             try:
-                integrity.verify(path, meta.beside[name], grows=grows)
+                integrity.verify_one(paths, meta.beside[name], grows=grows)
             except Damaged as error:
                 raise InputError(f"{error}: restore it from a copy") from None
 
     def _check_identity(self, updates: int, meta: _Meta) -> None:
-        differing = serialization.differences(meta.identity, self._identity, additions=False)
+        fixed = {name: value for name, value in meta.identity.items() if name not in CHANGEABLE}
+        differing = serialization.differences(fixed, self._identity, additions=False)
         if differing:
             raise InputError(
                 f"{self.folder}: checkpoint {updates} is of another run ({'; '.join(differing)}): choose another --out"
@@ -218,10 +229,12 @@ class Checkpoints:
         names = sorted(saved.keys() | expected.keys())
         differing = [name for name in names if saved.get(name) != expected.get(name)]
         if differing:
-            name = differing[0]
+            listed = [f"{name}: saved {saved.get(name)}, wanted {expected.get(name)}" for name in differing[:LISTED]]
+            if len(differing) > LISTED:
+                listed.append(f"and {len(differing) - LISTED} more")
             raise InputError(
                 f"{self.folder}: checkpoint {updates} is of another agent or configuration: {len(differing)} of "
-                f"{len(expected)} arrays differ, first {name}: saved {saved.get(name)}, wanted {expected.get(name)}"
+                f"{len(expected)} arrays differ: {'; '.join(listed)}"
             )
 
     def _restore(self, updates: int, part: str, abstract: Any, mesh: Mesh) -> Any:

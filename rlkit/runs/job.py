@@ -28,7 +28,7 @@ class Job(NamedTuple):
     stats: Stats
     normaliser: Normaliser
     make_env: Callable[[], gymnasium.Env] | None  # None: there is nothing to evaluate in
-    parent: Progress | None = None  # the end of another run, from which this one goes on
+    parent: Progress | None = None  # of another run, from which this one goes on or begins
 
     @property
     def updates(self) -> int:
@@ -48,6 +48,13 @@ class Job(NamedTuple):
             return False  # the stage before has ended with the same state
         is_last_update = progress.step == stage.steps
         return is_last_update or progress.step % self.record.eval_every == 0
+
+    def next_stage(self, start: Progress | None) -> Stage:
+        """The stage that is trained where a run goes on from ``start``, None for its beginning."""
+        if start is None:
+            return self.stages[0]
+        is_over = start.step == self.stages[start.stage].steps
+        return self.stages[start.stage + is_over]
 
     @property
     def first_acting(self) -> int:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlkit import online
 from rlkit.datasets.episodes import Names
+from rlkit.datasets.options import DataOptions
 from rlkit.evaluation.statistics import Estimate
 from rlkit.online import Online
 from rlkit.runs import registry, serialization
 from rlkit.types import InputError, Spec, Stage
 
 FORMAT = 1
-# What two runs must have in common to be the same run. What follows from it, and the folders that data were found in,
-# are left out.
+# What a run is. What follows from it, and the folders that data were found in, are left out.
 _SAME = ("agent", "module", "config", "steps", "seeds", "log_every", "eval_every", "evaluation", "spec")
+# What may change when a run goes on, since no update depends on it: how long, and how it is evaluated and logged.
+CHANGEABLE = ("steps", "log_every", "eval_every", "evaluation")
 _SAME_DATA = (
     "repair",
     "normalise",
@@ -73,6 +75,7 @@ class Parent:
     checkpoint: int  # updates of all its stages
     manifest: str  # SHA-256 of the checkpoint's manifest
     run: str  # its folder, as it was named
+    begins: bool = False  # True: the run begins with its arrays, at step 0; False: it goes on where that one ended
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Record:
     online: tuple[Online, ...] = ()  # of each time that the run went online, after the stages of the config
     online_from: int | None = None  # number of the first stage of the last of these times
     parent: Parent | None = None
+    q_limit: float | None = None  # as it was given
     unscored: str = ""  # why there is no reference, where one is known for another task
 
     @classmethod
@@ -115,7 +119,16 @@ class Record:
 
     def differences(self, other: Record) -> list[str]:
         """List values that keep ``other`` from going on with this run, as "key: mine -> theirs"."""
-        return serialization.differences(self.identity(), other.identity())
+        mine = self._fixed()
+        theirs = other._fixed()
+        if self.evaluation is not None and other.evaluation is not None:
+            mine["environment"] = self.evaluation.environment
+            theirs["environment"] = other.evaluation.environment
+        return serialization.differences(mine, theirs)
+
+    def changes(self, other: Record) -> list[str]:
+        """List what ``other`` changes where it goes on with this run, as "key: mine -> theirs"; see CHANGEABLE."""
+        return serialization.differences(self._changeable(), other._changeable())
 
     def drift(self, other: Record) -> list[str]:
         """List the versions and devices that differ. They may, but they change the last bits of a result."""
@@ -124,7 +137,7 @@ class Record:
         return serialization.differences(mine, theirs)
 
     def identity(self) -> dict[str, Any]:
-        """Values that two runs must share to be the same run, as JSON values."""
+        """What the run is, as JSON values: two runs with the same identity end with the same bits."""
         identity = {}
         for name in _SAME:
             identity[name] = serialization.encode(getattr(self, name))
@@ -138,6 +151,22 @@ class Record:
         identity["data"] = data
         identity["dataset fingerprint"] = self.data.fingerprint
         return identity
+
+    def _fixed(self) -> dict[str, Any]:
+        """The identity without what may change. Of the times that the run goes online the last is called as its options
+        are, --online."""
+        fixed = {name: value for name, value in self.identity().items() if name not in CHANGEABLE}
+        if self.online:
+            *earlier, last = fixed["online"].values()
+            fixed["online"] = last
+            fixed |= {f"online, time {number}": plan for number, plan in enumerate(earlier, 1)}
+        return fixed
+
+    def _changeable(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in ("steps", "log_every", "eval_every")}
+        if self.evaluation is not None:
+            values["evaluation"] = {"episodes": self.evaluation.episodes, "seed": self.evaluation.seed}
+        return values
 
 
 def _bring_up_to_date(value: dict[str, Any], path: Path) -> None:
@@ -165,3 +194,28 @@ def rebuild(record: Record, config: Any = None) -> tuple[Stage, ...]:
     if config is None:
         config = recorded_config(record)
     return online.stages(config, record.spec, record.steps, record.online)
+
+
+def check_longer(recorded: Record, longer: Record, config: Any, folder: Path) -> None:
+    """Raises InputError unless the run ``recorded`` in ``folder`` can go on to the steps of ``longer`` and end with the
+    bits of a run that had as many from the start: no learner of ``config`` may depend on their number."""
+    if longer.steps < recorded.steps:
+        raise InputError(f"--steps {longer.steps}: {folder} has {recorded.steps}, which can be raised and not lowered")
+    if recorded.online:
+        raise InputError(
+            f"--steps {longer.steps}: {folder} goes online after {recorded.steps} updates, so it is another run with "
+            "more of them: choose another --out, or collect more in a run that goes on from it (rlkit finetune)"
+        )
+    before = config.stages(longer.spec, recorded.steps)
+    *earlier, last = config.stages(longer.spec, longer.steps)
+    if (*earlier, replace(last, steps=recorded.steps)) != tuple(before):
+        raise InputError(
+            f"--steps {longer.steps}: a schedule of {longer.agent} runs over the {recorded.steps} updates of {folder}, "
+            f"so a longer run differs from its first update on: begin one with its weights, --init-from {folder} and "
+            "another --out"
+        )
+
+
+def recorded_data(record: Record, folder: Path) -> DataOptions:
+    """The data that the run in ``folder`` was told to use."""
+    return serialization.decode(DataOptions, record.data.options, f"{folder}/run.json: data.options")

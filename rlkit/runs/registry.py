@@ -16,6 +16,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -25,6 +26,11 @@ from rlkit.types import InputError, Preset, raised
 GROUP = "rlkit.agents"
 _OWN = re.compile(r"agents\.[a-z][a-z0-9_]*")
 _TYPED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+# what D4RL calls its sets of one world, after the policies or the maps that they were recorded with, and our mixture
+KINDS = frozenset(
+    "random medium expert medium-expert medium-replay full-replay medium-random human cloned complete partial mixed "
+    "umaze umaze-diverse medium-play medium-diverse large-play large-diverse".split()
+)
 
 
 class Entry(NamedTuple):
@@ -115,5 +121,31 @@ def recorded(module: str, agent: str | None = None) -> Method:
 
 def _method(name: str, module: ModuleType, class_name: str) -> Method:
     config: Any = getattr(module, class_name)
-    presets = getattr(module, "PRESETS", {})
+    presets = {}
+    for preset_name, preset in getattr(module, "PRESETS", {}).items():
+        dataset = preset.dataset or preset_dataset(preset_name)
+        presets[preset_name] = replace(preset, dataset=dataset)
     return Method(name, config, presets)
+
+
+def preset_dataset(name: str) -> str | None:
+    """The dataset that a preset called ``name`` is for; None where the name is that of a family of them, or of a size.
+
+    hopper/medium: hopper/medium-v0, in Minari's form. cube-single-play and cube-single-play/chunks, in OGBench's:
+    cube-single-play-v0.npz.
+    """
+    _, _, kind = name.partition("/")
+    if kind in KINDS:
+        return f"{name}-v0"
+    task = name.removesuffix("/chunks")
+    if "/" not in task and task.endswith(("-navigate", "-play")):
+        return f"{task}-v0.npz"
+    return None
+
+
+def is_dataset(own: str, named: str) -> bool:
+    """Whether ``named`` is the dataset ``own``, in whatever version and format: hopper_medium-v2.hdf5 and
+    mujoco/hopper/medium-v0 are hopper/medium-v0, hopper/medium-replay-v0 is not."""
+    words = re.split("[-_/]", re.sub(r"-v\d+(\.\w+)?$", "", own))
+    pattern = "[-_/]".join(map(re.escape, words))
+    return re.search(rf"(^|/){pattern}-v\d+(\.\w+)?$", named, re.IGNORECASE) is not None

@@ -1,6 +1,7 @@
 """The run directory: everything that a run says about itself.
 
 run.json       what was run: agent, configuration, data, spec, statistics, versions (rlkit.runs.record)
+run.1.json     of a run that went on with more updates, or with other evaluations or log lines: what run.json was before
 metrics.jsonl  training metrics and evaluations; holds no clock reading, so that a run that was interrupted and resumed
                leaves the same bytes as one that was not; "nan" stands for seeds that diverged
 timing.jsonl   rates, times, memory
@@ -49,6 +50,12 @@ class Evaluated(NamedTuple):
     lengths: np.ndarray  # [S, episodes], steps
     success: np.ndarray  # [S, episodes], 1 or 0; NaN for seeds that diverged and where the environment does not tell
     goal: str = ""  # label of what the agent was asked for
+    seed: int | None = None  # episode i was reset with seed + i; the first versions did not say
+
+    @property
+    def starts(self) -> tuple[int | None, int]:
+        """What two evaluations must share to have begun from the same starts."""
+        return self.seed, self.returns.shape[1]
 
 
 def claim(folder: Path, resume: Resume) -> None:
@@ -67,6 +74,16 @@ def claim(folder: Path, resume: Resume) -> None:
 def finished(folder: Path) -> bool:
     """Whether the run in ``folder`` has come to its end."""
     return (folder / "result.json").exists()
+
+
+def earlier_records(folder: Path) -> list[Path]:
+    """What run.json of the run in ``folder`` was before each change, oldest first."""
+    numbers = []
+    for path in folder.glob("run.*.json"):
+        _, number, _ = path.name.split(".", 2)
+        if number.isdigit():
+            numbers.append(int(number))
+    return [folder / f"run.{number}.json" for number in sorted(numbers)]
 
 
 def checkpoint_numbers(folder: Path) -> list[int]:
@@ -100,19 +117,22 @@ def evaluations(folder: Path) -> list[Evaluated]:
 
 
 def evaluations_by_goal(folder: Path) -> dict[str, list[Evaluated]]:
-    """Label of a goal -> the evaluations of the run in ``folder``, in order, all of the same seeds and starts."""
+    """Label of a goal -> the evaluations of the run in ``folder``, in order, all of the same seeds. How many episodes
+    there are, and from which starts, is as it was at each: a run may go on with other ones."""
     path = folder / "metrics.jsonl"
     by_goal: dict[str, list[Evaluated]] = {}
-    expected = None
+    seeds = None
     for line in lines(path):
         if "returns" not in line:
             continue
         evaluated = _evaluated(line, path)
-        if expected is None:
-            expected = evaluated.returns.shape
         shapes = {evaluated.returns.shape, evaluated.lengths.shape, evaluated.success.shape}
-        if evaluated.returns.ndim != 2 or shapes != {expected}:
-            raise InputError(f"{path}: not every evaluation has the same seeds and episodes")
+        if evaluated.returns.ndim != 2 or len(shapes) > 1:
+            raise InputError(f"{path}: an evaluation has not as many episodes for each seed")
+        if seeds is None:
+            seeds = len(evaluated.returns)
+        if len(evaluated.returns) != seeds:
+            raise InputError(f"{path}: not every evaluation has the same seeds")
         by_goal.setdefault(evaluated.goal, []).append(evaluated)
     return by_goal
 
@@ -128,7 +148,10 @@ def _evaluated(line: Mapping[str, Any], path: Path) -> Evaluated:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: an evaluation is not what was written ({reason})") from None
     goal = str(line.get("goal", ""))
-    return Evaluated(_position(line), returns, lengths, success, goal)
+    seed = line.get("seed")
+    if seed is not None and type(seed) is not int:
+        raise InputError(f"{path}: an evaluation is not what was written (seed {seed!r})")
+    return Evaluated(_position(line), returns, lengths, success, goal, seed)
 
 
 def _position(line: Mapping[str, Any]) -> Position:
@@ -169,6 +192,7 @@ class Run:
     """A run directory that is open for writing; a context manager.
 
     Makes the directory and its record, or checks that the record there is the same run: InputError lists what differs.
+    What may differ (rlkit.runs.record.CHANGEABLE) is recorded, and the record so far is kept as run.1.json and so on.
     ``wandb`` adds Weights & Biases to the loggers. A logger that fails is dropped with one line on stderr.
     """
 
@@ -195,6 +219,30 @@ class Run:
         drift = recorded.drift(self.record)
         if drift:
             print(f"rlkit: {self.folder} goes on, but not to the same bits ({'; '.join(drift)})", file=sys.stderr)
+        changes = recorded.changes(self.record)
+        if not changes:
+            return
+        listed = "; ".join(changes)
+        if finished(self.folder) and self.record.steps == recorded.steps:
+            self.record = recorded
+            told = f"{self.folder} is finished and stays as it is ({listed})"
+            print(f"rlkit: {told}: rlkit evaluate makes other evaluations", file=sys.stderr)
+            return
+        print(f"rlkit: {self.folder} goes on with other settings ({listed})", file=sys.stderr)
+        self._change_record()
+
+    def _change_record(self) -> None:
+        """Keep the record so far, which the checkpoints so far are sealed with, and write the new one. Whenever this is
+        cut off, what is there is a run that can go on."""
+        path = self.folder / "run.json"
+        earlier = earlier_records(self.folder)
+        try:
+            (self.folder / "result.json").unlink(missing_ok=True)
+            text = path.read_text(encoding="utf-8")
+            serialization.write_text(self.folder / f"run.{len(earlier) + 1}.json", text)
+        except OSError as error:
+            raise self._unwritten(error) from error
+        self._write_record()
 
     def _write_record(self) -> None:
         try:
@@ -272,6 +320,8 @@ class Run:
             line: dict[str, Any] = position._asdict()
             if goal:
                 line["goal"] = goal
+            if self.record.evaluation is not None:
+                line["seed"] = self.record.evaluation.seed
             line["returns"] = returns
             line["lengths"] = lengths
             sound = lengths > 0

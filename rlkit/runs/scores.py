@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rlkit.runs.run import Evaluated, diverged, evaluations_by_goal, final_metri
 from rlkit.types import RunError
 
 ASKED = "returns.png"  # the figure of what was asked for and what came
+WIDTH = 80  # columns of a line of text
 
 
 def conclude(folder: Path, *, show: bool = True) -> None:
@@ -40,7 +42,7 @@ def conclude(folder: Path, *, show: bool = True) -> None:
             f"{folder}/result.json cannot be written ({error.strerror}): make room, and --resume auto writes it"
         ) from error
     if show:
-        print(heading(record))
+        print(textwrap.fill(heading(record), WIDTH, break_on_hyphens=False))
         data, *goals = rows
         tables.show([data, *switch.values(), *goals])
     if not by_goal:
@@ -164,8 +166,9 @@ def run_row(label: str, record: Record, evaluated: Sequence[Evaluated]) -> Row:
 
 
 def _last_fifth(evaluated: Sequence[Evaluated]) -> np.ndarray:
-    """Of the last stage."""
-    last = [one for one in evaluated if one.position.stage == evaluated[-1].position.stage]
+    """Of the last stage, and of the evaluations from the starts of the last one: a run may have gone on with others."""
+    end = evaluated[-1]
+    last = [one for one in evaluated if one.position.stage == end.position.stage and one.starts == end.starts]
     steps = [one.position.step for one in last]
     returns = [one.returns for one in last]
     return last_fifth(steps, returns)
@@ -222,12 +225,12 @@ def draw_curves(
     for label, record, run in zip(labels, records, evaluated, strict=True):
         earlier = run[0].position.updates - run[0].position.step  # of stages that were not evaluated
         steps = [one.position.updates - earlier for one in run]
-        returns = np.array([one.returns for one in run])
+        values = [scaled(record, one.returns) for one in run]
         switch = None
         if record.online_from is not None:
             offline = record.stages[: record.online_from]
             switch = sum(updates for _, updates in offline) - earlier
-        curve = Curve(label, steps, scaled(record, returns), switch)
+        curve = Curve(label, steps, values, switch)
         curves.append(curve)
         level = scaled(record, record.data.mean_return.value)
         levels[f"data ({record.data.name})"] = float(level)

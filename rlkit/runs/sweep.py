@@ -20,7 +20,7 @@ from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.job import Job
 from rlkit.runs.progress import Display
 from rlkit.runs.run import Run, checkpoint_numbers
-from rlkit.runs.stopping import Guard, Stop
+from rlkit.runs.stopping import Guard, Phase, Stop
 from rlkit.runs.trainer import CHUNK_SECONDS, KEEP, Clock, Limits
 from rlkit.training import divergence, swept
 from rlkit.training.loop import Progress, finite, fit
@@ -92,10 +92,11 @@ class _Part:
         self.error: RunError | None = None  # why it cannot go on
 
     def last(self) -> Progress | None:
-        """Its last sound checkpoint."""
+        """Its last sound checkpoint, or that of the run that it begins with."""
         job = self.job
         seeds = job.record.seeds
-        return self.checkpoints.last(job.stages, job.buffer, job.stats, seeds, make_mesh(len(seeds)))
+        mesh = make_mesh(len(seeds))
+        return self.checkpoints.last(job.stages, job.buffer, job.stats, seeds, mesh) or job.parent
 
     def judge(self, progress: Progress) -> None:
         """Note the seeds that have diverged; where all have, the other members go on."""
@@ -114,6 +115,9 @@ class _Labelled(NamedTuple):
 
     def say(self, text: str) -> None:
         self.display.say(f"{self.label}: {text}")
+
+    def enter(self, phase: Phase, stage: str) -> None:
+        self.display.enter(phase, stage)
 
 
 def train(members: Sequence[Member], guard: Guard, q_limit: float | None) -> dict[str, Outcome]:
@@ -135,7 +139,7 @@ def train(members: Sequence[Member], guard: Guard, q_limit: float | None) -> dic
             checkpoints = stack.enter_context(Checkpoints(folder, KEEP, member.job.record.identity()))
             parts.append(_Part(member, q_limit, checkpoints, shared))
         starts = [part.last() for part in parts]
-        places = {None if start is None else (start.stage, start.step) for start in starts}
+        places = {None if start is None else (start.stage, start.step, start.summed) for start in starts}
         if len(places) > 1:  # a damaged checkpoint was set aside
             return _one_after_another(members, guard, q_limit)
         for part in parts:
@@ -148,7 +152,10 @@ def train(members: Sequence[Member], guard: Guard, q_limit: float | None) -> dic
         for part, start in zip(parts, starts, strict=True):
             shown = _Labelled(display, part.label)
             part.failure = trainer.catch_up(part.job, part.run, guard, part.evaluator, shown, start)
-        guard.enter("compilation")
+        phase: Phase = "compilation"  # that the next chunk begins with
+        guard.enter(phase)
+        if done < first.updates:
+            display.enter(phase, first.next_stage(starts[0]).name)
         clock.start(done)
         for progress in fit(
             first.stages,
@@ -169,8 +176,10 @@ def train(members: Sequence[Member], guard: Guard, q_limit: float | None) -> dic
             has_trained = progress.step > 0
             is_due = first.is_due(progress)
             if has_trained:
-                display.update(stage.name, position.updates, clock.count(position.updates))
-            rate = clock.close() if progress.metrics else 0.0
+                if phase == "training":
+                    clock.count(position.updates)
+                display.update(stage.name, position.updates, clock.rate())
+            rate = clock.close() if progress.metrics else None
 
             # --- judge, log and save ---
             if stop is not None and has_trained and not progress.metrics:
@@ -208,7 +217,10 @@ def train(members: Sequence[Member], guard: Guard, q_limit: float | None) -> dic
 
             # --- go on ---
             is_within_stage = has_trained and progress.step < stage.steps
-            guard.enter("training" if is_within_stage else "compilation")
+            phase = "training" if is_within_stage else "compilation"
+            guard.enter(phase)
+            if position.updates < first.updates:
+                display.enter(phase, stage.name)
             clock.start(position.updates)
     return {part.label: _outcome(part) for part in parts}
 
@@ -269,11 +281,11 @@ def _part_of(progress: Progress, number: int, copies: int) -> Progress:
     return _metrics_of(progress, number, copies)._replace(state=state, sums=sums)
 
 
-def _log(part: _Part, progress: Progress, rate: float) -> None:
+def _log(part: _Part, progress: Progress, rate: float | None) -> None:
     """Lines of metrics and of times; ``rate`` is that of all members together, each counted as one."""
     position = part.job.position(progress)
     part.run.metrics(position, divergence.without(progress.metrics, part.run.diverged))
-    part.run.timing({"updates": position.updates, "updates_per_second": rate} | trainer.memory())
+    part.run.timing(trainer.timing(position, rate))
 
 
 def _outcome(part: _Part) -> Outcome:

@@ -18,7 +18,7 @@ from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.job import Job
 from rlkit.runs.progress import Display
 from rlkit.runs.run import Position, Run, checkpoint_numbers
-from rlkit.runs.stopping import Guard, Stop
+from rlkit.runs.stopping import Guard, Phase, Stop
 from rlkit.training import divergence
 from rlkit.training.collect import Collector
 from rlkit.training.loop import Progress, abstract_state, finite, fit
@@ -53,7 +53,10 @@ def train(
         done = begin(job, run, start, evaluator)
         with shown_by(job.updates, done) as display:
             failure = catch_up(job, run, guard, evaluator, display, start)  # of the latest evaluation
-            guard.enter("compilation")
+            phase: Phase = "compilation"  # that the next chunk begins with
+            guard.enter(phase)
+            if done < job.updates:
+                display.enter(phase, job.next_stage(start).name)
             clock.start(done)
             for progress in fit(
                 stages,
@@ -73,8 +76,9 @@ def train(
                 position = job.position(progress)
                 has_trained = progress.step > 0
                 if has_trained:
-                    rate = clock.count(position.updates)
-                    display.update(stage.name, position.updates, rate)
+                    if phase == "training":
+                        clock.count(position.updates)
+                    display.update(stage.name, position.updates, clock.rate())
 
                 # --- judge and log ---
                 if progress.metrics:
@@ -99,7 +103,10 @@ def train(
 
                 # --- go on: the first chunk of a stage begins with its compilation ---
                 is_within_stage = has_trained and progress.step < stage.steps
-                guard.enter("training" if is_within_stage else "compilation")
+                phase = "training" if is_within_stage else "compilation"
+                guard.enter(phase)
+                if position.updates < job.updates:
+                    display.enter(phase, stage.name)
                 clock.start(position.updates)
     return faults(job, run, failure)
 
@@ -121,7 +128,9 @@ def catch_up(
     """Make the evaluation that the run was stopped before, if there is one; returns why it failed, or ""."""
     if start is None:
         return ""
-    display.say(f"going on after {job.position(start).updates} updates")
+    begins_here = start is job.parent and job.record.parent.begins
+    if not begins_here:
+        display.say(f"going on after {job.position(start).updates} updates")
     if run.evaluated or not job.is_due(start):
         return ""
     return evaluate(job, run, guard, evaluator, display, start)
@@ -131,9 +140,15 @@ def log(run: Run, progress: Progress, position: Position, clock: Clock) -> None:
     """Write a line of metrics, in which seeds that diverged are NaN, and one of times and memory."""
     metrics = divergence.without(progress.metrics, run.diverged)
     run.metrics(position, metrics)
-    timing = {"updates": position.updates, "updates_per_second": clock.close()}
-    timing |= memory()
-    run.timing(timing)
+    run.timing(timing(position, clock.close()))
+
+
+def timing(position: Position, rate: float | None) -> dict[str, float]:
+    """A line of times and memory, without a rate where only what began with compilation was measured."""
+    measured: dict[str, float] = {"updates": position.updates}
+    if rate is not None:
+        measured["updates_per_second"] = rate
+    return measured | dict(memory())
 
 
 def judge_before_stop(job: Job, run: Run, progress: Progress, limits: Limits) -> None:
@@ -180,6 +195,7 @@ def evaluate(
     if len(sound) < seeds:
         state = jax.tree.map(lambda leaf: leaf[sound], state)
     guard.enter("evaluation")
+    display.enter("evaluation", job.stages[progress.stage].name)
     try:
         played = evaluator.run(state, guard.beat)
     except (EvaluationError, TimeoutError) as error:
@@ -264,7 +280,7 @@ class Limits:
 
 
 class Clock:
-    """Updates a second while `fit` runs, since the last log line."""
+    """Updates a second while `fit` trains, since the last log line."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -277,20 +293,22 @@ class Clock:
         self._began = time.monotonic()
         self._from = updates
 
-    def count(self, updates: int) -> float:
-        """Count up to ``updates``, to which `fit` has come; returns the rate so far."""
+    def count(self, updates: int) -> None:
+        """Count up to ``updates``, to which `fit` has come."""
         self._seconds += time.monotonic() - self._began
         self._count += updates - self._from
-        return self._rate()
 
-    def close(self) -> float:
+    def close(self) -> float | None:
         """End the interval; returns its rate."""
-        rate = self._rate()
+        rate = self.rate()
         self._seconds = 0.0
         self._count = 0
         return rate
 
-    def _rate(self) -> float:
+    def rate(self) -> float | None:
+        """The rate so far; None where nothing has been counted yet."""
+        if not self._count:
+            return None
         seconds = max(self._seconds, 1e-9)
         return self._count / seconds
 

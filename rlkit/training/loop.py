@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 
 from rlkit import ranges, ring
 from rlkit.buffer import Buffer
+from rlkit.optim import Net
 from rlkit.training.sharding import per_seed, replicated, shard_batch
 from rlkit.training.swept import Numbers, with_numbers
 from rlkit.types import Array, InputError, Key, Learner, Metrics, Stage, State, Stats
@@ -40,8 +41,9 @@ class Progress(NamedTuple):
     ``state`` has a leading seed axis on every leaf. It and ``sums`` are donated to the next chunk: save or evaluate
     them before advancing the generator. ``sums`` are those of the metrics over the updates since the last log line, [S]
     each. Where a log interval ends, ``metrics`` are the means over it, [S] each, and ``finite`` [S] says which seeds'
-    state and metrics are; else they are empty. ``live`` is what an online stage needs beside the state; its replay is
-    donated too.
+    state and metrics are; else they are empty. ``summed`` is the number of updates that the sums are of, 0 where they
+    have been logged: a run may go on with another log interval. ``live`` is what an online stage needs beside the
+    state; its replay is donated too.
     """
 
     stage: int
@@ -51,6 +53,7 @@ class Progress(NamedTuple):
     metrics: dict[str, np.ndarray]
     finite: np.ndarray
     live: Live | None = None
+    summed: int = 0
 
 
 def fit(
@@ -163,7 +166,8 @@ def _advance(
     state = progress.state
     sums = progress.sums
     step = progress.step
-    if step % log_every == 0:
+    summed = progress.summed
+    if summed == 0:
         sums = _zero_sums(dtypes, len(keys), mesh)
     # --- run a chunk ---
     left_in_interval = log_every - step % log_every
@@ -187,18 +191,18 @@ def _advance(
     jax.block_until_ready(sums)
     pace.took(updates, time.monotonic() - began)
     # --- the means of a log interval that has ended ---
-    progress = _between_logs(progress.stage, step, state, sums)
+    summed += updates
+    progress = _between_logs(progress.stage, step, state, sums)._replace(summed=summed)
     if online is not None:
         progress = progress._replace(live=collector.live)
     if step % log_every != 0 and step != stage.steps:
         return progress
-    interval = (step - 1) % log_every + 1
     totals = jax.device_get(sums)
-    means = {name: total / interval for name, total in totals.items()}
+    means = {name: total / summed for name, total in totals.items()}
     if online is not None:
         means |= collector.metrics()
     is_finite = jax.device_get(finite(state, sums))
-    return progress._replace(metrics=means, finite=is_finite)
+    return progress._replace(metrics=means, finite=is_finite, summed=0)
 
 
 def _between_logs(stage: int, step: int, state: State, sums: Metrics) -> Progress:
@@ -237,21 +241,51 @@ class _Pace:
 def abstract_state(stages: Sequence[Stage], number: int, buffer: Buffer, stats: Stats, seeds: Sequence[int]) -> State:
     """Shapes and dtypes of the state of stage ``number``, as a checkpoint of it must have. ``buffer`` may be abstract
     itself."""
+    keys = _abstract_keys(seeds)
+    prev = _abstract_prev(stages, number, buffer, stats, seeds)
+    if stages[number].continues:
+        return prev
+    init = functools.partial(_vmap_init, stages[number].learner)
+    return jax.eval_shape(init, keys, prev, stats)
 
-    def abstract_keys():
+
+def _abstract_prev(stages: Sequence[Stage], number: int, buffer: Buffer, stats: Stats, seeds: Sequence[int]) -> State:
+    """Shapes and dtypes of what stage ``number`` begins with; None for the first."""
+    if number == 0:
+        return None
+    state = abstract_state(stages, number - 1, buffer, stats, seeds)
+    after = stages[number - 1].after
+    if after is None:
+        return state
+    return jax.eval_shape(jax.vmap(after, in_axes=(0, None, 0)), state, buffer, _abstract_keys(seeds))
+
+
+def _abstract_keys(seeds: Sequence[int]) -> Key:
+    def keys():
         init_keys, _ = _stage_keys(np.asarray(seeds, np.uint32), 0)
         return init_keys
 
-    keys = jax.eval_shape(abstract_keys)
-    state = None
-    for earlier, stage in enumerate(stages[: number + 1]):
-        if not stage.continues:
-            init = functools.partial(_vmap_init, stage.learner)
-            state = jax.eval_shape(init, keys, state, stats)
-        if stage.after is not None and earlier < number:
-            after = jax.vmap(stage.after, in_axes=(0, None, 0))
-            state = jax.eval_shape(after, state, buffer, keys)
-    return state
+    return jax.eval_shape(keys)
+
+
+def restarted(
+    stages: Sequence[Stage], number: int, state: State, buffer: Buffer, stats: Stats, seeds: Sequence[int]
+) -> State:
+    """A ``state`` of stage ``number`` from which training can begin anew: every optimiser in it (the ``opt`` of each
+    rlkit.optim.Net: moments, and the count that its schedules run over) is as at step 0; all other arrays stay."""
+    keys, _ = _stage_keys(np.asarray(seeds, np.uint32), number)
+
+    def zeros(leaf: jax.ShapeDtypeStruct) -> Array:
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    # what stands before the stage makes its parameters, which are not taken from here, and no part of an optimiser
+    prev = jax.tree.map(zeros, _abstract_prev(stages, number, buffer, stats, seeds))
+    first = jax.jit(_vmap_init, static_argnums=0)(stages[number].learner, keys, prev, stats)
+
+    def begin(saved: Any, fresh: Any) -> Any:
+        return saved._replace(opt=fresh.opt) if isinstance(saved, Net) else saved
+
+    return jax.tree.map(begin, state, first, is_leaf=lambda part: isinstance(part, Net))
 
 
 @functools.partial(jax.jit, static_argnums=1)
