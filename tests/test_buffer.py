@@ -13,7 +13,9 @@ from rlkit.types import InputError
 
 
 def build(episodes, needs=(), **options):
-    data = from_episodes(episodes, action=ActionOptions(low=(-1.0,), high=(1.0,)))
+    is_discrete = episodes[0]["actions"].dtype.kind == "i"
+    told = ActionOptions("discrete") if is_discrete else ActionOptions(low=(-1.0,), high=(1.0,))
+    data = from_episodes(episodes, action=told)
     return data, Buffer.from_episodes(data, Normaliser.fit(data, DataOptions(dataset="test", **options)), needs)
 
 
