@@ -179,7 +179,9 @@ def after(stages, buffer, moments):
 
 def test_the_first_stage_sees_no_reward():
     """Whatever is added to every reward, its bits are the same; those of the second stage are not."""
-    plain, shifted = (after(*prepare(TRAINED, reward_shift=shift)) for shift in (0.0, 3.0))
+    stages, *data = prepare(TRAINED)
+    _, *shifted_data = prepare(TRAINED, reward_shift=3.0)
+    plain, shifted = after(stages, *data), after(stages, *shifted_data)
     assert bits(plain[0]) == bits(shifted[0])
     assert bits(plain[1].net.params["returns"]) != bits(shifted[1].net.params["returns"])
 

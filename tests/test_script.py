@@ -144,6 +144,26 @@ def test_an_agent_in_a_file_of_ones_own(tmp_path, monkeypatch):
         sys.modules.pop("of_mine", None)
 
 
+def test_the_columns_of_a_table_keep_their_names(tmp_path):
+    rows = [f"7,{hour},{80 + hour},{120 - hour},{hour / 4},1" for hour in range(5)]
+    table = tmp_path / "stays.csv"
+    table.write_text("\n".join(["patient,hour,pulse,bp,dose,score", *rows]))
+    columns = {
+        "episode": "patient",
+        "step": "hour",
+        "observation": ["bp", "pulse"],
+        "action": ["dose"],
+        "reward": "score",
+        "terminated": "none",
+    }
+    policy = rlkit.train("bc", table, columns=columns, on_progress=lambda progress: None, **TINY).policy()
+    dose = policy.act({"pulse": 82.0, "bp": 118.0})
+    assert dose == policy.act([118.0, 82.0]) and policy.action_space.contains(dose)
+    assert "observation_names=['bp', 'pulse'], action_names=['dose']" in repr(policy)
+    with pytest.raises(InputError, match="element 0 is nan .*(bp)"):
+        policy.act({"pulse": 82.0, "bp": np.nan})
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

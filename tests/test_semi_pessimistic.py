@@ -200,7 +200,7 @@ def test_with_every_reward_known_the_base_is_itself(mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ["gaussian", "quantile", "gp"])
+@pytest.mark.parametrize(("estimator", "discrete"), [("gaussian", True), ("quantile", False), ("gp", True)])
 def test_every_estimator_makes_finite_rewards(estimator, mesh, discrete):
     config = dataclasses.replace(SMALL, estimator=estimator)
     parts = world(config, random_episodes(20, discrete=discrete))

@@ -70,15 +70,14 @@ def load(
         raise InputError(f"{folder}: member {member} diverged in training; members that did not: {rest}")
     state = jax.tree.map(lambda leaf: leaf[row], restored.state)
 
-    names = getattr(record.data, "names", None)  # which not every source has
     return Policy(
         restored.agent,
         state,
         Normaliser.from_json(record.normaliser),
         _space(record.data.observation_space, f"{folder}/run.json: observation_space"),
         _space(record.data.action_space, f"{folder}/run.json: action_space"),
-        observation_names=getattr(names, "observation", ()),
-        action_names=getattr(names, "action", ()),
+        observation_names=record.data.names.observation,
+        action_names=record.data.names.action,
         about={
             "agent": record.agent,
             "run": str(folder),
