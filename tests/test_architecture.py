@@ -21,6 +21,7 @@ FLOORS = (
     {"diffusion", "evaluation"},
     {"models", "training"},
     {"runs"},
+    {"export"},
     {"commands", "testing"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
