@@ -120,15 +120,16 @@ class Exported(NamedTuple):
     folder: Path
     tensors: dict
     contract: dict
+    own: agreement.Expected
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The folder of a policy of amounts."""
     path = tmp_path_factory.mktemp("exported")
-    tensors, contract, _ = tensors_of(policy_of("sac", "amounts"))
+    tensors, contract, own = tensors_of(policy_of("sac", "amounts"))
     folder.fill(path, contract, tensors)
-    return Exported(path, tensors, contract)
+    return Exported(path, tensors, contract, own)
 
 
 # --- it acts alike ---
@@ -143,7 +144,10 @@ def test_every_agent_of_layers_acts_alike_in_numpy(name, kind, tmp_path):
         pytest.skip("refuses such actions")
     tensors, contract, own = tensors_of(policy)
     folder.fill(tmp_path, contract, tensors)
-    acting = loader.load(tmp_path, NAMES)
+    try:
+        acting = loader.load(tmp_path, NAMES)
+    except Refused as refusal:
+        pytest.fail(str(refusal))
     together = acting.output(SAMPLE.rows)
     assert together.dtype == np.float32 and np.ptp(together, 0).min() > 0.01 * own.size.min()
     assert (np.abs(together - own.output) < 2e-5 * own.size).all()
@@ -426,7 +430,7 @@ def test_the_process_has_numpy_alone(exported, tmp_path):
     text = (copied / "policy.py").read_text()
     (copied / "policy.py").write_text(text.replace("import numpy", "import gymnasium\nimport numpy", 1))
     with pytest.raises(RunError, match="gymnasium cannot be imported here"):
-        agreement.check_alone(copied, SAMPLE.rows, None)
+        agreement.check_alone(copied, SAMPLE.rows, exported.own)
 
 
 # --- programs for jax ---

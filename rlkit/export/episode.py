@@ -17,12 +17,10 @@ from rlkit.runs.policy import Policy
 from rlkit.types import Percept, RunError
 
 STEPS = 20
-TOLERANCE = (
-    1e-3  # of half the range of an action, at later loads: another device rounds otherwise, at each step of a sampler
-)
+TOLERANCE = 1e-3  # of half the range of an action, at later loads: another device rounds otherwise
 PATIENCE = 1_200.0  # seconds for the process, which compiles
-# Run with the folder as its argument. `load` plays the stored episode; then its first step is given to the
-# programs in batches of 1, 2 and 7 equal environments, of which each must act as one alone.
+# Run with the folder as its argument. `load` plays the stored episode. Then the programs are given its first
+# observations together, in batches of 2 and 7 environments, of which each must act as it does alone.
 _ALONE = """
 import sys
 
@@ -44,17 +42,21 @@ warnings.simplefilter("ignore")
 acting = policy_jax.load(folder)
 tensors = policy.read_tensors(policy.read_file(folder, acting.contract, "weights.safetensors"), folder)
 rows = tensors["episode.observation"]
-plans = []
-for size in (1, 2, 7):
+KEY = np.asarray(jax.random.key_data(jax.random.key(0)))
+
+def first_plans(rows):
+    size = len(rows)
     memory = {name: np.repeat(value, size, 0) for name, value in acting._initial.items()}
-    obs, reward = np.repeat(rows[:1], size, 0), np.zeros(size, np.float32)
-    memory = acting._observe(acting._weights, memory, obs, reward, np.zeros(size, np.int32))
-    key = np.repeat(np.asarray(jax.random.key_data(jax.random.key(0)))[None], size, 0)
-    plan, _ = acting._act(acting._weights, memory, key)
-    plans.append(np.asarray(plan))
-size = 1 if acting.choices else acting._half
-spread = max(float((np.abs(plan - plans[0]) / size).max()) for plan in plans)
-print(acting.largest_difference, spread)
+    reward, t = np.zeros(size, np.float32), np.zeros(size, np.int32)
+    memory = acting._observe(acting._weights, memory, rows, reward, t)
+    plans, _ = acting._act(acting._weights, memory, np.repeat(KEY[None], size, 0))
+    return np.asarray(plans)
+
+alone = np.concatenate([first_plans(rows[i : i + 1]) for i in range(7)])
+half = 1 if acting.choices else acting._half
+print(acting.largest_difference)
+for size in (2, 7):
+    print((np.abs(first_plans(rows[:size]) - alone[:size]) / half).max())
 """
 
 
