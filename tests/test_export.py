@@ -22,9 +22,10 @@ from rlkit import networks
 from rlkit.acting import AgentWrapper, Reactive
 from rlkit.commands import export as export_command
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
-from rlkit.export import agreement, features, folder, loader, numpy_form, sample, stablehlo
+from rlkit.export import agreement, features, folder, loader, numpy_form, onnx_form, sample, stablehlo
 from rlkit.export.loader import Refused
-from rlkit.networks.layers import Dense
+from rlkit.export.part import Subject
+from rlkit.networks.layers import Dense, LayerNorm
 from rlkit.runs import registry
 from rlkit.runs.policy import Policy
 from rlkit.runs.record import Record
@@ -111,7 +112,7 @@ def said(policy, names=NAMES):
 def tensors_of(policy):
     """The arrays and the contract of a policy, and what the run's own code gives."""
     with jax.disable_jit():  # single operations are shared by all agents, and need no program for each
-        part = numpy_form.part_of(policy, SAMPLE)
+        part = numpy_form.part_of(Subject(policy, said(policy), SAMPLE))
         own = agreement.expected(policy, part.said["network"]["head"], SAMPLE.rows)
     return numpy_form.normaliser_tensors(policy) | part.tensors, said(policy) | part.said, own
 
@@ -155,7 +156,7 @@ def test_every_agent_of_layers_acts_alike_in_numpy(name, kind, tmp_path):
     np.testing.assert_allclose(alone, together[:50], atol=1e-5 * own.size.max())
     actions = acting.act(SAMPLE.rows)
     assert actions.dtype.kind == own.action.dtype.kind and policy.action_space.contains(acting.act(SAMPLE.rows[0]))
-    agreement._check_actions(actions, own)
+    agreement.check_actions(actions, own)
 
 
 def test_no_other_agent_says_that_it_is_of_layers():
@@ -165,7 +166,7 @@ def test_no_other_agent_says_that_it_is_of_layers():
         )
         assert getattr(stages[-1].learner, "network", None) is None, name
     with pytest.raises(InputError, match="idql is no list of layers"):
-        numpy_form.part_of(policy_of("idql", "amounts"), SAMPLE)
+        numpy_form.part_of(Subject(policy_of("idql", "amounts"), {}, SAMPLE))
 
 
 def test_layers_of_every_kind():
@@ -419,7 +420,10 @@ def test_a_policy_that_acts_otherwise_is_not_written(tmp_path, monkeypatch):
     first = give.layers[0]
     wrong = give._replace(layers=(Dense(first.kernel * 1.01, first.bias), *give.layers[1:]))
     monkeypatch.setattr(numpy_form, "network_of", lambda policy: wrong)
-    with pytest.raises(RunError, match="fails with NumPy alone .*check .*nothing was written"), jax.disable_jit():
+    with (
+        pytest.raises(RunError, match="fails in a process .*check .*nothing was written"),
+        jax.disable_jit(),
+    ):
         folder.write(policy, tmp_path / "policy", said(policy), SAMPLE)
     assert list(tmp_path.iterdir()) == []
 
@@ -486,12 +490,47 @@ def test_a_program_remembers_plans_and_begins_anew(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
 
 
-def test_a_missing_flatbuffers_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name, extra", [("stablehlo", "export"), ("onnx", "onnx")])
+def test_a_missing_package_is_named(name, extra, tmp_path, monkeypatch):
     policy = policy_of("td3-bc", "amounts")
     monkeypatch.setattr(stablehlo.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install 'rlkit-jax.export.'"):
-        folder.write(policy, tmp_path / "policy", said(policy), SAMPLE, ["numpy", "stablehlo"])
+    with jax.disable_jit(), pytest.raises(InputError, match=rf"pip install 'rlkit-jax\[{extra}\]'"):
+        folder.write(policy, tmp_path / "policy", said(policy), SAMPLE, [name])
     assert list(tmp_path.iterdir()) == []
+
+
+# --- graphs ---
+
+
+@pytest.mark.parametrize("name, kind", [("awac", "amounts"), ("bc", "choices")])
+def test_a_graph_acts_alike(name, kind, tmp_path):
+    """Its metadata tell the names."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    policy = policy_of(name, kind)
+    with jax.disable_jit():
+        written = folder.write(policy, tmp_path / "policy", said(policy), SAMPLE, ["onnx"])
+    assert written["onnx"] < 2e-5
+    loader.load(tmp_path / "policy", NAMES)
+    model = onnx.load(tmp_path / "policy" / "policy.onnx")
+    features = json.loads(model.metadata_props[0].value)["observation"]["features"]
+    assert [feature["name"] for feature in features] == NAMES
+
+
+def test_a_graph_has_layer_norm(tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    policy = policy_of("td3-bc", "amounts")
+    first, relu, *rest = numpy_form.network_of(policy).layers
+    rng = np.random.default_rng(0)
+    norm = LayerNorm(*rng.normal(size=(2, first.bias.size)).astype(np.float32), 1e-6)
+    network = networks.Network((first, norm, relu, *rest), "tanh")
+    session = runtime.InferenceSession(onnx_form._Graph(policy, network).to_bytes({}))
+    (action,) = session.run(None, {"obs": SAMPLE.rows})
+    x = policy.normaliser.obs(SAMPLE.rows)
+    for layer in network.layers:
+        x = loader.LAYERS[numpy_form._kind(layer)](x, **layer._asdict())
+    np.testing.assert_allclose(action, policy.normaliser.env_action(np.tanh(x)), atol=1e-5)
 
 
 # --- names of what it takes and gives ---

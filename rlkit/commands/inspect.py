@@ -56,6 +56,8 @@ def _lines(contract: Mapping[str, Any]) -> Iterable[str]:
     if "stablehlo" in contract:
         program = contract["stablehlo"]
         yield f"stablehlo    {', '.join(program['programs'])} for {', '.join(program['platforms'])}"
+    if "onnx" in contract:
+        yield f"onnx         {contract['onnx']['file']}, opset {contract['onnx']['opset']}"
     yield from _action(contract["action"])
     yield from _observation(contract["observation"])
     for name, entry in contract["files"].items():

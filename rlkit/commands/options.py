@@ -212,9 +212,9 @@ class ExportOptions:
     """Run directory."""
     out: Path
     """Folder to make."""
-    format: tuple[Literal["numpy", "stablehlo"], ...] = ("numpy",)
+    format: tuple[Literal["numpy", "stablehlo", "onnx"], ...] = ("numpy",)
     """numpy: layers, for NumPy alone. stablehlo: programs for jax, of any agent, with its memory and plans; needs
-    flatbuffers, the extra `export`."""
+    flatbuffers, the extra `export`. onnx: the layers as a graph too; needs onnx and onnxruntime, the extra `onnx`."""
     member: Whole | None = None
     """Which seed of the run, from 0. Default: the first that did not diverge."""
     features: Path | None = None

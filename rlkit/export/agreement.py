@@ -88,23 +88,38 @@ def _scores(agent: Agent, head: str, choices: int, state: State, obs: Array) -> 
 
 
 def check_alone(folder: Path, rows: np.ndarray, own: Expected) -> float:
-    """The largest difference between the policy in ``folder``, run with NumPy alone, and the run's own, as a share of
-    half the range of an action. Raises RunError if it fails, or if the difference is larger than TOLERANCE."""
+    """The largest difference between the policy in ``folder``, run with NumPy alone, and the run's own, as a share
+    of half the range of an action. Raises RunError if it fails, or if the difference is larger than TOLERANCE."""
+    outputs, actions = run_alone(_ALONE, folder, rows)
+    largest = compare(outputs, own)
+    check_actions(actions, own)
+    return largest
+
+
+def run_alone(code: str, folder: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What ``code`` prints in a process of its own: outputs [4, N, ...] for batches of four sizes, and actions
+    [N, ...].
+
+    Its argument is ``folder``, on its input are ``rows`` [N, O]. Raises RunError if it fails.
+    """
     sent = io.BytesIO()
     np.save(sent, rows)
-    command = [sys.executable, "-B", "-P", "-c", _ALONE, str(folder)]
+    command = [sys.executable, "-B", "-P", "-c", code, str(folder)]
     try:
         done = subprocess.run(command, input=sent.getvalue(), capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        raise RunError(
-            f"the exported policy gave no actions within {PATIENCE:g} seconds; nothing was written"
-        ) from None
+        why = f"gave no actions within {PATIENCE:g} seconds"
+        raise RunError(f"the exported policy {why}; nothing was written") from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise RunError(f"the exported policy fails with NumPy alone ({lines[-1]}); nothing was written")
+        raise RunError(f"the exported policy fails in a process of its own ({lines[-1]}); nothing was written")
     received = io.BytesIO(done.stdout)
-    outputs = np.load(received)
-    actions = np.load(received)
+    return np.load(received), np.load(received)
+
+
+def compare(outputs: np.ndarray, own: Expected) -> float:
+    """The largest difference of ``outputs`` [..., N, ...], as a share of half the range of an action. Raises RunError
+    if it is larger than TOLERANCE."""
     shares = np.abs(outputs - own.output) / own.size
     largest = float(np.nan_to_num(shares, nan=np.inf).max())
     if largest > TOLERANCE:
@@ -112,11 +127,10 @@ def check_alone(folder: Path, rows: np.ndarray, own: Expected) -> float:
             f"the exported policy differs from the run's own by {largest:.2g} of half the range of an action, "
             f"{TOLERANCE:g} are allowed; nothing was written"
         )
-    _check_actions(actions, own)
     return largest
 
 
-def _check_actions(found: np.ndarray, own: Expected) -> None:
+def check_actions(found: np.ndarray, own: Expected) -> None:
     """Raises RunError where actions differ by more than outputs may: other choices, numbers rounded elsewhere."""
     if found.shape != own.action.shape or found.dtype.kind != own.action.dtype.kind:
         raise RunError("the exported policy's actions have another form than the run's own; nothing was written")

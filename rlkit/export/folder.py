@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.export import loader, numpy_form, stablehlo, tensors
-from rlkit.export.part import Part
+from rlkit.export import loader, numpy_form, onnx_form, stablehlo, tensors
+from rlkit.export.part import Part, Subject
 from rlkit.export.sample import Sample
 from rlkit.runs import serialization
 from rlkit.runs.policy import Policy
@@ -22,7 +22,11 @@ WEIGHTS = "weights.safetensors"
 LOADER = "policy.py"
 CONTRACT = "policy.json"
 # name -> what makes a policy's part in that format
-FORMATS: Mapping[str, Callable[[Policy, Sample], Part]] = {"numpy": numpy_form.part_of, "stablehlo": stablehlo.part_of}
+FORMATS: Mapping[str, Callable[[Subject], Part]] = {
+    "numpy": numpy_form.part_of,
+    "stablehlo": stablehlo.part_of,
+    "onnx": onnx_form.part_of,
+}
 
 
 def write(
@@ -46,7 +50,8 @@ def write(
     """
     if out.exists():
         raise InputError(f"{out} is there already: choose another --out")
-    parts = {name: FORMATS[name](policy, sample) for name in formats}
+    subject = Subject(policy, contract, sample)
+    parts = {name: FORMATS[name](subject) for name in formats}
     said = dict(contract)
     arrays = numpy_form.normaliser_tensors(policy)
     contents: dict[str, bytes] = {}

@@ -8,8 +8,8 @@ import numpy as np
 
 from rlkit.acting import is_reactive, unwrapped
 from rlkit.export import agreement
-from rlkit.export.part import Part
-from rlkit.export.sample import CHECKS, Sample
+from rlkit.export.part import Part, Subject
+from rlkit.export.sample import CHECKS
 from rlkit.networks.layers import Dense, LayerNorm, Network
 from rlkit.runs.policy import Policy
 from rlkit.types import InputError
@@ -24,9 +24,10 @@ def network_of(policy: Policy) -> Network | None:
     return give(state)
 
 
-def part_of(policy: Policy, sample: Sample) -> Part:
-    """The part of a policy, which is tried on all observations of ``sample``; the first CHECKS are stored with what the
-    run's own code does. Raises InputError where the policy is none of layers."""
+def part_of(subject: Subject) -> Part:
+    """The part of a policy, which is tried on all observations; the first CHECKS are stored, with what the run's own
+    code does. Raises InputError where the policy is none of layers."""
+    policy, sample = subject.policy, subject.sample
     network = network_of(policy)
     if network is None:
         name = policy.about.get("agent", "this agent")

@@ -1,12 +1,27 @@
-"""What one format adds to the folder of an exported policy."""
+"""What is exported, and what one format adds to the folder of an exported policy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from rlkit.export.sample import Sample
+from rlkit.runs.policy import Policy
+
+
+class Subject(NamedTuple):
+    """What is exported.
+
+    policy: of a loaded run. contract: what rlkit.export.contract.describe says of it. sample: observations on which it
+    is tried.
+    """
+
+    policy: Policy
+    contract: Mapping[str, Any]
+    sample: Sample
 
 
 class Part(NamedTuple):

@@ -22,9 +22,7 @@ import numpy as np
 
 from rlkit.acting import first_goal
 from rlkit.export import episode
-from rlkit.export.part import Part
-from rlkit.export.sample import Sample
-from rlkit.runs.policy import Policy
+from rlkit.export.part import Part, Subject
 from rlkit.types import Array, InputError, Percept
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -38,10 +36,11 @@ def _require_flatbuffers() -> None:
         raise InputError("--format stablehlo: jax.export needs flatbuffers: pip install 'rlkit-jax[export]'")
 
 
-def part_of(policy: Policy, sample: Sample) -> Part:
-    """The part of a policy, greedy and asked for the first of its agent's goals, with an episode of observations of
-    ``sample`` as the run's own code plays it. Raises InputError where flatbuffers is missing."""
+def part_of(subject: Subject) -> Part:
+    """The part of a policy, greedy and asked for the first of its agent's goals, with an episode as the
+    run's own code plays it. Raises InputError where flatbuffers is missing."""
     _require_flatbuffers()
+    policy = subject.policy
     agent, normaliser = policy.agent, policy.normaliser
     state_names, state_leaves, state_tree = _named(policy.state, "state")
     begun = agent.begin(policy.state, first_goal(agent))
@@ -93,8 +92,8 @@ def part_of(policy: Policy, sample: Sample) -> Part:
         "actions_per_call": plan.shape[0],
         "reset": "at the start of an episode: memory as stored, t 0, no plan",
     }
-    played = episode.play(policy, sample.rows)
-    entry["check"] = {"steps": episode.STEPS, "from": sample.source, "tolerance": episode.TOLERANCE}
+    played = episode.play(policy, subject.sample.rows)
+    entry["check"] = {"steps": episode.STEPS, "from": subject.sample.source, "tolerance": episode.TOLERANCE}
     source = Path(__file__).with_name("jax_loader.py").read_text()
     reader = source.replace("from rlkit.export import loader", "import policy as loader")
     files = programs | {READER: reader.encode()}
