@@ -46,6 +46,7 @@ COMMANDS = {
     "finetune": "Go on with a run online, in its environment",
     "evaluate": "Evaluate the last checkpoint of a run",
     "report": "Table and learning curves of runs, side by side",
+    "runs": "List runs, how far they are and what came of them",
     "verify": "Check every file of a run against its SHA-256 sum",
     "data": "List, show, check, draw, convert, combine, split or collect datasets",
 }
@@ -192,6 +193,15 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
+class RunsOptions:
+    """List the runs below a folder: how far they are, and the return and score of their last evaluation."""
+
+    command: ClassVar[str] = "runs"
+    folders: Positional[tuple[Path, ...]] = (Path("runs"),)
+    """Folders to look in, at any depth."""
+
+
+@dataclass(frozen=True)
 class VerifyOptions:
     """Check every file of a run against what was written. Exit code 1 if something is damaged."""
 
@@ -295,7 +305,7 @@ class DataCollect:
     """module:Config, for an agent in a module of your own, as in training."""
 
 
-OfRuns = EvaluateOptions | ReportOptions | VerifyOptions
+OfRuns = EvaluateOptions | ReportOptions | RunsOptions | VerifyOptions
 OfData = DataList | DataShow | DataCheck | DataDescribe | DataConvert | DataSplit | DataCollect
 Asked = TrainOptions | SweepOptions | FinetuneOptions | OfRuns | OfData
 
@@ -344,7 +354,7 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
         )
     if command in ("evaluate", "finetune"):
         return _parse_of_run(command, rest)
-    kinds = {kind.command: kind for kind in (ReportOptions, VerifyOptions)}
+    kinds = {kind.command: kind for kind in (ReportOptions, RunsOptions, VerifyOptions)}
     if not rest:
         raise InputError(f"{command}: name a run directory: rlkit {command} RUN")
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
