@@ -46,6 +46,7 @@ COMMANDS = {
     "finetune": "Go on with a run online, in its environment",
     "evaluate": "Evaluate the last checkpoint of a run",
     "report": "Table and learning curves of runs, side by side",
+    "runs": "List runs, how far they are and what came of them",
     "verify": "Check every file of a run against its SHA-256 sum",
     "export": "Write a policy that runs elsewhere, with NumPy alone",
     "inspect": "Show an exported policy, and check it",
@@ -194,6 +195,15 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
+class RunsOptions:
+    """List the runs below a folder: how far they are, and the return and score of their last evaluation."""
+
+    command: ClassVar[str] = "runs"
+    folders: Positional[tuple[Path, ...]] = (Path("runs"),)
+    """Folders to look in, at any depth."""
+
+
+@dataclass(frozen=True)
 class VerifyOptions:
     """Check every file of a run against what was written. Exit code 1 if something is damaged."""
 
@@ -329,7 +339,7 @@ class DataCollect:
     """module:Config, for an agent in a module of your own, as in training."""
 
 
-OfRuns = EvaluateOptions | ReportOptions | VerifyOptions | ExportOptions | InspectOptions
+OfRuns = EvaluateOptions | ReportOptions | RunsOptions | VerifyOptions | ExportOptions | InspectOptions
 OfData = DataList | DataShow | DataCheck | DataDescribe | DataConvert | DataSplit | DataCollect
 Asked = TrainOptions | SweepOptions | FinetuneOptions | OfRuns | OfData
 
@@ -378,7 +388,8 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
         )
     if command in ("evaluate", "finetune"):
         return _parse_of_run(command, rest)
-    kinds = {kind.command: kind for kind in (ReportOptions, VerifyOptions, ExportOptions, InspectOptions)}
+    listed = (ReportOptions, RunsOptions, VerifyOptions, ExportOptions, InspectOptions)
+    kinds = {kind.command: kind for kind in listed}
     if not rest:
         wanted = {"inspect": "the folder of an exported policy"}.get(command, "a run directory")
         raise InputError(f"{command}: name {wanted}; rlkit {command} --help tells more")
