@@ -21,6 +21,7 @@ import envs
 from rlkit import networks
 from rlkit.acting import AgentWrapper, Reactive
 from rlkit.commands import export as export_command
+from rlkit.commands import script
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.export import agreement, features, folder, loader, numpy_form, onnx_form, sample, stablehlo
 from rlkit.export.loader import Refused
@@ -599,7 +600,16 @@ def test_a_run_is_exported_and_inspected(trained, tmp_path, rlkit_command, capsy
     code, _, err = rlkit_command("export", trained, "--out", tmp_path / "policy")
     assert code == 2 and "is there already" in err
 
+    # --- from Python, where a format may be misspelt ---
+    run = script.TrainedRun(trained, "bc", _catalog(envs.make))
+    assert run.export(tmp_path / "again", member=1) == tmp_path / "again"
+    again = loader.read_contract(tmp_path / "again")
+    assert again["network"] == acting.contract["network"] and not again["observation"]["named"]
+    with pytest.raises(InputError, match="must be of numpy, stablehlo, onnx"):
+        run.export(tmp_path / "more", formats=["nunpy"])
+
     # --- the data have changed ---
+    capsys.readouterr()
     record = Record.read(trained)
     changed = dataclasses.replace(record, data=dataclasses.replace(record.data, fingerprint="other"))
     drawn = export_command._sample(own, changed, trained, _catalog(envs.make))

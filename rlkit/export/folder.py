@@ -50,6 +50,9 @@ def write(
     """
     if out.exists():
         raise InputError(f"{out} is there already: choose another --out")
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise InputError(f"formats: {list(formats)} must be of {', '.join(FORMATS)}")
     subject = Subject(policy, contract, sample)
     parts = {name: FORMATS[name](subject) for name in formats}
     said = dict(contract)
