@@ -146,7 +146,7 @@ def test_amounts_and_a_limit_that_ends_nothing():
     """Taking the limit of 10 steps for an end gives -0.53, as the discounted values do that stop there."""
     data, policy = drifting(0)
     held = verdict.hold(data, Normaliser.fit(data, DataOptions("drifting")))
-    config = Config(widths=(32, 32), batch_size=128, gamma=0.97)
+    config = Config(widths=(64, 64), gamma=0.97)
     found = fqe.evaluate(held.buffer, held.moments, spec(data, None), policy, config, replicates=2)
     assert found.updates == 2334 and found.estimate == pytest.approx(-1.40, abs=0.2)
 
@@ -169,7 +169,7 @@ def batch(discount):
 
 def hand(low=-100.0, high=100.0):
     """Q in units of 2: rows of the table are Q(s_0, .) = 2, 6 and Q(s_1, .) = 10, 20."""
-    learner = FQE(Config(widths=()), BUILT_FOR, low, high, unit=2.0)
+    learner = FQE(Config(widths=()), BUILT_FOR, low, high, unit=2.0, episodes=2)
     params = {"params": {"Dense_0": {"kernel": jnp.array([[2.0, 6.0], [10.0, 20.0]]), "bias": jnp.zeros(2)}}}
     return learner, params
 
@@ -190,27 +190,19 @@ def test_the_loss_weighs_episodes():
 
 
 def test_an_episodes_weight_follows_from_the_replicate_and_its_number():
-    keys = [jax.random.key_data(jax.random.key(seed)) for seed in (0, 1)]
-    all_of_them = episode_weights(keys[0], jnp.arange(2000))
-    np.testing.assert_allclose(episode_weights(keys[0], jnp.array([7, 7, 1999])), all_of_them[jnp.array([7, 7, 1999])])
-    assert abs(float(all_of_them.mean()) - 1) < 0.1 and abs(float(all_of_them.std()) - 1) < 0.15
-    assert not np.allclose(all_of_them[:5], episode_weights(keys[1], jnp.arange(5)))
+    weight = episode_weights(jax.random.key(0), 2000)
+    np.testing.assert_allclose(episode_weights(jax.random.key(0), 5), weight[:5], rtol=1e-6)
+    assert abs(float(weight.mean()) - 1) < 0.1 and abs(float(weight.std()) - 1) < 0.15
+    assert not np.allclose(weight[:5], episode_weights(jax.random.key(1), 5))
 
 
-def test_a_replicate_fits_what_its_episodes_weigh():
-    """One observation, no future, and an episode that earns 0 beside one that earns 1: Q is the second one's share."""
-    learner = FQE(Config(widths=(), learning_rate=0.05, gamma=0.0), BUILT_FOR, 0.0, 1.0, unit=1.0)
-    rows = batch([0.0, 0.0])._replace(obs=jnp.ones((2, 2)), action=jnp.zeros(2, int), reward=jnp.array([0.0, 1.0]))
-    start = learner.init(jax.random.key(3), None, Stats(*[np.zeros(2, np.float32)] * 4))
-
-    def update(step, state):
-        return learner.update(state, rows, jax.random.fold_in(jax.random.key(0), step), step)[0]
-
-    state = jax.lax.fori_loop(0, 400, update, start)
-    weight = episode_weights(state.weight_key, jnp.arange(2))
-    share = float(weight[1] / weight.sum())
-    q = learner.value(state.critic.params, rows.obs[:1], jnp.array([[1.0, 0.0]]))
-    assert float(q[0]) == pytest.approx(share, abs=0.02) and abs(share - 0.5) > 0.1
+def test_the_steps_of_an_episode_have_its_weight():
+    """Of an episode that earns 0 and one that earns 1, whose Q is 0 at first, the second one's weight is the loss."""
+    learner = FQE(Config(widths=(), gamma=0.0), BUILT_FOR, 0.0, 1.0, unit=1.0, episodes=2)
+    rows = batch([0.0, 0.0])._replace(reward=jnp.array([0.0, 1.0]))
+    state = learner.init(jax.random.key(3), None, Stats(*[np.zeros(2, np.float32)] * 4))
+    _, metrics = jax.jit(learner.update)(state, rows, jax.random.key(0), 0)
+    assert float(metrics["fqe/loss"]) == pytest.approx(float(state.weight[1]) / 2, rel=0.03)
 
 
 def test_iterations_count_and_not_updates():
@@ -419,10 +411,12 @@ def truth(policy):
     return np.linalg.solve(system, reward @ policy).mean()
 
 
-@pytest.mark.parametrize(("policy", "value"), [((0.5, 0.5), 3.390), ((0.1, 0.9), 2.950)], ids=["near", "far"])
-def test_intervals_over_episodes_cover_the_truth(policy, value):
-    """Of 300 sets of 100 episodes 93 to 95 % cover it; of 20 at least 15 do, but for one time in 500."""
-    assert truth(np.array(policy)) == pytest.approx(value, abs=0.005)
+def test_intervals_over_episodes_cover_the_truth():
+    """Of 300 sets of 100 episodes 94 % cover it, of a policy far from the recorded one; of 20 at least 15 do, but for
+    one time in 500."""
+    policy = np.array([0.1, 0.9])
+    value = truth(policy)
+    assert value == pytest.approx(2.950, abs=0.005) and truth(np.array([0.5, 0.5])) == pytest.approx(3.390, abs=0.005)
     covered = 0
     for seed in range(20):
         steps = draw_world(seed, 100)

@@ -76,11 +76,11 @@ class Config:
 
 
 class FQEState(NamedTuple):
-    """Q, its target, and the key that a replicate's weights follow from."""
+    """Q, its target, and what each of the E episodes weighs in this replicate."""
 
     critic: Net
     target: Any
-    weight_key: Array  # [2] uint32
+    weight: Array  # [E]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class FQE:
     """Learner of FQE. Its buffer has the column NEXT_POLICY besides those that it needs, see `with_policy`.
 
     low, high: the least and the largest sum of rewards that can be. unit: reward that Q has the value 1 for.
+    episodes: how many there are.
     """
 
     config: Config
@@ -95,6 +96,7 @@ class FQE:
     low: float
     high: float
     unit: float
+    episodes: int
     needs: tuple[str, ...] = ("episode",)
 
     def init(self, key: Key, prev: None, stats: Stats) -> FQEState:
@@ -105,14 +107,14 @@ class FQE:
         else:
             params = self._critic.init(net_key, stats.obs_mean, stats.action_mean)
         critic = optim.init(params, self._optimiser)
-        return FQEState(critic, optim.target_copy(params), jax.random.key_data(weight_key))
+        return FQEState(critic, optim.target_copy(params), episode_weights(weight_key, self.episodes))
 
     def sample(self, buffer: Buffer, key: Key) -> Transitions:
         return buffer.transitions(key, self.config.batch_size, self.config.gamma)
 
     def update(self, state: FQEState, batch: Transitions, key: Key, step: Array) -> tuple[FQEState, Metrics]:
         """Move Q towards the target's backup, then the target towards Q."""
-        weight = episode_weights(state.weight_key, batch.extra["episode"])
+        weight = state.weight[batch.extra["episode"]]
         backup = self.backup(state.target, batch)
 
         def loss(params):
@@ -158,15 +160,13 @@ class FQE:
         return optax.adam(self.config.learning_rate)
 
 
-def episode_weights(key: Array, episodes: Array) -> Array:
-    """Exp(1) weights of the episodes with these numbers [n] int32, which follow from a replicate's ``key`` [2] uint32
-    and the number alone."""
-    typed = jax.random.wrap_key_data(key)
+def episode_weights(key: Key, episodes: int) -> Array:
+    """[E] Exp(1) weights of ``episodes`` episodes: each follows from a replicate's ``key`` and the episode's number."""
 
     def weight(number: Array) -> Array:
-        return jax.random.exponential(jax.random.fold_in(typed, number))
+        return jax.random.exponential(jax.random.fold_in(key, number))
 
-    return jax.vmap(weight)(episodes)
+    return jax.vmap(weight)(jnp.arange(episodes))
 
 
 def attainable(rewards: np.ndarray, horizon: float, ends: bool) -> tuple[float, float]:
@@ -248,8 +248,8 @@ def evaluate(
 
     # --- fit, and look at the first observations half-way and at the end ---
     updates = updates or config.updates(longest)
-    learner = FQE(config, spec, low, high, unit)
     starts = np.flatnonzero(np.asarray(buffer.t) == 0)
+    learner = FQE(config, spec, low, high, unit, len(starts))
     first_obs = buffer.obs[starts]
     first_policy = jnp.asarray(policy[starts])
     mesh = make_mesh(replicates, jax.devices()[:1])
@@ -266,28 +266,23 @@ def evaluate(
     ):
         if progress.metrics:
             looks.append(jax.device_get(_at_starts(learner, progress.state, first_obs, first_policy)))
+            weights = jax.device_get(progress.state.weight)
             error = unit * math.sqrt(progress.metrics["fqe/loss"].mean())
 
     # --- the estimate, and how much it varies ---
-    halfway_values, _ = looks[0]
-    values, weights = looks[-1]
+    values = looks[-1]
     by_replicate = unit * (weights * values).sum(1) / weights.sum(1)
     return Evaluation(
         estimate=unit * float(values.mean(dtype=np.float64)),
         half=WIDTH * float(by_replicate.std(ddof=1)),
         replicates=by_replicate,
-        halfway=unit * float(halfway_values.mean(dtype=np.float64)),
+        halfway=unit * float(looks[0].mean(dtype=np.float64)),
         updates=updates,
         error=error,
     )
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _at_starts(learner: FQE, state: FQEState, obs: Array, policy: Array) -> tuple[Array, Array]:
-    """For every replicate the values in units and the weights of the episodes, [R, E] each."""
-    episodes = jnp.arange(len(obs))
-
-    def of_one(one: FQEState) -> tuple[Array, Array]:
-        return learner.value(one.target, obs, policy), episode_weights(one.weight_key, episodes)
-
-    return jax.lax.map(of_one, state)
+def _at_starts(learner: FQE, state: FQEState, obs: Array, policy: Array) -> Array:
+    """[R, E] the values in units, of every replicate."""
+    return jax.lax.map(lambda one: learner.value(one.target, obs, policy), state)
