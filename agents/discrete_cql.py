@@ -21,7 +21,7 @@ from rlkit.acting import Reactive
 from rlkit.buffer import Buffer
 from rlkit.optim import Net
 from rlkit.ranges import Count, Discount, LearningRate, TargetShare, Weight, Widths
-from rlkit.types import Array, Discrete, InputError, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
+from rlkit.types import Array, Key, Metrics, Preset, Spec, Stage, Stats, Transitions
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Config:
     """Steps in a batch."""
 
     def stages(self, spec: Spec, steps: int) -> tuple[Stage, ...]:
-        if not isinstance(spec.action, Discrete):
-            raise InputError("discrete-cql needs discrete actions; this dataset's are not: choose another agent")
+        spec.require_choices("discrete-cql")
         return (Stage("discrete-cql", DiscreteCQL(self, spec), steps),)
 
 

@@ -45,13 +45,13 @@ _MUJOCO = "MuJoCo is not installed: pip install 'rlkit-jax[mujoco]'"
 _BRIDGES = ("GymV21Environment", "GymV26Environment")  # import whatever module their argument names
 
 
-def make(spec: str) -> gymnasium.Env:
+def make(spec: str, render_mode: str | None = None) -> gymnasium.Env:
     """The environment of ``spec``: an id (Hopper-v4), or gymnasium's EnvSpec as JSON, as Minari stores it.
 
     Only the id, the keyword arguments and the time limit of a JSON spec are used, and the id is looked up in
     gymnasium's registry: a dataset can name no module to import, and a spec of another package's code is refused.
-    Nothing is rendered. Observations are not flattened, so that the spaces can be compared with a dataset's; the
-    evaluator flattens them.
+    Nothing is rendered unless ``render_mode`` says so. Observations are not flattened, so that the spaces can be
+    compared with a dataset's; the evaluator flattens them.
 
     Raises InputError, one line, for an unknown id, a malformed spec, or a package that is missing.
     """
@@ -64,7 +64,9 @@ def make(spec: str) -> gymnasium.Env:
         # data are evaluated in the version that they were recorded in, even where gymnasium has a newer one
         warnings.filterwarnings("ignore", ".*is out of date.*")
         try:
-            return gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, **kwargs)
+            return gymnasium.make(
+                env_id, max_episode_steps=limit, disable_env_checker=True, render_mode=render_mode, **kwargs
+            )
         except gymnasium.error.UnregisteredEnv as error:
             raise _unknown(env_id, spec) from error
         except (gymnasium.error.Error, AssertionError, ImportError, OSError, TypeError, ValueError) as error:

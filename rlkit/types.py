@@ -97,9 +97,25 @@ class Spec:
     def require_bounded_action(self, agent: str) -> None:
         """Raises InputError unless the action is a Box of which every element is bounded."""
         box = self.action
-        bounded = isinstance(box, Box) and set(box.low) == {-1.0} and set(box.high) == {1.0}
+        if not isinstance(box, Box):
+            raise InputError(
+                f"{agent} needs amounts as actions, and these are {box.n} choices: choose another agent, or, if they "
+                "are amounts, say --action.kind continuous"
+            )
+        bounded = set(box.low) == {-1.0} and set(box.high) == {1.0}
         if not bounded:
-            raise InputError(f"{agent} needs continuous, bounded actions; this dataset's are not: choose another agent")
+            raise InputError(
+                f"{agent} needs bounded actions, and some of these have no bounds: choose another agent, or, if the "
+                "data do not describe their actions, say --action.low and --action.high"
+            )
+
+    def require_choices(self, agent: str) -> None:
+        """Raises InputError unless the action is a Discrete."""
+        if not isinstance(self.action, Discrete):
+            raise InputError(
+                f"{agent} needs choices as actions, and these are {len(self.action.low)} amounts: choose another "
+                "agent, or, if they are numbers of choices, say --action.kind discrete"
+            )
 
 
 class Transitions(NamedTuple):

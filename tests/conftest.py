@@ -52,10 +52,18 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+# files that `make test-fast` leaves out whole: transformers and denoisers take longest to compile, and these commands
+# train several runs
+SLOW_FILES = {
+    "test_collect", "test_decision_diffuser", "test_denoisers", "test_diffusion", "test_diffusion_policy", "test_doc",
+    "test_dql", "test_dt", "test_fql", "test_guidance", "test_idql", "test_journeys", "test_odt", "test_pdt",
+    "test_sweep",
+}  # fmt: skip
 SPREAD = {"test_interrupts"}  # files of which each test may go to another worker: it starts processes of its own
 # CPU seconds of the files that take longest, by measurement; what is not named takes less
 WEIGHTS = {
-    "test_online_runs": 58, "test_semi_pessimistic": 50, "test_online_futures": 30, "test_online": 34, "test_toys": 30,
+    "test_pdt": 60, "test_online_runs": 58, "test_semi_pessimistic": 50, "test_accelerator": 45, "test_dt": 40,
+    "test_online_futures": 30, "test_online": 34, "test_toys": 30,
     "test_diffusion_policy": 28, "test_online_sac": 22, "test_online_agents": 21, "test_online_episodes": 19,
     "test_networks": 18, "test_collect": 18, "test_cql": 13, "test_cli": 13, "test_divergence": 11, "test_sac": 11,
     "test_conformance": 10,
@@ -69,7 +77,8 @@ def pytest_collection_modifyitems(items):
     What takes longest comes first (`--no-loadscope-reorder` keeps it so), for no worker to be left alone with it.
     """
     for item in items:
-        if item.get_closest_marker("learning") or getattr(item, "originalname", "") in SLOW:
+        in_slow_file = item.module.__name__ in SLOW_FILES
+        if in_slow_file or item.get_closest_marker("learning") or getattr(item, "originalname", "") in SLOW:
             item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     weights = {item: _weight(item) for item in items}

@@ -102,7 +102,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["trian"], "unknown command 'trian'; did you mean train?"),
+        (["trian"], "unknown command 'trian'; did you mean train"),
         (["train", "sac-rdn"], "unknown agent 'sac-rdn'; did you mean sac-rnd"),
         (["train", "bc", "--preset", "d4r"], "unknown preset 'd4r'; did you mean d4rl?"),
         (["train", "bc", "--steps", "0"], "--steps 0: must be at least 1"),

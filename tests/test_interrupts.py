@@ -144,8 +144,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("phase", ["loading", "compilation", "evaluation", "deaf evaluation"])
+@pytest.mark.parametrize(("phase", "number"), [
+    ("loading", signal.SIGINT), ("compilation", signal.SIGTERM), ("compilation", signal.SIGINT),
+    ("evaluation", signal.SIGTERM), ("deaf evaluation", signal.SIGINT),
+])  # fmt: skip
 def test_a_signal_is_answered_promptly_where_nothing_is_to_be_saved(tmp_path, cache, phase, number):
     wrapper = {"loading": "slow", "evaluation": "sleepy", "deaf evaluation": "busy"}.get(phase, "none")
     fault = ["--config.fault", "compile", "--eval-episodes", "0"] if phase == "compilation" else []

@@ -195,5 +195,5 @@ def test_what_it_cannot_serve_is_refused():
         prepare(dataclasses.replace(SMALL, acting_context=5), from_episodes(random_episodes()))
     with pytest.raises(InputError, match="odt: returns cannot be asked for where rewards are 1 x \\+ 1"):
         prepare(SMALL, from_episodes(random_episodes()), reward_shift=1.0)
-    with pytest.raises(InputError, match="odt needs continuous, bounded actions"):
+    with pytest.raises(InputError, match="odt needs amounts as actions, and these are 3 choices"):
         prepare(SMALL, from_episodes(random_episodes(discrete=True)))

@@ -287,5 +287,5 @@ def test_what_it_cannot_serve_is_refused():
         prepare(dataclasses.replace(SMALL, acting_context=99))
     with pytest.raises(InputError, match="pdt: pick 17 of 16 candidates"):
         prepare(dataclasses.replace(SMALL, pick=17))
-    with pytest.raises(InputError, match="pdt needs continuous, bounded actions"):
+    with pytest.raises(InputError, match="pdt needs amounts as actions, and these are 3 choices"):
         prepare(SMALL, from_episodes(random_episodes(discrete=True)))

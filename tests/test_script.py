@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import gymnasium
@@ -224,6 +225,20 @@ def test_a_preset_is_the_default_and_what_is_given_wins():
     small = resolved(preset="cartpole", learning_rate=0.5, steps=1e3)
     assert small.config == bc.Config(widths=(64, 64), learning_rate=0.5) and small.steps == 1000
     assert resolved(config=bc.Config(batch_size=7), widths=(3,)).config == bc.Config(batch_size=7, widths=(3,))
+
+
+def test_a_preset_for_another_dataset_is_said():
+    def asked(data):
+        keywords.resolve("iql", data, None, {"preset": "hopper/medium"}, script.installed())
+
+    with pytest.warns(
+        RuntimeWarning, match="the preset hopper/medium is for hopper/medium-v0, not for walker2d/expert-v0"
+    ):
+        asked("walker2d/expert-v0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asked("hopper_medium-v2.hdf5")
+        asked([episode()])
 
 
 def test_a_setting_of_the_agent_that_has_the_name_of_another_goes_in_with_config():

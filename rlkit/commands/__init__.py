@@ -18,7 +18,8 @@ class Catalog(NamedTuple):
     """Agents, environments and datasets that can be named on the command line."""
 
     agents: Mapping[str, Any]  # name -> entry with `module` and `summary`
-    make_env: Callable[[str], Any]  # EnvSpec as JSON, or an id -> gymnasium.Env; imports nothing that it names
+    # EnvSpec as JSON, or an id, and a render_mode, None by default -> gymnasium.Env; imports nothing that it names
+    make_env: Callable[..., Any]
     references: Mapping[
         str, Any
     ]  # environment id -> reference returns and the task that they hold for (envs.Reference)

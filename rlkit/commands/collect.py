@@ -40,7 +40,7 @@ from rlkit.types import InputError, RunError, one_line
 
 RANDOM = "random"
 _STEPS = re.compile(f"{RANDOM}:(.*)", re.DOTALL)
-_NAME = re.compile(r"(?=[^/]{2})([-\w]+/)+[-\w]+-v\d+")  # Minari refuses a namespace of one letter
+NAME = re.compile(r"(?=[^/]{2})([-\w]+/)+[-\w]+-v\d+")  # Minari refuses a namespace of one letter
 _STORABLE = (Box, Discrete, MultiBinary, MultiDiscrete)  # and Dict and Tuple of them
 _ACTIONS = 1  # number of the stream of random numbers from which uniform actions are drawn
 
@@ -141,7 +141,7 @@ def uniform(env: gymnasium.Env, seed: int) -> Act:
 
 def _check(options: DataCollect) -> None:
     """Raises InputError for a name or a number that cannot be, before anything is made."""
-    if not _NAME.fullmatch(options.name):
+    if not NAME.fullmatch(options.name):
         form = "NAMESPACE/NAME-v0 of letters, digits, - and _, such as pendulum/random-v0"
         raise InputError(f"--name {options.name}: not {form}")
     last_seed = options.seed + options.episodes - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def resolve(
     chosen = of_training.get("preset")
     if chosen is not None:
         preset = method.presets[_one_of("preset", chosen, method.presets)]
+        _compare(data, named, chosen, preset)
     options = TrainOptions(
         config=preset.config,
         data=dataclasses.replace(DataOptions(named.dataset), **preset.data),
@@ -160,9 +162,22 @@ def _is_names(data: Any) -> bool:
     return bool(names) and all(isinstance(name, str | Path) for name in names)
 
 
+def _is_in_memory(data: Any) -> bool:
+    return not isinstance(data, DataOptions) and not _is_names(data)
+
+
+def _compare(data: Any, named: DataOptions, chosen: str, preset: Preset) -> None:
+    """Warn where a preset is for another dataset than the one that is named; episodes in memory may be any."""
+    if preset.dataset is None or _is_in_memory(data):
+        return
+    if not any(registry.is_dataset(preset.dataset, name) for name in named.names):
+        listed = ", ".join(named.names)
+        warnings.warn(f"the preset {chosen} is for {preset.dataset}, not for {listed}", RuntimeWarning, stacklevel=4)
+
+
 def _in_memory(data: Any, options: DataOptions) -> Episodes | None:
     """The episodes of ``data`` that need not be read from a file, as they are used."""
-    if isinstance(data, DataOptions) or _is_names(data):
+    if not _is_in_memory(data):
         return None
     if not isinstance(data, Episodes):
         data = datasets.from_episodes(data, repair=options.repair, action=options.action)

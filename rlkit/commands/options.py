@@ -47,8 +47,9 @@ COMMANDS = {
     "evaluate": "Evaluate the last checkpoint of a run",
     "judge": "Estimate what a policy is worth from recorded episodes alone",
     "report": "Table and learning curves of runs, side by side",
+    "runs": "List runs, how far they are and what came of them",
     "verify": "Check every file of a run against its SHA-256 sum",
-    "data": "List, describe, check or collect datasets",
+    "data": "List, show, check, draw, convert, combine, split or collect datasets",
 }
 HELP = ("-h", "--help")
 EVAL_SEED = 1_000_000
@@ -170,8 +171,11 @@ class EvaluateOptions(Generic[C]):
     eval_seed: Seed | None = None
     """Episode i is reset with EVAL-SEED + i. Default: as in training."""
     out: Path | None = None
-    """Folder to write table.txt to and, where several returns are asked for, returns.png. Default: the table is only
-    printed."""
+    """Folder to write table.txt and episodes.json to and, where several returns are asked for, returns.png. Default:
+    the table is only printed."""
+    video: Path | None = None
+    """File to film the first episode of the first seed to: .gif, or .mp4 (with the extra `video`). It is drawn off the
+    screen."""
     agent: str | None = None
     """module:Config, for an agent in a module of your own, as in training."""
 
@@ -218,6 +222,15 @@ class JudgeOptions:
 
 
 @dataclass(frozen=True)
+class RunsOptions:
+    """List the runs below a folder: how far they are, and the return and score of their last evaluation."""
+
+    command: ClassVar[str] = "runs"
+    folders: Positional[tuple[Path, ...]] = (Path("runs"),)
+    """Folders to look in, at any depth."""
+
+
+@dataclass(frozen=True)
 class VerifyOptions:
     """Check every file of a run against what was written. Exit code 1 if something is damaged."""
 
@@ -241,8 +254,8 @@ class DataShow(DataOptions):
 
     command: ClassVar[str] = "data"
     dataset: Positional[str | tuple[str, ...]]
-    """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
-    random:5000, 5000 steps of uniform actions in --env. Several are joined."""
+    """A Minari id (hopper/medium-v0), a file, a folder, or a pattern in quotes (docs/own_data.md), or random:5000, 5000
+    steps of uniform actions in --env. Several are joined."""
     imports: Imports = ()
 
 
@@ -252,9 +265,47 @@ class DataCheck(DataOptions):
 
     command: ClassVar[str] = "data"
     dataset: Positional[str | tuple[str, ...]]
-    """A Minari id (hopper/medium-v0), a file: .hdf5 or .h5 (D4RL, flat), .npz (OGBench), .csv or .parquet, or
-    random:5000, 5000 steps of uniform actions in --env. Several are joined."""
+    """A Minari id (hopper/medium-v0), a file, a folder, or a pattern in quotes (docs/own_data.md), or random:5000, 5000
+    steps of uniform actions in --env. Several are joined."""
     imports: Imports = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataDescribe(DataOptions):
+    """Draw a dataset: returns, lengths and ends of the episodes, ranges of the observations, and actions."""
+
+    command: ClassVar[str] = "describe"
+    dataset: Positional[str | tuple[str, ...]]
+    """A Minari id (hopper/medium-v0), a file, a folder, or a pattern in quotes (docs/own_data.md). Several are
+    joined."""
+    out: Path
+    """The picture to write, a .png."""
+    imports: Imports = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConvert(DataOptions):
+    """Write datasets anew, as one: for Minari, or as a table. What is written are the source's own values."""
+
+    command: ClassVar[str] = "convert"
+    dataset: Positional[str | tuple[str, ...]]
+    """A Minari id (hopper/medium-v0), a file, a folder, or a pattern in quotes (docs/own_data.md). Several are
+    joined."""
+    out: Path
+    """A file NAME.parquet, or the folder of Minari datasets to write into, with --name."""
+    name: str | None = None
+    """Id of the Minari dataset: NAMESPACE/NAME-v0."""
+    imports: Imports = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSplit(DataConvert):
+    """Write parts of a dataset, whose episodes are drawn at random, as NAME-PART.parquet or NAMESPACE/NAME-PART-v0."""
+
+    parts: tuple[str, ...] = ("train=0.9", "test=0.1")
+    """Name and share of each part."""
+    seed: Seed = 0
+    """Seed of the draw."""
 
 
 @dataclass(frozen=True)
@@ -283,8 +334,8 @@ class DataCollect:
     """module:Config, for an agent in a module of your own, as in training."""
 
 
-OfRuns = EvaluateOptions | JudgeOptions | ReportOptions | VerifyOptions
-OfData = DataList | DataShow | DataCheck | DataCollect
+OfRuns = EvaluateOptions | JudgeOptions | ReportOptions | RunsOptions | VerifyOptions
+OfData = DataList | DataShow | DataCheck | DataDescribe | DataConvert | DataSplit | DataCollect
 Asked = TrainOptions | SweepOptions | FinetuneOptions | OfRuns | OfData
 
 
@@ -317,13 +368,22 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     if command == "train":
         return _parse_train(rest, catalog)
     if command == "data":
-        subcommands = {"list": DataList, "show": DataShow, "check": DataCheck, "collect": DataCollect}
+        subcommands = {
+            "list": DataList,
+            "show": DataShow,
+            "check": DataCheck,
+            "describe": DataDescribe,
+            "convert": DataConvert,
+            "combine": DataConvert,
+            "split": DataSplit,
+            "collect": DataCollect,
+        }
         return tyro.extras.subcommand_cli_from_dict(
             subcommands, args=rest, prog="rlkit data", description=COMMANDS["data"]
         )
     if command in ("evaluate", "finetune"):
         return _parse_of_run(command, rest)
-    kinds = {kind.command: kind for kind in (JudgeOptions, ReportOptions, VerifyOptions)}
+    kinds = {kind.command: kind for kind in (JudgeOptions, ReportOptions, RunsOptions, VerifyOptions)}
     if not rest:
         raise InputError(f"{command}: name a run directory: rlkit {command} RUN")
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")

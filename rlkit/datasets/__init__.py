@@ -69,8 +69,9 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
 
     ranges.check_options(options)
     parts = []
+    env = None if options.env == "none" else options.env
     for name in options.names:
-        part = dataclasses.replace(options, dataset=name)
+        part = dataclasses.replace(options, dataset=name, env=env)
         try:
             parts.append(_load(part, roots, infos, use_cache))
         except OSError as error:

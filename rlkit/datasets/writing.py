@@ -96,23 +96,54 @@ def store(
         algorithm: name of the policy.
         lossless: keep pictures as they are, where Minari's own way is to compress them.
     """
+    store_rows(
+        out,
+        dataset,
+        episodes,
+        env=env if env.spec else None,  # of one that was made without an id, the spaces alone are kept
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        seed=seed,
+        references=references,
+        command=command,
+        description=description,
+        algorithm=algorithm,
+        lossless=lossless,
+    )
+
+
+def store_rows(
+    out: Path,
+    dataset: str,
+    episodes: Sequence[Mapping[str, Any]],
+    *,
+    observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
+    references: tuple[float, float] | None,
+    command: str,
+    description: str,
+    algorithm: str,
+    env: gymnasium.Env | None = None,
+    seed: int | None = None,
+    lossless: bool = False,
+) -> None:
+    """As `store`, of episodes that may have no environment: their spaces are given."""
     import minari
 
     low, high = references or (None, None)
-    named = env if env.spec else None  # of one that was made without an id, the spaces alone are kept
     before = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # the only way to tell minari where to write
     try:
         with warnings.catch_warnings():
-            if named is None:
+            if env is None:
                 warnings.simplefilter("ignore", UserWarning)  # Minari says that no environment is named
             minari.create_dataset_from_buffers(
                 dataset,
                 _buffers(episodes, 0, seed),
-                env=named,
-                eval_env=named,
-                observation_space=env.observation_space,
-                action_space=env.action_space,
+                env=env,
+                eval_env=env,
+                observation_space=observation_space,
+                action_space=action_space,
                 algorithm_name=algorithm,
                 author="rlkit-jax",
                 author_email="",
@@ -127,6 +158,13 @@ def store(
         os.environ.pop("MINARI_DATASETS_PATH")
         if before is not None:
             os.environ["MINARI_DATASETS_PATH"] = before
+
+
+def add_metadata(folder: Path, values: Mapping[str, Any]) -> None:
+    """Add to the metadata of the Minari dataset in ``folder``."""
+    import minari
+
+    minari.MinariDataset(folder.resolve() / "data").storage.update_metadata(dict(values))
 
 
 def _buffers(episodes: Sequence[Mapping[str, Any]], first: int, seed: int | None) -> list[Any]:

@@ -57,9 +57,9 @@ def learning_curve(
     for (label, level), dashes in zip(levels.items(), itertools.cycle(DASHES), strict=False):
         style = (0, dashes)
         axes.axhline(level, color=GREY, linewidth=1.2, linestyle=style, label=f"{label} ({level:.1f})", zorder=1)
-    _decorate(axes, title, "updates", ylabel)
+    decorate(axes, title, "updates", ylabel)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _save(figure, path)
+    save(figure, path)
 
 
 class Asked(NamedTuple):
@@ -103,8 +103,8 @@ def asked_and_achieved(
     for number, (label, level) in enumerate(levels.items(), len(runs)):
         colour = COLOURS[number % len(COLOURS)]
         axes.axhline(level, color=colour, linewidth=1.2, linestyle=(0, DASHES[2]), label=f"{label} ({level:.1f})")
-    _decorate(axes, title, "return asked for", "return")
-    _save(figure, path)
+    decorate(axes, title, "return asked for", "return")
+    save(figure, path)
 
 
 def _draw_asked(axes: Any, run: Asked, colour: str) -> None:
@@ -167,11 +167,11 @@ def over_values(
     for (label, level), dashes in zip(levels.items(), itertools.cycle(DASHES), strict=False):
         style = (0, dashes)
         axes.axhline(level, color=GREY, linewidth=1.2, linestyle=style, label=f"{label} ({level:.1f})", zorder=1)
-    _decorate(axes, title, xlabel, ylabel)
+    decorate(axes, title, xlabel, ylabel)
     axes.margins(x=0.06)
     axes.set_xticks(list(places.values()), list(places))
     axes.set_xticks([], minor=True)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _places(texts: Sequence[str]) -> dict[str, float]:
@@ -194,8 +194,8 @@ def _draw_swept(axes: Any, line: Swept, places: Mapping[str, float], colour: str
     axes.errorbar(x, means, half, elinewidth=1.2, capsize=3, label=line.label or "mean", **style)
 
 
-def _save(figure: Any, path: Path) -> None:
-    """Write the figure at once or not at all."""
+def save(figure: Any, path: Path) -> None:
+    """Write the figure as a PNG, with one legend for all axes, at once or not at all. Raises OSError, ValueError."""
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     part = path.with_name(f"{path.name}.part")
     try:
@@ -208,7 +208,8 @@ def _save(figure: Any, path: Path) -> None:
     part.replace(path)
 
 
-def _decorate(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
+def decorate(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
+    """The look of all axes."""
     axes.set_title(title, loc="left", fontsize=12, pad=10)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)

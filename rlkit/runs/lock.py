@@ -122,6 +122,23 @@ class RunLock(AbstractContextManager):
         return InputError(f"{self._folder} is in use by {who}: wait for it, stop it, or choose another --out")
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process of this host writes to the run directory now."""
+    try:
+        handle = os.open(folder / NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def _holder(handle: int) -> dict[str, Any] | None:
     """Host and process that a lock file names; None if it names none."""
     try:
