@@ -142,7 +142,7 @@ def test_both_parts_are_the_whole_and_counted_anew():
     assert rest.report.episodes == 7 and rest.report.steps == 21 == (np.asarray(rest.flags) & HAS_ACTION).sum()
     assert rest.report.terminal_episodes + kept.report.terminal_episodes == 5
     assert rest.returns().tolist() == [3 * number for number in numbers(rest)]
-    assert "7 of 10 episodes: 3 are held out" in rest.report.notes[-1]
+    assert "3 of 10 episodes are held out" in rest.report.notes[-1]
     assert len({data.fingerprint, rest.fingerprint, kept.fingerprint}) == 3
     assert holdout.training(data, DataOptions("ten")) is data
 
