@@ -119,7 +119,8 @@ def judge(
             f"FQE has not settled: {found.halfway:.2f} after half of its {found.updates:,} updates, which differs by "
             "more than the interval is wide; --updates gives it more"
         )
-    if policy.ndim == 2 and held.buffer.action.ndim == 1:
+    notes.append(f"alarms, no ranks: temporal differences of FQE are {found.error:.2g} (root mean square)")
+    if held.buffer.action.ndim == 1:
         more_rows, more_notes = _of_choices(held, np.asarray(policy, np.float64), config.gamma, seed)
     else:
         more_rows = [Row("importance sampling", refused="actions are amounts, so a recorded one has no probability")]
@@ -133,8 +134,7 @@ def _of_choices(held: Held, policy: np.ndarray, gamma: float, seed: int) -> tupl
     choices = np.asarray(held.buffer.action)
     is_step = (np.asarray(episodes.flags) & HAS_ACTION) > 0
     of_recorded = policy[np.arange(len(choices)), np.where(is_step, choices, 0)]
-    agreement = of_recorded[is_step].mean()
-    notes = [f"probability that it gives the recorded actions: {agreement:.0%} on average"]
+    notes = [_agreement(of_recorded[is_step])]
     rows = []
     number = tabular.number_states(episodes)
     fitted = None
@@ -164,6 +164,14 @@ def _of_choices(held: Held, policy: np.ndarray, gamma: float, seed: int) -> tupl
         rows.append(_row("doubly robust", robust))
     notes.append("the intervals of importance sampling are a lower bound of its uncertainty")
     return rows, notes
+
+
+def _agreement(of_recorded: np.ndarray) -> str:
+    """How much of what was done the policy would do. of_recorded: [N] its probabilities of the recorded actions."""
+    words = f"recorded actions have the probability {of_recorded.mean():.0%} on average"
+    if (of_recorded > 0).all():
+        words += f", and the log-likelihood {np.log(of_recorded).mean():.2f} each"
+    return words
 
 
 def _counted(steps: tabular.Table, policy: np.ndarray, gamma: float, seed: int) -> Row:
