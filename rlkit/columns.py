@@ -124,6 +124,12 @@ def _rows_of_each(buffer: Buffer, starts: np.ndarray) -> np.ndarray:
     return np.diff(starts, append=len(buffer.flags))
 
 
+def _episode(buffer: Buffer) -> np.ndarray:
+    """[N] int32, the number of the episode that the row belongs to, from 0."""
+    begins = np.asarray(buffer.t) == 0
+    return (np.cumsum(begins) - 1).astype(np.int32)
+
+
 def _held_out(buffer: Buffer) -> np.ndarray:
     """[N] bool: the row's label is held out.
 
@@ -157,6 +163,7 @@ def _row(buffer: Buffer) -> np.ndarray:
 STORED: Mapping[str, Column] = {
     column.name: column
     for column in (
+        Column("episode", _episode),
         Column("episode_length", _episode_length, follows_from_episode=True),
         Column("episode_return", _episode_return, uses_rewards=True, follows_from_episode=True),
         Column("held_out", _held_out),

@@ -20,6 +20,7 @@ FLOORS = (
     {"acting", "buffer", "columns", "losses", "networks", "online", "optim", "ring"},
     {"diffusion", "evaluation"},
     {"models", "training"},
+    {"ope"},
     {"runs"},
     {"export"},
     {"commands", "testing"},

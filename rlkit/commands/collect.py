@@ -23,7 +23,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from rlkit import datasets, ranges
 from rlkit.commands import Catalog, environment
 from rlkit.commands.options import DataCollect
-from rlkit.datasets import DataOptions, Episodes, labels, spaces, writing
+from rlkit.datasets import DataOptions, Episodes, holdout, labels, spaces, writing
 from rlkit.datasets.writing import Act, GrowingDataset, Rows
 from rlkit.evaluation import interface, task
 from rlkit.evaluation.interface import BadReturn
@@ -124,7 +124,7 @@ def load(options: DataOptions, catalog: Catalog, *, infos: bool = False, use_cac
         repair=options.repair,
     )
     env.close()
-    return labels.hide(episodes, options)
+    return labels.hide(holdout.training(episodes, options), options)
 
 
 def uniform(env: gymnasium.Env, seed: int) -> Act:

@@ -13,7 +13,7 @@ from typing import Any
 from rlkit import datasets, online, ranges
 from rlkit.commands import Catalog
 from rlkit.commands.options import STEPS, TrainOptions
-from rlkit.datasets import DataOptions, Episodes, labels
+from rlkit.datasets import DataOptions, Episodes, holdout, labels
 from rlkit.runs import registry, serialization
 from rlkit.runs.registry import Method
 from rlkit.runs.restored import altered
@@ -181,4 +181,4 @@ def _in_memory(data: Any, options: DataOptions) -> Episodes | None:
         return None
     if not isinstance(data, Episodes):
         data = datasets.from_episodes(data, repair=options.repair, action=options.action)
-    return labels.hide(data, options)
+    return labels.hide(holdout.training(data, options), options)

@@ -22,7 +22,7 @@ from rlkit.commands import grid
 from rlkit.commands.grid import SweepOptions
 from rlkit.datasets.options import DataOptions
 from rlkit.online import Online
-from rlkit.ranges import Count, Range, Seed, Whole
+from rlkit.ranges import Count, Discount, Range, Seed, Whole
 from rlkit.runs import registry
 from rlkit.types import InputError, Preset
 
@@ -45,6 +45,7 @@ COMMANDS = {
     "train": "Train an agent on a dataset, evaluate it, and write a run directory",
     "finetune": "Go on with a run online, in its environment",
     "evaluate": "Evaluate the last checkpoint of a run",
+    "judge": "Estimate what a policy is worth from recorded episodes alone",
     "report": "Table and learning curves of runs, side by side",
     "runs": "List runs, how far they are and what came of them",
     "verify": "Check every file of a run against its SHA-256 sum",
@@ -195,6 +196,34 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
+class JudgeOptions:
+    """Estimate what policies are worth from recorded episodes alone, by fitted Q evaluation and, where the data allow
+    it, importance sampling. Several runs are ranked."""
+
+    command: ClassVar[str] = "judge"
+    runs: Positional[tuple[Path, ...]]
+    """Run directories. Of each the first seed that did not diverge is judged."""
+    dataset: tuple[str, ...] = ()
+    """Held-out episodes, read as the data of the first run were: with its columns, actions and repairs."""
+    data_root: Path | None = None
+    """Folder of Minari datasets. Default: that of the first run's training."""
+    replicates: Annotated[int, Range("[2, 1000]")] = 20
+    """Fits with other weights of the episodes, of which the interval is made."""
+    gamma: Discount | None = None
+    """Discount of the rewards to come. Default: the agents' own, 0.99 for agents that have none."""
+    sampled: bool = False
+    """Judge the policy that draws its actions. Default: the one that takes its likeliest action."""
+    same_data: bool = False
+    """Judge by the data of the training all the same, which flatters; the first line then says so."""
+    updates: Count | None = None
+    """Updates of each fit. Default: 70 for each step of the horizon 1 / (1 - gamma), and at least 2,000."""
+    seed: Seed = 0
+    """Of the weights, the fits and what is sampled."""
+    agent: str | None = None
+    """module:Config, for an agent in a module of your own, as in training."""
+
+
+@dataclass(frozen=True)
 class RunsOptions:
     """List the runs below a folder: how far they are, and the return and score of their last evaluation."""
 
@@ -339,7 +368,7 @@ class DataCollect:
     """module:Config, for an agent in a module of your own, as in training."""
 
 
-OfRuns = EvaluateOptions | ReportOptions | RunsOptions | VerifyOptions | ExportOptions | InspectOptions
+OfRuns = EvaluateOptions | JudgeOptions | ReportOptions | RunsOptions | VerifyOptions | ExportOptions | InspectOptions
 OfData = DataList | DataShow | DataCheck | DataDescribe | DataConvert | DataSplit | DataCollect
 Asked = TrainOptions | SweepOptions | FinetuneOptions | OfRuns | OfData
 
@@ -388,9 +417,9 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
         )
     if command in ("evaluate", "finetune"):
         return _parse_of_run(command, rest)
-    listed = (ReportOptions, RunsOptions, VerifyOptions, ExportOptions, InspectOptions)
+    listed = (JudgeOptions, ReportOptions, RunsOptions, VerifyOptions, ExportOptions, InspectOptions)
     kinds = {kind.command: kind for kind in listed}
-    if not rest:
+    if not rest and command != "runs":  # which has a folder to look in
         wanted = {"inspect": "the folder of an exported policy"}.get(command, "a run directory")
         raise InputError(f"{command}: name {wanted}; rlkit {command} --help tells more")
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")

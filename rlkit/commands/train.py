@@ -19,15 +19,15 @@ import numpy as np
 
 from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
-from rlkit.commands import Catalog, announce, collect, dry_run, environment
-from rlkit.commands.options import OF_PRESET, TrainOptions
+from rlkit.commands import Catalog, announce, collect, dry_run, environment, judge
+from rlkit.commands.options import OF_PRESET, JudgeOptions, TrainOptions
 from rlkit.datasets import Episodes, Normaliser, check_env, inspection, labels, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics, task
 from rlkit.evaluation.evaluate import longest
 from rlkit.online import Online
 from rlkit.ranges import Seed
-from rlkit.runs import environments, loggers, serialization
+from rlkit.runs import environments, loggers, registry, serialization
 from rlkit.runs.before import Before
 from rlkit.runs.job import Job
 from rlkit.runs.lock import RunLock
@@ -68,15 +68,28 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
             if finished(folder):
                 print(f"{folder}: already finished")
                 faults = []
+                has_trained = False
             else:
                 print(announce.opening(job, folder, options))
                 faults = train(job, opened, guard, options.q_limit)
+                has_trained = True
         guard.enter("reporting")
         conclude(folder)
         print(announce.closing(job.record, folder, job.stages))
+    if has_trained and options.data.holdout and job.make_env is None:
+        judge_held_out(options, folder, catalog)
     for fault in faults:
         print(f"rlkit: {folder}: {fault}", file=sys.stderr)
     return 1 if faults else 0
+
+
+def judge_held_out(options: TrainOptions, folder: Path, catalog: Catalog) -> None:
+    """Print what the held-out episodes tell of the policy, or why nothing can be told."""
+    agent = options.module if registry.is_typed(options.module) else None
+    try:
+        judge.run(JudgeOptions((folder,), agent=agent), catalog)
+    except InputError as error:
+        print(f"rlkit: {folder}: not judged: {error}", file=sys.stderr)
 
 
 def reading(options: TrainOptions) -> AbstractContextManager:

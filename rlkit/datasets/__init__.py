@@ -65,7 +65,7 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
     Example:
         episodes = load(DataOptions("hopper/medium-v0", normalise="standard"))
     """
-    from rlkit.datasets import joined, labels
+    from rlkit.datasets import holdout, joined, labels
 
     ranges.check_options(options)
     parts = []
@@ -78,7 +78,7 @@ def load(options: DataOptions, *, roots: Sequence[Path] = (), infos: bool = Fals
             raise InputError(f"{name}: cannot be read: {one_line(error)}") from error
         except MemoryError as error:
             raise InputError(f"{name}: does not fit into memory; use a smaller part of the data") from error
-    return labels.hide(joined.join(parts), options)
+    return labels.hide(holdout.training(joined.join(parts), options), options)
 
 
 def _load(options: DataOptions, roots: Sequence[Path], infos: bool, use_cache: bool) -> Episodes:

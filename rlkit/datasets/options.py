@@ -145,6 +145,12 @@ class DataOptions:
     label_seed: Seed = 0
     """Seed of that draw."""
 
+    holdout: Annotated[float, Range("[0, 1)")] = 0.0
+    """Share of the episodes that training never sees: `rlkit judge RUN` judges the policy by them."""
+
+    holdout_seed: Seed = 0
+    """Seed of their draw."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """The datasets, one name each."""

@@ -1,0 +1,152 @@
+"""``rlkit judge RUN ...``: what policies are worth, by recorded episodes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rlkit.commands import Catalog, collect
+from rlkit.commands.options import JudgeOptions
+from rlkit.datasets import Episodes, Normaliser, holdout, spaces
+from rlkit.datasets.environment import fit
+from rlkit.ope import judged, verdict
+from rlkit.ope.fqe import Config
+from rlkit.ope.verdict import Held, Verdict
+from rlkit.runs.progress import Waiting
+from rlkit.runs.record import Record, recorded_config, recorded_data
+from rlkit.runs.restored import restore
+from rlkit.training.compilation import keep_compiled
+from rlkit.types import InputError
+
+USUAL_GAMMA = 0.99  # where no agent has a discount of its own
+
+
+def run(options: JudgeOptions, catalog: Catalog) -> int:
+    """Print the verdicts on the runs, ranked. Returns 0.
+
+    Raises InputError for data that training has seen, unless that is asked for; for data that a policy does not fit;
+    for agents whose actions do not follow from one observation; and for what cannot be read.
+    """
+    if not options.runs:
+        raise InputError("judge: name the run directories: rlkit judge RUN RUN ...")
+    keep_compiled()
+    records = [Record.read(folder) for folder in options.runs]
+    configs = [recorded_config(record, options.agent) for record in records]
+    gamma = options.gamma if options.gamma is not None else _own_gamma(options.runs, configs)
+    episodes, is_same = _episodes(options, records, catalog)
+    verdicts = []
+    for folder, record, config in zip(options.runs, records, configs, strict=True):
+        with Waiting(f"judging {folder}"):
+            held, found = _judge(options, folder, record, config, episodes, gamma)
+        verdicts.append(found)
+    unseen = "ON THE DATA OF ITS TRAINING (--same-data), so too well" if is_same else "on held-out data"
+    print(f"judged {unseen}: {episodes.name}")
+    print(verdict.text(verdicts, held, gamma))
+    return 0
+
+
+def _judge(
+    options: JudgeOptions, folder: Path, record: Record, config: Any, episodes: Episodes, gamma: float
+) -> tuple[Held, Verdict]:
+    """One run, by the data as it would see them."""
+    # --- the policy ---
+    restored = restore(folder, record, config)
+    state = jax.tree.map(lambda leaf: leaf[0], restored.state)
+    judged.check_can_be_judged(restored.agent, state, record.agent)
+    seed = record.seeds[restored.members[0]]
+
+    # --- the data in its form ---
+    fitted, differences = fit(
+        episodes, spaces.from_json(record.data.observation_space), spaces.from_json(record.data.action_space)
+    )
+    if differences:
+        listed = "; ".join(differences).replace("the environment's", "the policy's")
+        raise InputError(f"{folder} cannot be judged by {episodes.name}: {listed}")
+    normaliser = Normaliser.from_json(record.normaliser)
+    held = verdict.hold(fitted, normaliser)
+    policy = judged.actions_of(
+        restored.agent,
+        state,
+        normaliser,
+        fitted.obs,
+        name=record.agent,
+        greedy=not options.sampled,
+        seed=options.seed,
+    )
+
+    form = "sampled" if options.sampled else "greedy"
+    found = verdict.judge(
+        held,
+        record.spec,
+        policy,
+        Config(gamma=gamma),
+        title=f"{record.agent}, {form} ({folder}, seed {seed})",
+        replicates=options.replicates,
+        seed=options.seed,
+        updates=options.updates,
+    )
+    return held, found
+
+
+def _episodes(options: JudgeOptions, records: Sequence[Record], catalog: Catalog) -> tuple[Episodes, bool]:
+    """The data to judge by, and whether a run's training has seen them. InputError where it has, unasked.
+
+    Without --dataset these are the episodes that --holdout kept from the first run.
+    """
+    told = recorded_data(records[0], options.runs[0])
+    if options.dataset:
+        told = dataclasses.replace(told, dataset=options.dataset)
+    if options.data_root is not None:
+        told = dataclasses.replace(told, data_root=options.data_root)
+    if any(name.startswith(f"{collect.RANDOM}:") for name in told.names):
+        raise InputError("judge: random steps are played anew, not recorded: name recorded episodes with --dataset")
+    whole = collect.load(dataclasses.replace(told, holdout=0.0, label_share=1.0), catalog, infos=True)
+    episodes = holdout.held_out(whole, told, records[0].data.fingerprint) or whole
+    seen_by = []
+    for folder, record in zip(options.runs, records, strict=True):
+        if _has_seen(record, folder, whole, episodes):
+            seen_by.append(folder)
+    if seen_by and not options.same_data:
+        raise InputError(
+            f"{episodes.name} is what {seen_by[0]} was trained on, where a policy looks better than it is: name "
+            "held-out data with --dataset, train with --holdout, or say --same-data"
+        )
+    return episodes, bool(seen_by)
+
+
+def _has_seen(record: Record, folder: Path, whole: Episodes, episodes: Episodes) -> bool:
+    """Whether the training of a run is known to have seen ``episodes``, which are ``whole`` or a part of it."""
+    if record.data.fingerprint in (whole.fingerprint, episodes.fingerprint):
+        return True
+    own = holdout.held_out(whole, recorded_data(record, folder), record.data.fingerprint)
+    return own is not None and own.fingerprint != episodes.fingerprint
+
+
+def _own_gamma(folders: Sequence[Path], configs: Sequence[Any]) -> float:
+    """The discount that the agents learnt with. InputError where they differ."""
+    gammas = {}
+    for folder, config in zip(folders, configs, strict=True):
+        gamma = _gamma_of(config)
+        if gamma is not None:
+            gammas.setdefault(gamma, folder)
+    if len(gammas) > 1:
+        listed = ", ".join(f"{gamma:g} in {folder}" for gamma, folder in gammas.items())
+        raise InputError(f"the runs learnt with different discounts ({listed}): say with --gamma which one counts")
+    return next(iter(gammas), USUAL_GAMMA)
+
+
+def _gamma_of(config: Any) -> float | None:
+    """The field ``gamma`` of a Config, or of a Config inside it."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "gamma":
+            return float(value)
+        if dataclasses.is_dataclass(value):
+            inner = _gamma_of(value)
+            if inner is not None:
+                return inner
+    return None

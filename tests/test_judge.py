@@ -1,0 +1,157 @@
+"""`rlkit judge`: which data it takes, what it says, and --holdout, whose episodes training never sees."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rlkit import commands
+from rlkit.commands import judge
+from rlkit.commands.options import JudgeOptions
+from rlkit.datasets import DataOptions, from_episodes, holdout, load
+from rlkit.datasets.episodes import HAS_ACTION
+from rlkit.runs.record import Record, recorded_data
+from rlkit.types import InputError
+
+FEW = ["--replicates", "2", "--updates", "4"]
+SMALL = ["--steps", "4", "--config.batch-size", "8", "--config.widths", "8"]
+PATIENTS = 160
+
+
+def table(path, seed=0, patients=PATIENTS):
+    """Patients in three states, treated or not; most of them better where they were."""
+    rng = np.random.default_rng(seed)
+    lines = ["episode,step,observation_0,action,reward,terminated"]
+    for patient in range(patients):
+        for step in range(4):
+            ends = int(step == 3)
+            lines.append(f"{patient},{step},{rng.integers(3)},{rng.integers(2)},{rng.choice([0, 0.5, 1])},{ends}")
+        lines.append(f"{patient},4,{rng.integers(3)},,,")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory):
+    """A folder for a run and its table."""
+    return tmp_path_factory.mktemp("clinic")
+
+
+@pytest.fixture
+def held_out_run(clinic, rlkit_command, monkeypatch):
+    """A run that held out three quarters of its patients."""
+    run = clinic / "run"
+    if not run.exists():
+        data = table(clinic / "visits.csv")
+        judged = []
+        monkeypatch.setattr("rlkit.commands.judge.run", lambda options, catalog: judged.append(options))
+        code, _, err = rlkit_command("train", "bc", "--dataset", data, *SMALL, "--holdout", 0.75, "--out", run)
+        monkeypatch.undo()
+        assert code == 0, err
+        assert [options.runs for options in judged] == [(run,)], "at the end, since there is no environment"
+    return run
+
+
+def test_training_never_sees_what_is_held_out_and_judge_takes_that(held_out_run, rlkit_command):
+    assert Record.read(held_out_run).data.episodes == 40
+    code, out, err = rlkit_command("judge", held_out_run, *FEW, "--sampled")
+    assert code == 0, err
+    words = " ".join(out.split())
+    assert "on held-out data" in words and "120 episodes (480 steps)" in words and "discounted by 0.99 a step" in words
+    assert "FQE, 2 replicates" in words and "bc, sampled" in words and "recorded behaviour" in words
+    assert "FQE made 4 of the 7,000 updates" in words and "tried fewer than 5 times in their state" in words
+    assert "weighted importance sampling" in words and "doubly robust" in words and "not offered" not in words
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_other_data_may_be_named_and_several_runs_are_ranked(held_out_run, clinic, rlkit_command):
+    other = table(clinic / "others.csv", seed=1, patients=120)
+    code, out, err = rlkit_command("judge", held_out_run, held_out_run, "--dataset", other, *FEW)
+    assert code == 0, err
+    assert out.count("bc, greedy (") == 2 and "others" in out
+    assert "not offered: effective sample size" in out, "half of all weights are 0 after a step, and three of four more"
+
+
+def test_the_data_of_training_are_refused_unless_asked_for(held_out_run, rlkit_command, monkeypatch):
+    monkeypatch.setattr(judge, "_has_seen", lambda *_: True)
+    code, out, err = rlkit_command("judge", held_out_run)
+    assert code == 2 and "was trained on" in err and "--same-data" in err and not out
+    code, out, err = rlkit_command("judge", held_out_run, *FEW, "--sampled", "--same-data")
+    assert code == 0, err
+    assert "judged ON THE DATA OF ITS TRAINING" in out
+
+
+def test_a_run_is_known_by_what_it_was_trained_on(held_out_run, clinic):
+    """Given the file that it was split from, `judge` takes that part; a run that had others has seen it."""
+    record = Record.read(held_out_run)
+    catalog = commands.Catalog({}, None, {}, clinic, None)
+    told = recorded_data(record, held_out_run)
+    whole = load(dataclasses.replace(told, holdout=0.0))
+    episodes, seen = judge._episodes(JudgeOptions((held_out_run,), dataset=told.names), [record], catalog)
+    assert not seen and len(episodes.starts) == 120
+    assert not judge._has_seen(record, held_out_run, whole, episodes)
+
+    def trained_on(fingerprint, **options):
+        changed = record.data.options | options
+        return dataclasses.replace(
+            record, data=dataclasses.replace(record.data, fingerprint=fingerprint, options=changed)
+        )
+
+    assert judge._has_seen(trained_on(whole.fingerprint), held_out_run, whole, episodes)
+    rest = holdout.training(whole, dataclasses.replace(told, holdout_seed=1))
+    assert judge._has_seen(trained_on(rest.fingerprint, holdout_seed=1), held_out_run, whole, episodes)
+
+
+def test_what_cannot_be_judged_is_refused(held_out_run, clinic, rlkit_command):
+    wide = clinic / "wide.csv"
+    wide.write_text("episode,step,observation_0,observation_1,action,reward,terminated\na,0,1,2,1,0.5,1\n")
+    for argv, words in [
+        (["judge"], "name a run directory"),
+        (["judge", held_out_run, "--dataset", wide], "cannot be judged by wide.csv: observation"),
+        (["judge", held_out_run, "--dataset", "random:50"], "random steps are played anew"),
+        (["judge", held_out_run, "--replicates", 1], "must be at least 2"),
+    ]:
+        code, _, err = rlkit_command(*argv)
+        assert code == 2 and words in err, err
+
+
+# --- what is held out ---
+
+
+def ten():
+    """Ten episodes; observation and reward are the episode's number, every second one ends."""
+    episodes = []
+    for number in range(10):
+        rows = {"observations": np.full((4, 1), number), "actions": np.zeros((3, 1)), "rewards": np.full(3, number)}
+        episodes.append(rows | {"terminations": [False, False, number % 2 == 1]})
+    return from_episodes(episodes, name="ten")
+
+
+def numbers(episodes):
+    return sorted(set(np.asarray(episodes.obs)[:, 0].tolist()))
+
+
+def test_both_parts_are_the_whole_and_counted_anew():
+    data = ten()
+    options = DataOptions("ten", holdout=0.3)
+    rest = holdout.training(data, options)
+    kept = holdout.held_out(data, options, rest.fingerprint)
+    assert sorted(numbers(rest) + numbers(kept)) == list(range(10)) and len(numbers(kept)) == 3
+    assert rest.report.episodes == 7 and rest.report.steps == 21 == (np.asarray(rest.flags) & HAS_ACTION).sum()
+    assert rest.report.terminal_episodes + kept.report.terminal_episodes == 5
+    assert rest.returns().tolist() == [3 * number for number in numbers(rest)]
+    assert "3 of 10 episodes are held out" in rest.report.notes[-1]
+    assert len({data.fingerprint, rest.fingerprint, kept.fingerprint}) == 3
+    assert holdout.training(data, DataOptions("ten")) is data
+
+
+def test_another_seed_holds_out_others_and_a_stranger_has_none():
+    data = ten()
+    draws = {tuple(numbers(holdout.training(data, DataOptions("ten", holdout=0.3, holdout_seed=s)))) for s in range(9)}
+    assert len(draws) > 3
+    assert holdout.held_out(data, DataOptions("ten", holdout=0.3), data.fingerprint) is None
+    assert holdout.held_out(data, DataOptions("ten"), data.fingerprint) is None
+    with pytest.raises(InputError, match="ten: --holdout 0.01 of 10 episodes is 0"):
+        holdout.training(data, DataOptions("ten", holdout=0.01))
