@@ -107,7 +107,7 @@ def check_alone(folder: Path) -> float:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise RunError(f"the exported programs fail with jax alone ({lines[-1]}); nothing was written")
-    largest = max(map(float, done.stdout.split()))
+    largest = float(np.max([float(word) for word in done.stdout.split()]))  # NaN, if one of them is
     if not largest <= agreement.TOLERANCE:
         raise RunError(
             f"the exported programs differ from the run's own policy by {largest:.2g} of half the range of an action, "
