@@ -112,6 +112,7 @@ def test_what_cannot_be_judged_is_refused(held_out_run, clinic, rlkit_command):
         (["judge", held_out_run, "--dataset", wide], "cannot be judged by wide.csv: observation"),
         (["judge", held_out_run, "--dataset", "random:50"], "random steps are played anew"),
         (["judge", held_out_run, "--replicates", 1], "must be at least 2"),
+        (["judge", held_out_run, "--seed", 2**32 - 1], "the last seed, 4294967314, must be"),
     ]:
         code, _, err = rlkit_command(*argv)
         assert code == 2 and words in err, err

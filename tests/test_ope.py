@@ -492,9 +492,9 @@ def test_an_agent_whose_action_does_not_follow_from_the_row_is_refused(agent, wo
 # --- the words ---
 
 
-def judged_as(title, low, high):
+def judged_as(title, low, high, moved=0.0):
     middle_of = (low + high) / 2
-    found = fqe.Evaluation(middle_of, (high - low) / 2, np.zeros(2), middle_of, 10, 0.1)
+    found = fqe.Evaluation(middle_of, (high - low) / 2, np.zeros(2), middle_of - moved, 10, 0.1)
     return verdict.Verdict(title, found, (), ())
 
 
@@ -509,6 +509,8 @@ OBSERVED = verdict.Row("observed", 2.0, 1.5, 2.5)
         ([("a", 3, 4), ("b", 2.6, 3.2)], OBSERVED, "Not distinguishable from a: b."),
         ([("a", 0, 1)], OBSERVED, "The recorded behaviour is better than every policy here"),
         ([("a", 3, 4)], None, "nothing to compare"),
+        ([("a", 3, 4, 0.9)], OBSERVED, "a is ahead"),
+        ([("a", 3, 4), ("b", 1, 2, 1.1)], OBSERVED, "FQE has not settled, so nothing is said"),
         ([("a", 3, 4), ("b", 1, 2)], None, "a is ahead: its interval lies above that of b"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from rlkit import ranges
 from rlkit.commands import Catalog, collect
 from rlkit.commands.options import JudgeOptions
 from rlkit.datasets import Episodes, Normaliser, holdout, spaces
@@ -16,6 +17,7 @@ from rlkit.datasets.environment import fit
 from rlkit.ope import judged, verdict
 from rlkit.ope.fqe import Config
 from rlkit.ope.verdict import Held, Verdict
+from rlkit.ranges import Seed
 from rlkit.runs.progress import Waiting
 from rlkit.runs.record import Record, recorded_config, recorded_data
 from rlkit.runs.restored import restore
@@ -33,6 +35,9 @@ def run(options: JudgeOptions, catalog: Catalog) -> int:
     """
     if not options.runs:
         raise InputError("judge: name the run directories: rlkit judge RUN RUN ...")
+    last_seed = options.seed + options.replicates - 1
+    if last_seed not in ranges.find(Seed):
+        raise InputError(f"--replicates {options.replicates}: the last seed, {last_seed}, must be {ranges.find(Seed)}")
     keep_compiled()
     records = [Record.read(folder) for folder in options.runs]
     configs = [recorded_config(record, options.agent) for record in records]

@@ -283,6 +283,8 @@ def _line(row: Row) -> list[str]:
 def _ranking(ranked: Sequence[Verdict], observed: Row | None) -> str:
     """Which policy is ahead, where the intervals tell."""
     best, *rest = ranked
+    if not all(verdict.fqe.has_settled for verdict in ranked):
+        return "FQE has not settled, so nothing is said of which policy is better."
     if observed is not None and observed.low > best.fqe.high:
         return "The recorded behaviour is better than every policy here: its interval lies above theirs."
     others = [verdict.title for verdict in rest if verdict.fqe.high >= best.fqe.low]
