@@ -145,6 +145,10 @@ class AWAC(Reactive):
         """min_i Q_i(s, a) [] of one observation and one action."""
         return self._q(state.critic.params, obs, action).min()
 
+    def network(self, state: AWACState) -> networks.Network:
+        """The greedy policy as a list of layers."""
+        return networks.Network(self._actor.layers(state.actor.params), "clip")
+
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
         """Values [2, B] of both critics."""
         values = self._critic.apply(params, obs, action)

@@ -86,6 +86,11 @@ class BC(Reactive):
         """[n] of the choices, where actions are discrete."""
         return jax.nn.softmax(self._policy.apply(state.params, obs))
 
+    def network(self, state: Net) -> networks.Network:
+        """The greedy policy as a list of layers."""
+        head = "softmax" if self._discrete else "tanh"
+        return networks.Network(self._policy.layers(state.params), head)
+
     def _squashed(self, output: Array) -> Array:
         """tanh of the components [..., A] that have bounds; the others may be any number."""
         bounded = np.isfinite(self.spec.action.high)

@@ -109,6 +109,10 @@ class DiscreteCQL(Reactive):
         """Q(s, a) [] of one observation and one choice."""
         return self._critic.apply(state.critic.params, obs)[action]
 
+    def network(self, state: DiscreteCQLState) -> networks.Network:
+        """The critic as a list of layers; the choice of the largest value is taken."""
+        return networks.Network(self._critic.layers(state.critic.params), "argmax")
+
     @property
     def _critic(self) -> networks.MLP:
         return networks.MLP(self.config.widths, out=self.spec.action.n, out_bound=3e-3)

@@ -96,6 +96,7 @@ class IDQL(IQL):
     """Learner of IDQL: IQL's with another policy."""
 
     config: Config
+    network = None  # its policy denoises, and is no list of layers as IQL's is
 
     def init(self, key: Key, prev: None, stats: Stats) -> IDQLState:
         """Targets and the average start as copies."""

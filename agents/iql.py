@@ -178,6 +178,11 @@ class IQL(Reactive):
         """[n] of the choices, where actions are discrete."""
         return jax.nn.softmax(self._actor.apply(state.actor.params, obs))
 
+    def network(self, state: IQLState) -> networks.Network:
+        """The greedy policy as a list of layers."""
+        head = "softmax" if self._discrete else "tanh"
+        return networks.Network(self._actor.layers(state.actor.params), head)
+
     def value(self, state: IQLState, obs: Array, action: Array) -> Array:
         """min_i Q_i(s, a) [] of one observation and one action."""
         return self._q(state.critic.params, obs[None], action[None]).min()

@@ -215,6 +215,10 @@ class SAC(Reactive):
         """min_i Q_i(s, a) [] of one observation and one action."""
         return self._q(state.critic.params, obs, action).min()
 
+    def network(self, state: SACState) -> networks.Network:
+        """The greedy policy as a list of layers."""
+        return networks.Network(self._actor.layers(state.actor.params), "tanh")
+
     def _q(self, params: Any, obs: Array, action: Array) -> Array:
         """Every critic's value [N, ...] of ``obs`` and ``action``, whose leading axes are broadcast."""
         values = self._critic.apply(params, obs, action)

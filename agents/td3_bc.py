@@ -157,6 +157,10 @@ class TD3BC(Reactive):
         """min_i Q_i(s, a) [] of one observation and one action."""
         return self._critic.apply(state.critic.params, obs, action).min()
 
+    def network(self, state: TD3State) -> networks.Network:
+        """The greedy policy as a list of layers."""
+        return networks.Network(self._actor.layers(state.actor.params), "tanh")
+
     def _zero_metrics(self, actor: Any, critic: Any, batch: Transitions, step: Array) -> Metrics:
         """Metrics of an update that leaves the actor as it is."""
         _, shapes = jax.eval_shape(self.actor_loss, actor, critic, batch, step)

@@ -201,6 +201,8 @@ class Agent(Learner, Protocol):
     Where an agent without memory has them, a policy also answers what its further methods tell of one observation [O]:
     ``value(state, obs, action)``, the Q [] of an action, [A] or a choice [] int32, and for discrete actions
     ``probabilities(state, obs)``, those [n] of the choices.
+    One whose greedy policy is a list of layers gives it by ``network(state)``, a rlkit.networks.Network: it can then be
+    exported for NumPy alone (rlkit.export).
     """
 
     @property

@@ -22,6 +22,7 @@ FLOORS = (
     {"models", "training"},
     {"ope"},
     {"runs"},
+    {"export"},
     {"commands", "testing"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -116,6 +116,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
         (["evaluate"], "evaluate: name a run directory"),
         (["finetune"], "finetune: name a run directory"),
         (["verify"], "verify: name a run directory"),
+        (["inspect"], "inspect: name the folder of an exported policy"),
         (["report"], "report: name a run directory"),
         (["data", "check"], "name a dataset: a Minari id"),
         (["report", "--out", "x"], "report: name the run directories"),

@@ -73,4 +73,8 @@ def _run(argv: Sequence[str], catalog: Catalog) -> int:
 def _takes_long_to_start(argv: Sequence[str]) -> bool:
     """Whether jax is imported for this, which takes seconds."""
     command, *rest = argv or [""]
-    return command in ("train", "finetune", "evaluate", "judge") and bool(rest) and not set(options.HELP) & set(rest)
+    return (
+        command in ("train", "finetune", "evaluate", "judge", "export")
+        and bool(rest)
+        and not set(options.HELP) & set(rest)
+    )

@@ -49,6 +49,8 @@ COMMANDS = {
     "report": "Table and learning curves of runs, side by side",
     "runs": "List runs, how far they are and what came of them",
     "verify": "Check every file of a run against its SHA-256 sum",
+    "export": "Write a policy that runs elsewhere, with NumPy alone",
+    "inspect": "Show an exported policy, and check it",
     "data": "List, show, check, draw, convert, combine, split or collect datasets",
 }
 HELP = ("-h", "--help")
@@ -240,6 +242,38 @@ class VerifyOptions:
 
 
 @dataclass(frozen=True)
+class ExportOptions:
+    """Write the policy of a run into a folder that runs elsewhere, with NumPy alone or with jax (docs/export.md).
+    Exit code 1 if what was written acts otherwise than the run; the folder is not made then."""
+
+    command: ClassVar[str] = "export"
+    run: Positional[Path]
+    """Run directory."""
+    out: Path
+    """Folder to make."""
+    format: tuple[Literal["numpy", "stablehlo", "onnx"], ...] = ("numpy",)
+    """numpy: layers, for NumPy alone. stablehlo: programs for jax, of any agent, with its memory and plans; needs
+    flatbuffers, the extra `export`. onnx: the layers as a graph too; needs onnx and onnxruntime, the extra `onnx`."""
+    member: Whole | None = None
+    """Which seed of the run, from 0. Default: the first that did not diverge."""
+    features: Path | None = None
+    """File with a line for each number of an observation, its name and, after a comma, its unit; then, if wanted, a
+    line for each number of an action. Where the data have names, they must be these."""
+    agent: str | None = None
+    """module:Config, for an agent in a module of your own, as in training."""
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Print what an exported policy takes and gives, and have it act on the observations that are stored with it. Exit
+    code 2 if it is not what was written. No code of the folder is run."""
+
+    command: ClassVar[str] = "inspect"
+    folder: Positional[Path]
+    """What `rlkit export` wrote."""
+
+
+@dataclass(frozen=True)
 class DataList:
     """List the Minari datasets that can be named."""
 
@@ -334,7 +368,7 @@ class DataCollect:
     """module:Config, for an agent in a module of your own, as in training."""
 
 
-OfRuns = EvaluateOptions | JudgeOptions | ReportOptions | RunsOptions | VerifyOptions
+OfRuns = EvaluateOptions | JudgeOptions | ReportOptions | RunsOptions | VerifyOptions | ExportOptions | InspectOptions
 OfData = DataList | DataShow | DataCheck | DataDescribe | DataConvert | DataSplit | DataCollect
 Asked = TrainOptions | SweepOptions | FinetuneOptions | OfRuns | OfData
 
@@ -383,9 +417,11 @@ def _parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
         )
     if command in ("evaluate", "finetune"):
         return _parse_of_run(command, rest)
-    kinds = {kind.command: kind for kind in (JudgeOptions, ReportOptions, RunsOptions, VerifyOptions)}
+    listed = (JudgeOptions, ReportOptions, RunsOptions, VerifyOptions, ExportOptions, InspectOptions)
+    kinds = {kind.command: kind for kind in listed}
     if not rest:
-        raise InputError(f"{command}: name a run directory: rlkit {command} RUN")
+        wanted = {"inspect": "the folder of an exported policy"}.get(command, "a run directory")
+        raise InputError(f"{command}: name {wanted}; rlkit {command} --help tells more")
     return tyro.cli(kinds[command], args=rest, prog=f"rlkit {command}")
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from rlkit.commands import Catalog, keywords
-from rlkit.commands.options import TrainOptions
+from rlkit.commands import Catalog, export, keywords
+from rlkit.commands.options import ExportOptions, TrainOptions
 from rlkit.commands.train import check_length, prepare
 from rlkit.datasets import Episodes
 from rlkit.evaluation.evaluate import Evaluation
@@ -162,6 +162,35 @@ class TrainedRun:
         make_env = functools.partial(environments.make, known=self._catalog.make_env)
         played = play(self.folder, record, make_env, config, episodes, seed)
         return next(iter(played.returns.values()))
+
+    def export(
+        self,
+        folder: str | Path,
+        *,
+        member: int | None = None,
+        features: str | Path | None = None,
+        formats: Sequence[str] = ("numpy",),
+    ) -> Path:
+        """Write the policy to the new ``folder`` as `rlkit export` does, for use elsewhere; returns ``folder``.
+
+        Args:
+            folder: it must not be there yet.
+            member: which seed; the first that did not diverge by default.
+            features: file with a name and a unit for each number of an observation.
+            formats: of numpy, stablehlo and onnx, see docs/export.md.
+
+        Raises:
+            InputError: as the command does.
+            RunError: if what was written acts otherwise than the run. Nothing is there then.
+
+        Example:
+            run.export("pump-policy", features="pump.csv")
+        """
+        target = Path(folder)
+        names = None if features is None else Path(features)
+        options = ExportOptions(self.folder, target, tuple(formats), member, names, self._typed)
+        export.run(options, self._catalog)
+        return target
 
     def save(self, folder: str | Path) -> Path:
         """Copy the run directory to ``folder``, where the commands and `rlkit.load` find it; returns ``folder``.

@@ -11,6 +11,7 @@ from rlkit.networks.gaussian_sequence import (
     TransformerSize,
 )
 from rlkit.networks.latent import Beliefs, LatentFuture, ReaderKind, Steps, before_outcome, flat
+from rlkit.networks.layers import Network
 from rlkit.networks.mlp import MLP, Ensemble, uniform
 from rlkit.networks.policy import (
     LOG_STD_MIN,
@@ -41,6 +42,7 @@ __all__ = [
     "GaussianHead",
     "GaussianPolicy",
     "LatentFuture",
+    "Network",
     "Past",
     "ReaderKind",
     "ResidualDenoiser",

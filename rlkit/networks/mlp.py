@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rlkit.types import Array
+from rlkit.networks.layers import Dense, LayerNorm, Layers, Relu, dense
+from rlkit.types import Array, InputError
 
 
 def uniform(bound: float) -> Callable:
@@ -94,6 +96,27 @@ class MLP(nn.Module):
         kernel_init, bias_init = XAVIER if self.xavier else (small, small)
         output_layer = Joined(self.out, kernel_init, bias_init, name=f"Dense_{len(self.widths)}")
         return output_layer(*parts)
+
+    def layers(self, params: Any) -> Layers:
+        """The layers with ``params``, those of `init`. InputError for an activation that has no list of layers."""
+        if self.activation is not nn.relu:
+            raise InputError("only networks with ReLU can be written as a list of layers: choose --format stablehlo")
+        arrays = params["params"]
+        norms = itertools.count()
+        found: list[Dense | LayerNorm | Relu] = []
+        for i in range(len(self.widths)):
+            found.append(dense(arrays[f"Dense_{i}"]))
+            if self.norm_first:
+                found.append(_norm(arrays[f"LayerNorm_{next(norms)}"]))
+            found.append(Relu())
+            if self.layer_norm:
+                found.append(_norm(arrays[f"LayerNorm_{next(norms)}"]))
+        found.append(dense(arrays[f"Dense_{len(self.widths)}"]))
+        return tuple(found)
+
+
+def _norm(params: Any) -> LayerNorm:
+    return LayerNorm(params["scale"], params["bias"], nn.LayerNorm.epsilon)
 
 
 class Ensemble(nn.Module):

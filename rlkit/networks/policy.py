@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rlkit.networks.layers import Dense, LayerNorm, Layers, Relu, dense
 from rlkit.networks.mlp import XAVIER, fan_in_uniform, uniform
 from rlkit.types import Array, Key
 
@@ -53,6 +55,17 @@ class GaussianPolicy(nn.Module):
             log_std = jnp.broadcast_to(log_std, mean.shape)
         log_std = jnp.clip(log_std, self.log_std_min, self.log_std_max)
         return mean, log_std
+
+    def layers(self, params: Any) -> Layers:
+        """The layers of the mean with ``params``, those of `init`."""
+        arrays = params["params"]
+        found: list[Dense | LayerNorm | Relu] = []
+        for i in range(len(self.widths)):
+            found += [dense(arrays[f"Dense_{i}"]), Relu()]
+        last = dense(arrays[f"Dense_{len(self.widths)}"])
+        kernel = last.kernel[:, : self.actions]  # the rest of the columns are the standard deviation's
+        found.append(Dense(kernel, last.bias[: self.actions]))
+        return tuple(found)
 
 
 def tanh_normal_sample(mean: Array, log_std: Array, key: Key) -> tuple[Array, Array]:

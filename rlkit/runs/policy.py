@@ -148,6 +148,30 @@ class Policy:
         listed = ", ".join(f"{name}={value}" for name, value in facts.items())
         return f"Policy({listed})"
 
+    # --- what it is made of ---
+
+    @property
+    def agent(self) -> Agent:
+        """What acts."""
+        return self._agent
+
+    @property
+    def state(self) -> State:
+        """The agent's state."""
+        return self._state
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """Between the environment's units and those of the agent."""
+        return self._normaliser
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What it is: the agent, its run and its data."""
+        return self._about
+
+    # --- an episode ---
+
     def reset(self, goal: Any = None, *, seed: int | None = None) -> None:
         """Begin an episode.
 
@@ -248,7 +272,7 @@ class Policy:
         if not is_reactive(self._agent):
             raise InputError(f"{self._name()} remembers its episode, so it takes no batch: reset and act for each one")
         obs = self._normaliser.obs(self._observations.batch(observations))
-        plans = _act_batch(self._agent, self._greedy, self._state, obs, self._next_key())
+        plans = act_on_rows(self._agent, self._greedy, self._state, obs, self._next_key())
         if plans.shape[1] > 1:
             raise InputError(f"{self._name()} plans several actions at once, so it takes no batch: use act")
         return self._in_action_space(np.asarray(plans[:, 0]))
@@ -359,8 +383,8 @@ def _act(agent: Agent, greedy: bool, state: State, memory: Memory, key: Key) -> 
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _act_batch(agent: Agent, greedy: bool, state: State, observations: Array, key: Key) -> jax.Array:
-    """[N, H, A] or [N, H] actions, of an agent that acts on its latest observation alone."""
+def act_on_rows(agent: Agent, greedy: bool, state: State, observations: Array, key: Key) -> jax.Array:
+    """[N, H, A] or [N, H] actions for ``observations`` [N, O], of an agent that acts on its latest one alone."""
 
     def act(obs: Array, key: Key) -> Array:
         percept = Percept(obs, jnp.float32(0), jnp.int32(0))

@@ -1,0 +1,2 @@
+"""A policy that runs elsewhere: a folder with its contract, its weights and a reader that needs NumPy alone
+(docs/export.md)."""
