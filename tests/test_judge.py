@@ -99,6 +99,8 @@ def test_a_run_is_known_by_what_it_was_trained_on(held_out_run, clinic):
             record, data=dataclasses.replace(record.data, fingerprint=fingerprint, options=changed)
         )
 
+    with pytest.raises(InputError, match=r"visits.csv has changed since .* was trained on it"):
+        judge._episodes(JudgeOptions((held_out_run,)), [trained_on("of another file")], catalog)
     assert judge._has_seen(trained_on(whole.fingerprint), held_out_run, whole, episodes)
     rest = holdout.training(whole, dataclasses.replace(told, holdout_seed=1))
     assert judge._has_seen(trained_on(rest.fingerprint, holdout_seed=1), held_out_run, whole, episodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 
 import gymnasium
@@ -236,6 +237,17 @@ def two_episodes():
             {"observations": np.eye(3, 2), "actions": [1, 0], "rewards": [0.0, 2.0], "truncations": [False, True]},
         ]
     )
+
+
+def test_where_behaviour_probabilities_come_from():
+    data = two_episodes()
+    choices = np.asarray(data.action)
+    plain = verdict.hold(data, Normaliser.fit(data, DataOptions("two")))
+    assert verdict._behaviour(plain, None, choices, 2) is None
+    number = np.array([0, 1, 0, 0, 1])  # actions 0, 1 and 0 in state 0
+    np.testing.assert_allclose(verdict._behaviour(plain, number, choices, 2), [2 / 3, 1, 1 / 3, 2 / 3, 1])
+    told = plain._replace(episodes=dataclasses.replace(data, infos={verdict.BEHAVIOUR: np.array([0.4, 0.3, 0.1])}))
+    np.testing.assert_allclose(verdict._behaviour(told, number, choices, 2), [0.4, 1, 0.3, 0.1, 1])
 
 
 def ratios_of(data):

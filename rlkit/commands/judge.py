@@ -98,7 +98,8 @@ def _judge(
 
 
 def _episodes(options: JudgeOptions, records: Sequence[Record], catalog: Catalog) -> tuple[Episodes, bool]:
-    """The data to judge by, and whether a run's training has seen them. InputError where it has, unasked.
+    """The data to judge by, and whether a run's training has seen them. InputError where it has, unasked, or where the
+    data have changed since.
 
     Without --dataset these are the episodes that --holdout kept from the first run.
     """
@@ -110,7 +111,13 @@ def _episodes(options: JudgeOptions, records: Sequence[Record], catalog: Catalog
     if any(name.startswith(f"{collect.RANDOM}:") for name in told.names):
         raise InputError("judge: random steps are played anew, not recorded: name recorded episodes with --dataset")
     whole = collect.load(dataclasses.replace(told, holdout=0.0, label_share=1.0), catalog, infos=True)
-    episodes = holdout.held_out(whole, told, records[0].data.fingerprint) or whole
+    trained_on = records[0].data.fingerprint
+    episodes = holdout.held_out(whole, told, trained_on) or whole
+    if not options.dataset and episodes is whole and whole.fingerprint != trained_on:
+        raise InputError(
+            f"{whole.name} has changed since {options.runs[0]} was trained on it, so what training has not seen is not "
+            "known: name held-out data with --dataset"
+        )
     seen_by = []
     for folder, record in zip(options.runs, records, strict=True):
         if _has_seen(record, folder, whole, episodes):
