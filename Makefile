@@ -4,9 +4,7 @@ EXTRAS ?= dev,mujoco
 OUT ?= runs/default
 SEEDS ?= 3
 BIN := .venv/bin
-# one more than there are cores: some tests wait for other processes, and leave theirs to the others
-WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 RLKIT := $(BIN)/python train.py
 
 .PHONY: install train train-hopper test test-fast toys mutants soak lint clean

@@ -53,7 +53,9 @@ def test_whole_doses_are_amounts_where_the_user_says_so():
 
 
 def test_choices_that_nobody_took_and_choices_from_one():
-    assert episodes([1, 3, 1]).action_space == spaces.Discrete(4)
+    counted = episodes([1, 3, 1])
+    assert counted.action_space == spaces.Discrete(4)
+    assert "none below 1 was taken: if they count from 1, say --action.first 1" in counted.report.notes[-1]
     told = episodes([1, 3, 1], action=ActionOptions(choices=5, first=1))
     assert told.action_space == spaces.Discrete(5, start=1) and told.derived == (OBSERVATION,)
     stored_as_floats = episodes([[1.0], [3.0]], action=ActionOptions("discrete", first=1))
@@ -66,6 +68,7 @@ def test_choices_that_nobody_took_and_choices_from_one():
     [
         ([[0.5]], ActionOptions("discrete"), "index 0, actions: 0.5 is no whole number"),
         ([0, 3], ActionOptions(choices=3), "index 1, actions: 3 is beyond the last of 3 choices from 0"),
+        ([1, 3], ActionOptions(choices=3), "3 is beyond the last of 3 choices from 0; if they count from 1, say"),
         ([2, 0], ActionOptions(first=1), "index 1, actions: 0 is below 1, the number of the first choice"),
         ([[0.5], [1.5]], ActionOptions(high=(1.0,)), r"index 1, actions: element 0 is 1.5, outside \[0.5, 1.0\]"),
         ([[0.5]], ActionOptions(low=(0.0, 0.0)), "--action.low has 2 numbers, and an action 1"),

@@ -396,3 +396,30 @@ def test_load_takes_other_settings_of_the_agent(trained):
         assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="takes no goal"):
         rlkit.load(trained).reset(goal=3.0)
+
+
+def test_a_file_is_no_folder_to_write_to(rlkit_command, trained, tmp_path):
+    """It is told before anything is played or trained, and the file stays."""
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for words in ["train", "bc", *SMALL], ["evaluate", trained], ["report", trained]:
+        code, out, err = rlkit_command(*words, "--out", file)
+        assert code == 2 and err.count("\n") == 1 and str(file) in err and not out
+    code, _, err = rlkit_command("train", "--resume", "auto", "--out", tmp_path / "absent")
+    assert code == 2 and "absent is no run to go on with" in err
+    assert file.read_text() == "mine"
+
+
+def test_a_run_goes_on_from_another_folder(rlkit_command, tmp_path, monkeypatch):
+    """Its data are recorded by their whole path."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    rows = ["episode,step,observation,action,reward,terminated", "0,0,0.5,0,1,0", "0,1,0.25,1,0,1"]
+    Path("x.csv").write_text("\n".join(rows) + "\n")
+    words = ["--steps", "2", "--config.widths", "8", "--config.batch-size", "8"]
+    code, _, err = rlkit_command("train", "bc", "--dataset", "x.csv", *words, "--out", "run")
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path)
+    code, _, err = rlkit_command("train", "--resume", "auto", "--out", "here/run", "--steps", "4")
+    assert code == 0, err
+    assert Record.read(Path("here/run")).steps == 4

@@ -63,6 +63,24 @@ def test_a_table_gets_back_every_row(rlkit_command, tmp_path, space):
     same(found, data)
 
 
+def test_a_table_keeps_the_names_of_its_columns(rlkit_command, tmp_path):
+    lines = ["patient,hour,rate,lactate,dose,score,died", "a,0,80,1.5,0,1,no", "a,1,90,2.5,2,0,yes"]
+    (tmp_path / "visits.csv").write_text("\n".join(lines) + "\n")
+    words = "--columns.episode patient --columns.step hour --columns.observation rate lactate --columns.action dose"
+    words += " --columns.reward score --columns.terminated died --action.choices 3"
+    code, out, err = rlkit_command(
+        "data", "convert", tmp_path / "visits.csv", *words.split(), "--out", tmp_path / "v.parquet"
+    )
+    assert code == 0, err
+    _, told = out.split("--dataset ")
+    path, *words = told.split()
+    assert (
+        words == "--columns.observation rate lactate --columns.action dose --action.choices 3 --action.first 0".split()
+    )
+    code, out, err = rlkit_command("data", "show", path, *words)
+    assert code == 0 and "rate, lactate" in out, err or out
+
+
 def test_what_has_no_successor_is_kept_in_a_table_and_cut_for_minari(tmp_path):
     data = three()
     flags = data.flags.copy()

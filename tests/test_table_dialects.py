@@ -471,3 +471,26 @@ def test_columns_are_told_of_tables_alone(tmp_path):
 def test_the_folder_of_a_run_is_named_after_the_data(dataset, name):
     options = SimpleNamespace(agent="bc", data=DataOptions(dataset))
     assert train.default_folder(options).name.startswith(f"bc-{name}-2")
+
+
+@pytest.mark.parametrize("ids", [
+    ["17", "0017"], ["100000", "1e5"], ["14757395258967641292", "14757395258967641293"],
+    ["9007199254740993.0", "9007199254740992.0"],
+])  # fmt: skip
+def test_episodes_are_told_apart_as_they_are_written(tmp_path, ids):
+    """As numbers each pair is one, and two patients would become one episode."""
+    lines = ["episode,step,observation,action,reward,terminated"]
+    lines += [f"{name},{step},{step}.5,0.5,1,{step}" for name in ids for step in (0, 1)]
+    recording = read(write(tmp_path / "x.csv", "\n".join(lines) + "\n"))
+    assert recording.lengths.tolist() == [2, 2] and recording.observations.tolist() == [0.5, 1.5, 0.5, 1.5]
+
+
+def test_commas_between_thousands_are_not_taken_for_decimal_ones(tmp_path):
+    text = "episode;step;observation;action_0;reward;terminated\n1;0;950;0.5;{};0\n1;1;951;0.5;7;1\n"
+    for cell, both in ("1,250", "1.250 or 1250"), ("-2,100", "-2.100 or -2100"):
+        with pytest.raises(
+            InputError, match=f"line 2: reward is '{cell}'; expected a number; with its comma .* {both}"
+        ):
+            read(write(tmp_path / "x.csv", text.format(cell)))
+    decisive = text.format("1,250").replace("0.5", "0,5")
+    assert read(write(tmp_path / "x.csv", decisive)).rewards.tolist() == [1.25, 7]

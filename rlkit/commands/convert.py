@@ -47,7 +47,9 @@ def _check_name(options: DataConvert | DataSplit) -> None:
     if not options.name:
         raise InputError(f"--out {options.out}: end it in {TABLE} for a table, or name a Minari dataset with --name")
     if not re.fullmatch(collect.NAME, options.name):
-        raise InputError(f"--name {options.name!r}: write NAMESPACE/NAME-v0, such as mine/first-v0")
+        raise InputError(
+            f"--name {options.name!r}: write NAMESPACE/NAME-v0, such as mine/first-v0 (two letters or more)"
+        )
 
 
 def _shares(parts: tuple[str, ...]) -> dict[str, float]:

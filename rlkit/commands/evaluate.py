@@ -25,6 +25,7 @@ def run(options: EvaluateOptions, catalog: Catalog) -> int:
     RunError if every seed diverged.
     """
     trained = Record.read(options.run)
+    serialization.make_folder(options.out)
     if options.video is not None:
         film.check_path(options.video)
         film.draw_off_screen()
@@ -45,7 +46,6 @@ def run(options: EvaluateOptions, catalog: Catalog) -> int:
         rows.append(score_row(label, record, returns, played.success[goal]))
     tables.show(rows)
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
         text = "\n".join([heading(record), tables.table(rows), ""])
         serialization.write_text(options.out / "table.txt", text)
         serialization.write_json(options.out / "episodes.json", _episodes(record, played))

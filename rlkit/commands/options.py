@@ -516,6 +516,8 @@ def _parse_resumed(argv: Sequence[str]) -> TrainOptions | FinetuneOptions:
     """
     folder = Path(_value_of("--out", argv) or "")
     resume = _value_of("--resume", argv)
+    if _value_of("--out", argv) and resume in ("auto", "must") and not (folder / "run.json").is_file():
+        raise InputError(f"{folder} is no run to go on with: it has no run.json; name an agent to begin one")
     if not (folder / "run.json").is_file() or resume not in ("auto", "must"):
         raise InputError(
             "train: name an agent (rlkit train lists them), or a run to go on with: rlkit train --resume auto --out RUN"

@@ -31,6 +31,7 @@ def run(options: ReportOptions, catalog: Catalog) -> int:
     """Print one table of the runs, the data first; with ``--out`` write it and the figures to that folder."""
     if not options.runs:
         raise InputError("report: name the run directories: rlkit report RUN RUN ...")
+    serialization.make_folder(options.out)
     # --- read the runs: one curve for each run and goal ---
     run_records = [Record.read(folder) for folder in options.runs]
     run_labels = _labels(options.runs, run_records)
@@ -64,7 +65,6 @@ def run(options: ReportOptions, catalog: Catalog) -> int:
         return 0
 
     # --- files ---
-    options.out.mkdir(parents=True, exist_ok=True)
     text = "\n".join([*headings, tables.table(rows), ""])
     serialization.write_text(options.out / "table.txt", text)
     draw_curves(options.out / "curve.png", labels, records, curves)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import math
 import platform
 import re
 import sys
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import Catalog, announce, collect, dry_run, environment, judge
 from rlkit.commands.options import OF_PRESET, JudgeOptions, TrainOptions
-from rlkit.datasets import Episodes, Normaliser, check_env, inspection, labels, spaces
+from rlkit.datasets import DataOptions, Episodes, Normaliser, check_env, inspection, labels, sources, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics, task
 from rlkit.evaluation.evaluate import longest
@@ -312,6 +314,17 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+def _from_anywhere(data: DataOptions) -> DataOptions:
+    """``data`` with whole paths, so that the run can be gone on with from another folder."""
+    names = []
+    for name in data.names:
+        path = Path(name).expanduser()
+        is_path = path.exists() or (glob.has_magic(name) and path.parent.exists())
+        names.append(str(path.absolute()) if is_path and not sources.ID.fullmatch(name) else name)
+    root = data.data_root and data.data_root.expanduser().absolute()
+    return replace(data, dataset=names[0] if len(names) == 1 else tuple(names), data_root=root)
+
+
 def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
     returns = episodes.returns()
     if not len(returns):
@@ -325,7 +338,7 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         mean_return=statistics.estimate(returns[None]),
         observation_space=serialization.encode(spaces.to_json(episodes.observation_space)),
         action_space=serialization.encode(spaces.to_json(episodes.action_space)),
-        options=serialization.encode(options.data),
+        options=serialization.encode(_from_anywhere(options.data)),
         names=episodes.names,
         notes=episodes.report.notes,
         warnings=tuple(warning.sentence for warning in episodes.report.warnings),

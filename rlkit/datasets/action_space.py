@@ -49,7 +49,7 @@ def settle(recording: Recording, told: ActionOptions, notes: list[str]) -> Settl
         derived.append(KIND)
     if not complete:
         derived.append(BOUNDS)
-        notes.append(note(space))
+        notes.append(note(space) + _unseen(recording, space, told))
     return Settled(space, tuple(derived))
 
 
@@ -118,6 +118,8 @@ def _choices(recording: Recording, told: ActionOptions) -> tuple[Discrete, bool]
     if needed > count:
         row = int(values.argmax())
         problem = f"{int(values[row])} is beyond the last of {count} choices from {first}"
+        if told.first is None and least > 0:
+            problem += f"; if they count from {least}, say --action.first {least}"
         raise BadValue("actions", problem, row)
     return Discrete(count, start=first), told.choices is not None
 
@@ -148,6 +150,16 @@ def _bound(name: str, side: str, told: tuple[float, ...], shape: tuple[int, ...]
         raise InputError(f"{name}: --action.{side} has {len(told)} numbers, and an action {size}: give 1 or {size}")
     numbers = np.broadcast_to(np.array(told, np.float32), (size,))
     return numbers.reshape(shape)
+
+
+def _unseen(recording: Recording, space: Box | Discrete, told: ActionOptions) -> str:
+    """That the first choices were never taken, which may be because choices count from another number."""
+    if not isinstance(space, Discrete) or told.first is not None:
+        return ""
+    least = int(np.min(recording.actions))
+    if least == space.start:
+        return ""
+    return f"; none below {least} was taken: if they count from {least}, say --action.first {least}"
 
 
 def note(space: Box | Discrete) -> str:

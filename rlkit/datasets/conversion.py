@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from gymnasium.spaces import Box, Dict, Discrete
 from rlkit.datasets import spaces, writing
 from rlkit.datasets.episodes import HAS_ACTION, HAS_NEXT, LABELLED, TERMINAL, Episodes
 from rlkit.types import InputError
+
+_OTHERS = ("episode", "step", "reward", "terminated", "truncated", "labelled")  # columns of every table
 
 
 def to_minari(episodes: Episodes, root: Path, name: str, command: str) -> None:
@@ -111,9 +114,10 @@ def to_parquet(episodes: Episodes, path: Path) -> None:
     is_kept = is_step | np.append(False, has_next[:-1])
     number = np.cumsum(np.asarray(episodes.t) == 0) - 1
     kept_steps = is_step[is_kept]
+    observed, acted = _column_names(episodes)
     columns: dict[str, Any] = {"episode": number[is_kept], "step": np.asarray(episodes.t)[is_kept]}
-    for i in range(episodes.obs.shape[1]):
-        columns[f"observation_{i}"] = np.asarray(episodes.obs[:, i])[is_kept]
+    for i, name in enumerate(observed):
+        columns[name] = np.asarray(episodes.obs[:, i])[is_kept]
 
     # --- of steps alone ---
     at_end = np.append(np.diff(number) != 0, True)  # the final observation's row, recorded or not
@@ -125,10 +129,10 @@ def to_parquet(episodes: Episodes, path: Path) -> None:
         of_steps["labelled"] = labelled
     action = np.asarray(episodes.action)
     if isinstance(episodes.action_space, Box):
-        for i in range(action.shape[1]):
-            of_steps[f"action_{i}"] = action[:, i]
+        for i, name in enumerate(acted):
+            of_steps[name] = action[:, i]
     else:
-        of_steps["action"] = action
+        of_steps[acted[0]] = action
     for name, values in of_steps.items():
         columns[name] = pa.array(np.asarray(values)[is_kept], mask=~kept_steps)
     try:
@@ -139,13 +143,37 @@ def to_parquet(episodes: Episodes, path: Path) -> None:
 
 
 def how_to_read(episodes: Episodes) -> str:
-    """Options with which a table of ``episodes`` is read as they are: what a table does not say of the actions."""
+    """Options with which a table of ``episodes`` is read as they are: what it does not say of the actions, and which
+    columns have names of their own."""
+    observed, acted = _column_names(episodes)
+    words = []
+    if observed == episodes.names.observation:
+        words.append(f"--columns.observation {shlex.join(observed)}")
+    if acted == episodes.names.action:
+        words.append(f"--columns.action {shlex.join(acted)}")
     space = episodes.action_space
     if isinstance(space, Discrete):
-        return f"--action.choices {space.n} --action.first {space.start}"
-    low = " ".join(f"{value:g}" for value in space.low.ravel())
-    high = " ".join(f"{value:g}" for value in space.high.ravel())
-    return f"--action.low {low} --action.high {high}"
+        words.append(f"--action.choices {space.n} --action.first {space.start}")
+    else:
+        low = " ".join(f"{value:g}" for value in space.low.ravel())
+        high = " ".join(f"{value:g}" for value in space.high.ravel())
+        words.append(f"--action.low {low} --action.high {high}")
+    return " ".join(words)
+
+
+def _column_names(episodes: Episodes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns of the observations and of the actions: their own names where they have some that no other column has."""
+    observed = episodes.names.observation
+    acted = episodes.names.action
+    every = [*_OTHERS, *observed, *acted]
+    is_own = len(set(every)) == len(every)
+    if not observed or not is_own:
+        observed = tuple(f"observation_{i}" for i in range(episodes.obs.shape[1]))
+    if not acted or not is_own:
+        acted = ("action",)
+        if isinstance(episodes.action_space, Box):
+            acted = tuple(f"action_{i}" for i in range(np.asarray(episodes.action).shape[1]))
+    return observed, acted
 
 
 def _slices(episodes: Episodes) -> Iterator[slice]:

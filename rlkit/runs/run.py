@@ -60,6 +60,8 @@ class Evaluated(NamedTuple):
 
 def claim(folder: Path, resume: Resume) -> None:
     """Raise InputError if a run may not be written to ``folder``; changes nothing."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: choose a folder for --out")
     exists = (folder / "run.json").exists()
     if exists and resume == "never":
         raise InputError(f"{folder} holds a run: add --resume auto to continue it, or choose another --out")

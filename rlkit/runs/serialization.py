@@ -21,6 +21,16 @@ import numpy as np
 from rlkit.types import InputError
 
 
+def make_folder(folder: Path | None) -> None:
+    """Make the folder that results are to be written to, if one is asked for. Raises InputError where it cannot be."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: no folder can be made there ({error.strerror})") from error
+
+
 def encode(value: Any) -> Any:
     """``value`` as JSON values; a dataclass or a named tuple becomes an object of its fields."""
     if is_dataclass(value):

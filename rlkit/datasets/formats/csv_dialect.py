@@ -56,7 +56,7 @@ def find(name: str, start: bytes) -> Dialect:
         notes.append(f"cells are separated by {DELIMITERS.get(delimiter, repr(delimiter))}")
     if any(re.search(re.escape(delimiter) + ' +"', line) for line in lines):
         raise InputError(f"{name}: there are blanks before quotation marks; write it without blanks after separators")
-    rows = [_cells(line, delimiter) for line in lines]
+    rows = [cells(line, delimiter) for line in lines]
     blanks = any(cell != cell.strip() for row in rows for cell in row)
     if blanks:
         notes.append("blanks around cells were left out")
@@ -126,7 +126,7 @@ def _delimiter(name: str, lines: list[str]) -> str:
     best = (False, 1)
     found = None
     for delimiter in DELIMITERS:
-        widths = [len(_cells(line, delimiter)) for line in lines]
+        widths = [len(cells(line, delimiter)) for line in lines]
         alike = len(set(widths)) == 1
         if widths[0] > 1 and (alike, widths[0]) > best:
             best = (alike, widths[0])
@@ -140,7 +140,8 @@ def _delimiter(name: str, lines: list[str]) -> str:
     return found
 
 
-def _cells(line: str, delimiter: str) -> list[str]:
+def cells(line: str, delimiter: str) -> list[str]:
+    """The cells of one line."""
     try:
         return next(csv.reader([line], delimiter=delimiter))
     except (csv.Error, StopIteration):

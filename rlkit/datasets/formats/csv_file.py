@@ -18,6 +18,7 @@ from rlkit.types import InputError, one_line
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _CELL = re.compile(r"CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to \w+: invalid value '(.*)'", re.DOTALL)
+_THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+"  # a number whose commas can part its thousands
 _WITH_COMMA = r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*"
 
 
@@ -128,10 +129,21 @@ class _Text:
             self._note_missing(cell)
             return True
         if re.fullmatch(_WITH_COMMA, cell) and self._decimal == ".":
+            if re.fullmatch(_THOUSANDS, cell.strip()) and not self._has_decimal_comma():
+                return False
             self._decimal = ","
             number = cell.strip()
             self.notes.append(f"numbers have a decimal comma: {number} was read as {number.replace(',', '.')}")
             return True
+        return False
+
+    def _has_decimal_comma(self) -> bool:
+        """Whether some number near the beginning of the file has a comma that cannot part its thousands."""
+        text = _beginning(self._path).decode(self._encoding, errors="replace")
+        for line in text.splitlines():
+            for cell in csv_dialect.cells(line, self._dialect.delimiter):
+                if re.fullmatch(_WITH_COMMA, cell) and not re.fullmatch(_THOUSANDS, cell.strip()):
+                    return True
         return False
 
     def _note_missing(self, cell: str) -> None:
@@ -148,6 +160,11 @@ class _Text:
         name = self._dialect.names[int(number)]
         where = f"line {row}: " if row else ""
         expected = "a number" if self._decimal == "." else "a number with a decimal comma, as there are others"
+        if self._decimal == "." and re.fullmatch(_THOUSANDS, cell.strip()):
+            both = f"{cell.strip().replace(',', '.')} or {cell.strip().replace(',', '')}"
+            expected = (
+                f"a number; with its comma it can be {both}: write decimal points, and no commas between thousands"
+            )
         return InputError(f"{self._path.name}: {where}{name} is {cell[:40]!r}; expected {expected}")
 
     def _cleaned(self, column: Any) -> Any:

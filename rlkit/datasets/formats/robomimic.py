@@ -115,7 +115,7 @@ def _keys(path: Path, data: h5py.Group, demo: str, notes: list[str]) -> _Keys:
     if not keys:
         raise InputError(f"{where}, obs: no key has rows of numbers; extract low-dimensional observations too")
     columns = fields.listed(f"{key} ({width})" for key, width in keys)
-    notes.append(f"observations are, in this order: {columns}")
+    notes.append(f"observations are, in this order: {columns}; an environment must give them in the same")
     return _Keys([key for key, _ in keys], set(observations))
 
 

@@ -180,7 +180,7 @@ def _finals(table: Table, order: Order, has_action: np.ndarray, has_reward: np.n
         if has_action[row]:
             given = "action"
             absent = "reward"
-        cure = "give both, or neither for a final observation"
+        cure = "give both (a reward of 0 where nothing was earned), or neither for a final observation"
         raise InputError(f"{table.at(row)}: {absent} is missing and {given} is not; {cure}")
     final = ~has_action
     early = final[order.rows] & ~order.last

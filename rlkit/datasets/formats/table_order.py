@@ -164,7 +164,7 @@ def _times(table: Table, name: str) -> np.ndarray:
             continue
     row = table_columns.first_without(column, _is_step)
     shown = str(column[row].as_py())[:40]
-    expected = "expected a number, or a time such as 2026-11-27 14:05"
+    expected = "expected a number, or a time such as 2026-11-27 14:05 (--columns.step none: the rows are in order)"
     raise InputError(f"{table.at(row)}: {name} is {shown!r}; {expected}")
 
 
@@ -180,13 +180,24 @@ def _is_step(text: Any) -> bool:
 
 
 def _episodes(table: Table, name: str) -> tuple[np.ndarray, list[Any]]:
-    """[M] the number of each row's episode, and the episodes' names, sorted."""
-    names, codes = distinct(table_columns.narrow(table.columns[name]))
-    by_name = sorted(range(len(names)), key=names.__getitem__)
+    """[M] the number of each row's episode, and the episodes' names, sorted.
+
+    Names that are text are compared as they are written: 0017 is not 17, and an id of twenty digits keeps them all."""
+    names, codes = distinct(_without_blanks(table.columns[name]))
+    are_counts = all(isinstance(name, str) and name.isascii() and name.isdigit() for name in names)
+    by_name = sorted(range(len(names)), key=lambda i: (int(names[i]), names[i]) if are_counts else names[i])
     rank = np.empty(len(names), np.int64)
     rank[by_name] = np.arange(len(names))
     sorted_names = [names[i] for i in by_name]
     return rank[codes], sorted_names
+
+
+def _without_blanks(column: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return pc.utf8_trim_whitespace(column) if is_text else column
 
 
 def distinct(column: Any) -> tuple[list[Any], np.ndarray]:
