@@ -56,6 +56,8 @@ def make(spec: str, render_mode: str | None = None) -> gymnasium.Env:
     Raises InputError, one line, for an unknown id, a malformed spec, or a package that is missing.
     """
     env_id, limit, kwargs = _parse(spec)
+    if render_mode is not None:  # which not every environment takes
+        kwargs["render_mode"] = render_mode
     import gymnasium
 
     _register(env_id)
@@ -64,9 +66,7 @@ def make(spec: str, render_mode: str | None = None) -> gymnasium.Env:
         # data are evaluated in the version that they were recorded in, even where gymnasium has a newer one
         warnings.filterwarnings("ignore", ".*is out of date.*")
         try:
-            return gymnasium.make(
-                env_id, max_episode_steps=limit, disable_env_checker=True, render_mode=render_mode, **kwargs
-            )
+            return gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, **kwargs)
         except gymnasium.error.UnregisteredEnv as error:
             raise _unknown(env_id, spec) from error
         except (gymnasium.error.Error, AssertionError, ImportError, OSError, TypeError, ValueError) as error:

@@ -277,7 +277,7 @@ def test_other_targets_and_another_way_of_acting_are_evaluated_without_training(
     assert code == 0 and [row.split()[3] for row in rows] == ["-1000", "-300", "-5"]
     asked = evaluations_by_goal(run)["-1000"][-1].returns
     assert rows[0].split()[4] == f"{asked.mean():.1f}"
-    assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["returns.png", "table.txt"]
+    assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["episodes.json", "returns.png", "table.txt"]
     heading, table = (tmp_path / "w" / "table.txt").read_text().split("\n", 1)
     assert out.startswith(heading) and out.endswith(table)
     code, out, _ = rlkit_command("evaluate", run, "--config.acting", "rolling", "--config.targets", "-1000")
