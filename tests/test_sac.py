@@ -126,7 +126,10 @@ def test_without_a_bonus_sac_rnd_is_sac(plain):
 
 
 @pytest.mark.parametrize("module", [sac, edac, cql])
-@pytest.mark.parametrize("action", [Discrete(3), Box((2,), (-2.0,) * 2, (2.0,) * 2)])
-def test_unbounded_and_discrete_actions_are_refused(module, action):
-    with pytest.raises(InputError, match="continuous, bounded"):
+@pytest.mark.parametrize(("action", "words"), [
+    (Discrete(3), "needs amounts as actions, and these are 3 choices"),
+    (Box((2,), (-np.inf,) * 2, (np.inf,) * 2), "needs bounded actions"),
+])  # fmt: skip
+def test_unbounded_and_discrete_actions_are_refused(module, action, words):
+    with pytest.raises(InputError, match=words):
         module.Config().stages(dataclasses.replace(SPEC, action=action), 1)
