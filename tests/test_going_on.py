@@ -85,7 +85,7 @@ def test_what_a_run_was_made_with_is_read_and_what_is_typed_wins(trained):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--resume", "auto", "--out", "nothing"], "nothing is no run to go on with: it has no run.json; name an agent to begin one"),
+        (["--resume", "auto", "--out", "nothing"], "nothing is no run to go on with: it has no run.json"),
         (["--out", "RUN"], "rlkit train --resume auto --out RUN"),
         (["--resume", "auto", "--out", "RUN", "--preset", "pendulum"], "goes on with its own settings"),
         (["--resume", "auto", "--out", "RUN", "--sweep", "config.learning-rate=1,2"], "is one run"),
