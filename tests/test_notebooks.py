@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -44,15 +45,16 @@ def run(source, scope, name):
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch, cache):
-    """A folder to run in, and IPython's way to show a picture, which a notebook has and the suite need not have."""
+    """What a notebook has: a folder, from which modules are imported, and IPython's way to show a picture."""
     ipython = types.ModuleType("IPython")
     ipython.display = types.ModuleType("IPython.display")
     ipython.display.Image = lambda filename: Path(filename).read_bytes()
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
     monkeypatch.setenv("RLKIT_CACHE_DIR", str(cache))
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where notebooks that write make their folders
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")  # the folder that is the current one, also after a change
     imported = set(sys.modules)
     matplotlib.use("Agg")
     from matplotlib import pyplot  # takes long to import, where only this test needs it
@@ -60,8 +62,9 @@ def kernel(tmp_path, monkeypatch, cache):
     yield
     pyplot.close("all")
     for name in set(sys.modules) - imported:
-        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == tmp_path:
-            del sys.modules[name]  # written by the notebook
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).is_relative_to(tmp_path):  # written by the notebook
+            del sys.modules[name]
 
 
 @pytest.mark.slow
