@@ -243,23 +243,25 @@ def ranges(name: str, columns: Sequence[Range], *, title: str, description: str,
     return _svg(name, parts, title, description, (WIDTH, bottom + 3 * FONT))
 
 
-def legend(labels: Sequence[str], levels: Sequence[Level] = (), kind: str = "line") -> str:
-    """The names of series and levels as an HTML list, which folds on narrow pages. kind: "line" or "bar"."""
+def legend(series: Sequence[Line | Bars], levels: Sequence[Level] = ()) -> str:
+    """The names of series and levels as an HTML list, which folds on narrow pages."""
     items = []
-    for number, label in enumerate(labels):
-        if kind == "bar":
+    for number, one in enumerate(series):
+        if isinstance(one, Bars):
             mark = f'<rect class="bar s{number % COLOURS}" x="2" y="1" width="22" height="8"/>'
         else:
-            mark = f'<line class="line s{number % COLOURS}"{_dash(DASHES, number // COLOURS)} x1="1" y1="5" x2="25" y2="5"/>'
-        items.append((mark, label))
+            colour = number if one.colour is None else one.colour
+            kind = f"line s{colour % COLOURS}"
+            mark = _rule(1, 5, 25, 5, kind, DASHES[colour // COLOURS % len(DASHES)])
+        items.append((mark, one.label))
     for number, level in enumerate(levels):
-        mark = f'<line class="level"{_dash(LEVEL_DASHES, number)} x1="1" y1="5" x2="25" y2="5"/>'
-        items.append((mark, level.label))
+        items.append((_rule(1, 5, 25, 5, "level", LEVEL_DASHES[number % len(LEVEL_DASHES)]), level.label))
     entries = []
     for mark, label in items:
         swatch = f'<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true">{mark}</svg>'
         entries.append(f"<li>{swatch} {escaped(label)}</li>")
     return f'<ul class="legend">{"".join(entries)}</ul>'
+
 
 
 # --- numbers on axes ---
@@ -390,7 +392,7 @@ class _Frame(NamedTuple):
     def line(self, line: Line, number: int, marks: bool) -> Iterator[str]:
         """The band, the threads and the line, in the order in which they are drawn."""
         colour = f"s{number % COLOURS}"
-        dash = _dash(DASHES, number // COLOURS)
+        dash = DASHES[number // COLOURS % len(DASHES)]
         x = np.asarray(line.x, float)
         if line.switch is not None:
             place = self.x(line.switch)
@@ -408,7 +410,7 @@ class _Frame(NamedTuple):
         for part in _pieces(np.isfinite(x) & np.isfinite(y)):
             points = [(self.x(a), self.y(b)) for a, b in zip(x[part], y[part], strict=True)]
             if len(points) > 1:
-                yield f'<path class="{kind}"{dash} d="M{_places(points)}"/>'
+                yield f'<path class="{kind}"{_dashed(dash)} d="M{_places(points)}"/>'
             if marks or len(points) == 1:
                 radius = 1.5 if kind.startswith("thread") else 3
                 for a, b in points:
@@ -455,16 +457,14 @@ def _whisker(scale: Scale, y: float, item: Interval, number: int) -> Iterator[st
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, kind: str, dash: str = "") -> str:
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<line class="{kind}"{dashes} x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+    return f'<line class="{kind}"{_dashed(dash)} x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text class="label" text-anchor="{anchor}" x="{x:.1f}" y="{y:.1f}">{escaped(text)}</text>'
 
 
-def _dash(dashes: Sequence[str], number: int) -> str:
-    dash = dashes[number % len(dashes)]
+def _dashed(dash: str) -> str:
     return f' stroke-dasharray="{dash}"' if dash else ""
 
 
