@@ -187,15 +187,16 @@ class EvaluateOptions(Generic[C]):
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Print one table of several runs on the same data, and draw their learning curves and, of runs that were asked for
-    several returns, what came of each."""
+    """Print one table of several runs, dataset by dataset: the data, the methods, and the interquartile means over the
+    datasets. Runs that differ in their seeds alone are pooled (docs/report.md)."""
 
     command: ClassVar[str] = "report"
     runs: Positional[tuple[Path, ...]]
-    """Run directories."""
+    """Run directories, or folders below which all runs are taken, such as that of a sweep."""
     out: Path | None = None
-    """Folder to write table.txt and curve.png to and, where several returns were asked for, returns.png. Default: the
-    table is only printed."""
+    """What to write besides. A name that ends in .csv, .md, .tex or .txt: the table. .png or .svg: the learning curves,
+    a panel for each dataset. Another name: a folder with all of these and, where several returns were asked for,
+    returns.png. Default: the table is only printed."""
 
 
 @dataclass(frozen=True)
