@@ -296,7 +296,7 @@ def test_the_numbers_are_those_of_the_table(whole, text):
     shown = words(Parsed(text))
     for panel in whole.panels:
         rows = [line.row for line in lines(whole) if line.dataset == panel.name]
-        _, *cells = zip(*tables.columns(rows), strict=True)
+        _, *cells = zip(*tables.filled_columns(rows), strict=True)
         for name, *numbers in cells:
             listed = " ".join(number for number in numbers if number)
             assert " ".join(f"{name} {listed}".split()) in " ".join(shown.split()), name

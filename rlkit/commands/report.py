@@ -10,14 +10,14 @@ from rlkit.commands import Catalog
 from rlkit.commands.options import ReportOptions
 from rlkit.evaluation import tables
 from rlkit.evaluation.tables import Group, Line
-from rlkit.report import comparison, rows
+from rlkit.report import comparison, page, rows
 from rlkit.report.aggregates import aggregate
 from rlkit.report.comparison import Comparison
 from rlkit.runs import serialization
 from rlkit.runs.scores import ASKED, draw_asked, draw_curves, label_of, last_returns
 from rlkit.types import InputError
 
-FILES = ("table.txt", "table.md", "table.tex", "table.csv", "curve.png", "curve.svg")  # in a folder
+FILES = ("table.txt", "table.md", "table.tex", "table.csv", "curve.png", "curve.svg", "report.html")  # in a folder
 SUFFIXES = tuple(dict.fromkeys(Path(name).suffix for name in FILES))  # of a file that is asked for alone
 
 
@@ -34,7 +34,7 @@ class _Report(NamedTuple):
 def run(options: ReportOptions, catalog: Catalog) -> int:
     """Print one table of the runs, the data first; with ``--out`` write what its name asks for.
 
-    Raises InputError for what cannot be read or written, and where nothing has been evaluated.
+    Raises InputError for what cannot be read or written, and, but for a page, where nothing has been evaluated.
     """
     if not options.runs:
         raise InputError("report: name the run directories: rlkit report RUN RUN ...")
@@ -43,7 +43,7 @@ def run(options: ReportOptions, catalog: Catalog) -> int:
     if is_file and out.is_dir():
         raise InputError(f"--out {out} is a folder: name a file, or a folder without such an ending")
     serialization.make_folder(out.parent if is_file else out)
-    report = _read(options.runs)
+    report = _read(options.runs, is_page=is_file and out.suffix.lower() == ".html")
     print(*report.headings, sep="\n")
     tables.show(tables.under_titles(report.groups))
     for note in report.notes:
@@ -62,9 +62,10 @@ def run(options: ReportOptions, catalog: Catalog) -> int:
     return 0
 
 
-def _read(folders: Sequence[Path]) -> _Report:
+def _read(folders: Sequence[Path], is_page: bool) -> _Report:
+    """InputError where nothing has been evaluated, but for a page: it has losses and data to show all the same."""
     compared = comparison.read(folders)
-    if not any(entry.by_goal for entry in compared.entries):
+    if not is_page and not any(entry.by_goal for entry in compared.entries):
         raise InputError(f"there is nothing to report ({'; '.join(compared.notes)})")
     means = aggregate(compared)
     lines = rows.lines(compared)
@@ -85,6 +86,8 @@ def _write(path: Path, report: _Report) -> None:
         table = tables.table(tables.under_titles(report.groups))
         notes = [f"note: {note}" for note in report.notes]
         serialization.write_text(path, "\n".join([*report.headings, table, *notes, ""]))
+    elif suffix == ".html":
+        page.write(path, report.comparison)
     else:
         _draw_curves(path, report.comparison)
 

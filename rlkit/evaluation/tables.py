@@ -89,7 +89,7 @@ def under_titles(groups: Sequence[Group]) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text. Columns without any entry are left out."""
-    columns = _columns(rows)
+    columns = filled_columns(rows)
     padded = []
     for number, column in enumerate(columns):
         width = max(map(len, column))
@@ -132,7 +132,7 @@ def show(rows: Sequence[Row], stream: TextIO | None = None) -> None:
     caption = _escaped(note(rows))
     drawn = Table(box=rich.box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     console = Console(file=stream)
-    columns = _columns(rows)
+    columns = filled_columns(rows)
     if _drawn_width(columns) > console.width:
         names, *numbers = columns
         columns = [names, *map(_narrow, numbers)]
@@ -166,7 +166,7 @@ def _escaped(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def _columns(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def filled_columns(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """The columns that have entries, each with its title first."""
     lines = []
     for entry in rows:
@@ -204,7 +204,7 @@ _QUANTITIES = ("return", "score", "late_score", "success")  # of a Row's cells, 
 
 def markdown(groups: Sequence[Group], headings: Sequence[str]) -> str:
     """The groups as one table in Markdown, the titles in bold; the legend and ``headings`` stand below it."""
-    columns = _columns(under_titles(groups))
+    columns = filled_columns(under_titles(groups))
     header, *lines = zip(*columns, strict=True)
     titles = _title_lines(groups)
     text = [_markdown_row(header), _markdown_row(["---", *["---:"] * (len(header) - 1)])]
@@ -220,7 +220,7 @@ def markdown(groups: Sequence[Group], headings: Sequence[str]) -> str:
 
 def latex(groups: Sequence[Group], headings: Sequence[str]) -> str:
     """The groups as one ``tabular`` for LaTeX, without any package; the legend and ``headings`` are comments."""
-    columns = _columns(under_titles(groups))
+    columns = filled_columns(under_titles(groups))
     header, *lines = zip(*columns, strict=True)
     titles = _title_lines(groups)
     text = [f"% {_on_one_line(words)}" for words in (note(under_titles(groups)), *headings)]

@@ -36,7 +36,7 @@ def of_datasets(comparison: Comparison) -> Section:
 
 
 def _table(name: str, rows: Sequence[Row]) -> Html:
-    header, *cells = zip(*tables.columns(rows), strict=True)
+    header, *cells = zip(*tables.filled_columns(rows), strict=True)
     cells = [[name, *map(folded, numbers)] for name, *numbers in cells]
     return markup.table(header, cells, caption=f"{name}: {tables.note(rows)}", kind="numbers")
 
