@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,12 +13,11 @@ from rlkit.report import drawings, markup
 from rlkit.report.comparison import Entry, Panel
 from rlkit.report.drawings import Level, Line
 from rlkit.report.markup import Section
-from rlkit.report.settings import OF_CONFIG, settings
+from rlkit.report.settings import OF_CONFIG, differences, is_of_method, settings
 from rlkit.runs.record import Record
 from rlkit.runs.scores import label_of
 
 MOST_POINTS = 150  # of a metric's line; of more, as many evenly spaced ones
-FEWEST_VALUES = 2  # of a setting over which scores are drawn
 SMALL = (300.0, 190.0)  # view box of a metric
 BAND = (
     "Thick: the mean over seeds and starts. Band: its 95 % interval, which counts that other seeds and other starts would "
@@ -231,16 +230,17 @@ def _sweep(name: str, panel: Panel, agent: str, entries: Sequence[Entry]) -> lis
     return [markup.figure(drawing, legend, caption)]
 
 
-def _swept(told: Sequence[dict[str, str]]) -> list[str]:
+def _swept(told: Sequence[Mapping[str, str]]) -> list[str]:
     """The settings in which runs of one agent differ, that with the most values first; none where another thing
     differs too, or nothing does."""
-    names = dict.fromkeys(name for one in told for name in one if name.startswith(OF_CONFIG))
-    values = {name: {one.get(name) for one in told} for name in names}
-    differing = [name for name in names if len(values[name]) >= FEWEST_VALUES and None not in values[name]]
-    of_each = {tuple(one[name] for name in differing) for one in told}
-    if not differing or len(of_each) < len(told):  # two runs with the same settings differ in something else
+    differing = {name: values for name, values in differences(told).items() if is_of_method(name)}
+    if any(not name.startswith(OF_CONFIG) or "" in values for name, values in differing.items()):
         return []
-    return sorted(differing, key=lambda name: -len(values[name]))
+    of_each = set(zip(*differing.values(), strict=True))
+    if len(of_each) < len(told):  # two runs with the same settings differ in something else
+        return []
+    return sorted(differing, key=lambda name: -len(set(differing[name])))
+
 
 
 def _in_order(values: set[str]) -> list[str]:
