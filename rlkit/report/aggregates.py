@@ -94,7 +94,7 @@ def _thresholds(by_method: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     runs = np.concatenate([of_dataset for scores in by_method for of_dataset in run_scores(scores)])
     low, high = runs.min(), runs.max()
     margin = max(0.02 * (high - low), 1e-6 * max(abs(high), 1.0))
-    return np.linspace(low - margin, high + margin, THRESHOLDS)
+    return np.linspace(low - margin, high, THRESHOLDS)
 
 
 def _improvement(returns: Mapping[str, Mapping[str, np.ndarray]]) -> dict[tuple[str, str], Estimate]:
