@@ -20,9 +20,9 @@ from rlkit.runs.scores import label_of
 MOST_POINTS = 150  # of a metric's line; of more, as many evenly spaced ones
 SMALL = (300.0, 190.0)  # view box of a metric
 BAND = (
-    "Thick: the mean over seeds and starts. Band: its 95 % interval, which counts that other seeds and other starts would "
-    "have given another mean; none is drawn for a single seed. Thin: each seed. A band that meets the edge of its panel "
-    "goes on beyond it."
+    "Thick: the mean over seeds and starts. Band: its 95 % interval, which counts that other seeds and other starts "
+    "would have given another mean; none is drawn for a single seed. Thin: each seed. A band that meets the edge of "
+    "its panel goes on beyond it."
 )
 
 
@@ -242,7 +242,6 @@ def _swept(told: Sequence[Mapping[str, str]]) -> list[str]:
     return sorted(differing, key=lambda name: -len(set(differing[name])))
 
 
-
 def _in_order(values: set[str]) -> list[str]:
     """Numbers by their size, words by their letters."""
     try:
@@ -294,8 +293,8 @@ def of_training(panels: Sequence[Panel]) -> Section | None:
     if not parts:
         return None
     words = (
-        "What training logged. Line: the mean over the seeds that had not diverged by then; band: from the lowest to the "
-        "highest seed. A loss that falls says nothing about the return; a Q that grows without end does."
+        "What training logged. Line: the mean over the seeds that had not diverged by then; band: from the lowest to "
+        "the highest seed. A loss that falls says nothing about the return; a Q that grows without end does."
     )
     return Section("training", "Losses and Q", markup.paragraph(words) + "".join(parts))
 

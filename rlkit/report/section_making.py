@@ -36,9 +36,7 @@ def of_differences(comparison: Comparison) -> Section | None:
             for values in settings_of_each
         ]
         table = Html(
-            "".join(
-                markup.heading(name) + markup.facts(told) for name, told in zip(names, parts, strict=True)
-            )
+            "".join(markup.heading(name) + markup.facts(told) for name, told in zip(names, parts, strict=True))
         )
     return Section("differences", "What differs", table)
 
@@ -74,7 +72,9 @@ def _of_entry(entry: Entry) -> list[Html]:
         if commands:
             parts.append(markup.code("\n".join(commands)))
         else:
-            parts.append(markup.paragraph("Its record has no command: it was trained from Python, or by an earlier version."))
+            parts.append(
+                markup.paragraph("Its record has no command: it was trained from Python, or by an earlier version.")
+            )
     told = [(name, value) for name, value in settings(entry.record).items() if not name.startswith("versions.")]
     parts.append(Html(f"<details><summary>All settings</summary>{markup.facts(told)}</details>"))
     return parts

@@ -130,8 +130,8 @@ def _profiles(methods: Sequence[Method]) -> Html:
         limits=(0.0, 1.0),
     )
     caption = (
-        "For each score the share of a method's runs that are above it: a curve that lies higher everywhere is a method "
-        "that is better throughout. Band: pointwise 95 % interval, where there are several seeds."
+        "For each score the share of a method's runs that are above it: a curve that lies higher everywhere is a "
+        "method that is better throughout. Band: pointwise 95 % interval, where there are several seeds."
     )
     return markup.figure(drawing, drawings.legend(series), caption)
 
