@@ -49,7 +49,7 @@ def of_learning(panels: Sequence[Panel]) -> Section | None:
             ylabel=what,
             levels=levels,
         )
-        figures.append(markup.figure(drawing, drawings.legend(series, levels), panel.name))
+        figures.append(markup.figure(panel.name, drawing, drawings.legend(series, levels)))
     if not figures:
         return None
     return Section("curves", "Learning curves", markup.paragraph(BAND) + markup.grid(figures))
@@ -143,8 +143,8 @@ def of_asked(panels: Sequence[Panel]) -> Section | None:
             marks=True,
         )
         legend = drawings.legend(drawn)
-        caption = f"{panel.name}. Dots: means of the last evaluation with 95 % intervals; thin lines: each seed."
-        figures.append(markup.figure(drawing, legend, caption))
+        words = "Dots: means of the last evaluation with 95 % intervals; thin lines: each seed."
+        figures.append(markup.figure(panel.name, drawing, legend, words))
     if not figures:
         return None
     return Section("asked", "Returns asked for and returns that came", markup.grid(figures))
@@ -226,8 +226,8 @@ def _sweep(name: str, panel: Panel, agent: str, entries: Sequence[Entry]) -> lis
         marks=True,
     )
     legend = drawings.legend(series, levels)
-    caption = f"{panel.name}, {agent}: the last evaluation at each value of {title}. Bars: 95 % intervals."
-    return [markup.figure(drawing, legend, caption)]
+    words = f"The last evaluation at each value of {title}. Upright lines: 95 % intervals."
+    return [markup.figure(f"{agent} on {panel.name}", drawing, legend, words)]
 
 
 def _swept(told: Sequence[Mapping[str, str]]) -> list[str]:
@@ -317,7 +317,7 @@ def _metric(figure: str, panel: Panel, name: str) -> list[str]:
         ylabel="",
         size=SMALL,
     )
-    return [markup.figure(drawing, "", name)]
+    return [markup.figure(name, drawing)]
 
 
 def _logged(entry: Entry, name: str, number: int) -> list[Line]:
