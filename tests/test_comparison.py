@@ -23,6 +23,7 @@ from rlkit.runs.record import DataRecord, EvaluationRecord, Parent, Record, Refe
 from rlkit.runs.run import run_folders
 from rlkit.types import Box, Discrete, InputError, Spec
 
+MEAN = Estimate(20.0, 19.0, 21.0, "episodes")
 RECORD = Record(
     agent="bc",
     module="agents.bc",
@@ -33,7 +34,7 @@ RECORD = Record(
     seeds=(0, 1),
     log_every=10,
     eval_every=10,
-    data=DataRecord("toy/a-v0", "ab12", 3, 60, 63, Estimate(20.0, 19.0, 21.0, "episodes"), {}, {}, {"normalise": "none"}),
+    data=DataRecord("toy/a-v0", "ab12", 3, 60, 63, MEAN, {}, {}, {"normalise": "none"}),
     spec=Spec(Box((1,), (-np.inf,), (np.inf,)), Discrete(2), 20),
     normaliser={"obs_mean": [0.0]},
     stats={"obs_mean": (0.5,), "obs_std": (0.3,), "action_mean": (), "action_std": ()},
@@ -41,7 +42,7 @@ RECORD = Record(
     reference=Reference(0.0, 200.0, "a table"),
     versions={"jax": "0.10.2"},
     device="1 x cpu",
-)  # fmt: skip
+)
 
 
 def on(name, **changes):

@@ -259,7 +259,7 @@ def _joined(evaluated: Sequence[Evaluated]) -> Evaluated:
 
 
 def _pooled_metrics(pool: Sequence[_Run]) -> Metrics:
-    """The metrics at the positions that all runs have; one of which every seed diverged ends early, and has NaN then."""
+    """The metrics at the positions that all runs have. One of which every seed diverged ends early, with NaN then."""
     going = [dict(run.metrics) for run in pool if not run.is_lost] or [dict(pool[0].metrics)]
     logged = [dict(run.metrics) for run in pool]
     pooled = []
