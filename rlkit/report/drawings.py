@@ -22,7 +22,6 @@ from rlkit.report.svg import (
     LETTER,
     Mark,
     Scale,
-    counts,
     dashed,
     dot,
     finite,
@@ -33,6 +32,7 @@ from rlkit.report.svg import (
     ticks,
     ticks_within,
     upright,
+    whole,
     width_of,
 )
 
@@ -210,9 +210,9 @@ def histogram(
     low, high = spread(finite(edges))
     if len(edges) == 2:  # one bar is not to fill the drawing
         low, high = low - 4 * (high - low), high + 4 * (high - low)
-    xticks = [mark for mark in ticks_within(low, high) if mark[0] == round(mark[0]) or not is_whole]
+    xticks = whole(ticks_within(low, high)) if is_whole else ticks_within(low, high)
     most = int(np.sum([bars.counts for bars in stacks], axis=0).max())
-    yticks = counts(most)
+    yticks = whole(ticks(0, max(most, 1), 4))
     left = 2 * GAP + FONT + max(width_of(label) for _, label in yticks)
     x = Scale(low, high, left + 2, WIDTH - 14)
     y = Scale(0, max(most, yticks[-1][0]), HEIGHT - 3 * FONT - GAP, FONT)

@@ -313,7 +313,7 @@ def _metric(figure: str, panel: Panel, name: str) -> list[str]:
         series,
         title=f"{panel.name}: {name} over the updates",
         description="; ".join(f"{line.label}: {line.y[-1]:.4g} at the end" for line in series),
-        xlabel="updates",
+        xlabel="updates of all stages",
         ylabel="",
         size=SMALL,
     )

@@ -108,8 +108,10 @@ def _interquartile_means(methods: Sequence[Method]) -> Html:
         "The mean of the middle half of the runs' scores: the lowest and the highest quarter are left out, so that one "
         "lucky seed moves it little. Line: 95 % interval, a stratified bootstrap over the runs (Agarwal et al. 2021)."
     )
-    table = markup.table(["method", "IQM of the scores"], rows, caption="Interquartile means", kind="numbers")
-    return markup.grid([table, markup.figure("IQM of the scores", drawing, words=caption)])
+    table = markup.table(
+        ["method", "IQM of the scores"], rows, caption="Interquartile means with their intervals", kind="numbers"
+    )
+    return markup.grid([table, markup.figure("The means of the table", drawing, words=caption)])
 
 
 def _profiles(methods: Sequence[Method]) -> Html:
@@ -150,7 +152,9 @@ def _pairs(found: Aggregates) -> list[tuple[str, Estimate]]:
 
 def _improvement(pairs: Sequence[tuple[str, Estimate]]) -> Html:
     rows = [(label, folded(_number(estimate, 2))) for label, estimate in pairs]
-    table = markup.table(["pair", "probability"], rows, caption="Probability of improvement", kind="numbers")
+    table = markup.table(
+        ["pair", "probability"], rows, caption="Each two methods, the likelier one first", kind="numbers"
+    )
     caption = (
         "How probable it is that a run of the first method has a higher return than one of the second on a dataset "
         "drawn at random; 0.5 (dashed) is a tie. Line: 95 % interval, a stratified bootstrap over the runs."
@@ -166,7 +170,7 @@ def _improvement(pairs: Sequence[tuple[str, Estimate]]) -> Html:
         middle=0.5,
         limits=(0.0, 1.0),
     )
-    return markup.grid([table, markup.figure("Probability of improvement", drawing, words=caption)])
+    return markup.grid([table, markup.figure("The probabilities of the table", drawing, words=caption)])
 
 
 def _in_words(estimates: Sequence[tuple[str, Estimate]], digits: int = 1) -> str:

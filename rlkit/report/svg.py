@@ -68,9 +68,9 @@ def ticks_within(low: float, high: float, most: int = 5) -> list[Mark]:
     return [(value, label) for value, label in ticks(low, high, most) if low - room <= value <= high + room]
 
 
-def counts(most: int) -> list[Mark]:
-    """The marks of an axis of whole numbers from 0 to ``most``."""
-    return [(value, label.removesuffix(".0")) for value, label in ticks(0, max(most, 1), 4) if value == round(value)]
+def whole(marks: Sequence[Mark]) -> list[Mark]:
+    """Those of ``marks`` that are whole numbers."""
+    return [(value, label.removesuffix(".0")) for value, label in marks if value == round(value)]
 
 
 def finite(numbers: Iterable[float]) -> list[float]:
