@@ -20,6 +20,7 @@ import envs
 import rlkit
 from rlkit.commands import train
 from rlkit.commands.options import parse
+from rlkit.datasets import card as card_module
 from rlkit.datasets import from_episodes
 from rlkit.datasets.card import card
 from rlkit.datasets.episodes import Names
@@ -404,6 +405,12 @@ def test_a_card_counts_what_the_episodes_hold():
     assert (np.array(found.action_middle.low) >= actions.min(0)).all()
     assert found.observation_middle.high[1] < 40 and len(found.observation_middle.low) == 3
     assert found.returns.is_whole and found.terminal_lengths.is_whole
+
+
+def test_the_middle_is_taken_from_evenly_spaced_rows_whatever_the_blocks(monkeypatch):
+    column = np.arange(42.0).reshape(21, 2)
+    monkeypatch.setattr("rlkit.datasets.blocks.NUMBERS", 8)  # blocks of four rows
+    assert card_module._sampled(column, 3).tolist() == column[::3].tolist()
 
 
 def test_a_card_of_choices_counts_each():
