@@ -115,7 +115,7 @@ def _middle(rows: np.ndarray) -> Middle:
 
 
 def _sampled(column: Any, every: int) -> np.ndarray:
-    """The rows 0, ``every``, ... of the first columns, a block at a time, so that what lies around them is forgotten."""
+    """The rows 0, ``every``, ... of the first columns, a block at a time, so that what lies between them is freed."""
     rows, width = column.shape
     picked = []
     for part in blocks.blocks(rows, width):
