@@ -139,7 +139,7 @@ def write(found: list[dict[str, str]], path: Path) -> None:
 
 
 def rendered(path: Path, agent: str | None = None) -> str:
-    """The means over the recordings, and each recording's values, as Markdown; of one ``agent`` alone if it is given."""
+    """The means over the recordings, and each recording's values, as Markdown; of one ``agent`` alone if given."""
     with path.open(newline="") as stream:
         found = list(csv.DictReader(stream))
     lines = [

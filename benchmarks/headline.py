@@ -158,6 +158,8 @@ def draw(shown: Sequence[Panel]) -> Any:
             _draw_point(axes, point, height, colours[point.agent])
         height -= 1.4
     _decorate(axes, shown, names, titles)
+    axes.plot([], [], "o", color=GREY, alpha=0.5, markersize=4, label="one seed")
+    axes.plot([], [], "o", color=GREY, markersize=7, label="mean of the seeds, with its interval")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     return figure
 
@@ -183,7 +185,8 @@ def _decorate(axes: Any, shown: Sequence[Panel], names: Mapping[float, str], tit
         place = (0.01, height)  # across the axes, and at the data's height
         about = ABOUT.get(panel.dataset, "")
         transform = axes.get_yaxis_transform()
-        axes.text(*place, about, transform=transform, va="center", fontsize=9, color=GREY)
+        background = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # above the lines at 0 and 100
+        axes.text(*place, about, transform=transform, va="center", fontsize=9, color=GREY, bbox=background)
     for level in (0, 100):
         axes.axvline(level, color=GREY, linewidth=0.8, zorder=1)
     axes.grid(axis="x", color=LIGHT_GREY, linewidth=0.8)

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from agents import REGISTRY
 from benchmarks import doc_table, headline, icu_sepsis, table
+from envs import DATASETS
 from rlkit import ranges
 from rlkit.runs import registry
 from rlkit.runs.registry import Entry, Method
@@ -141,8 +142,15 @@ def _preset_line(name: str, preset: Preset, default: Any) -> str:
     own = [f"`{change}`" for change in changes(preset.config, default)]
     own += [f"`online.{field} = {value}`" for field, value in preset.online.items()]
     data = [f"`{field} = {value}`" for field, value in preset.data.items()]
-    dataset = f"`{preset.dataset}`" if preset.dataset else "is named with it"
+    own_dataset = preset.dataset or next((dataset for dataset in embedded() if dataset.startswith(f"{name}/")), None)
+    dataset = f"`{own_dataset}`" if own_dataset else "any that is named"
     return row(f"`{name}`", dataset, f"{preset.steps:,}", ", ".join(own) or "the defaults", ", ".join(data))
+
+
+def embedded() -> list[str]:
+    """The datasets that come with the code: a preset without one takes that which bears its name."""
+    found = sorted(DATASETS.glob("*/*/data/metadata.json"))
+    return [path.parent.parent.relative_to(DATASETS).as_posix() for path in found]
 
 
 # --- results ---
@@ -151,8 +159,9 @@ def _preset_line(name: str, preset: Preset, default: Any) -> str:
 def results(name: str) -> str:
     """What the tracked rows say of the agent ``name``; a sentence where they say nothing."""
     parts = []
-    for path in sorted(TABLES.glob("*.toml")):
-        if any(measured["agent"] == name for measured in headline.measured(path)):
+    for rows in sorted(TABLES.glob("*.csv")):
+        path = rows.with_suffix(".toml")
+        if path.exists() and any(measured["agent"] == name for measured in headline.measured(path)):
             parts.append(f"`benchmarks/tables/{path.stem}.csv`:\n\n{table.render(path, name)}")
     parts += [*_exact(name), *_lake(name), *_toys(name)]
     if not parts:
@@ -181,7 +190,7 @@ def _lake(name: str) -> Iterator[str]:
 def _toys(name: str) -> Iterator[str]:
     """The small worlds, each with the mean over its seeds."""
     with TOYS.open(newline="") as file:
-        found = [toy for toy in csv.DictReader(file) if toy["agent"] == name and toy["seed"] == "mean"]
+        found = [toy for toy in csv.DictReader(file) if toy["method"] == name and toy["seed"] == "mean"]
     if not found:
         return
     lines = ["| toy | variant | is meant to | value, mean over the seeds | threshold | |", "|---|---|---|---|---|---|"]
@@ -200,10 +209,10 @@ def page(name: str, entry: Entry) -> str:
     module = importlib.import_module(entry.module)
     method = registry.named(entry.module)
     file = f"{entry.module.replace('.', '/')}.py"
-    facts = [("file", f"`{file}`"), ("actions", actions(method.config)), ("command", f"`rlkit train {name} --help`")]
-    written = ", ".join(f"[{title}](../{path.name})" for title, path in pages_about(file))
+    facts = [f"- File: `{file}`", f"- Actions: {actions(method.config)}"]
+    written = [f"[{title}](../{path.name})" for title, path in pages_about(file)]
     if written:
-        facts.append(("more", written))
+        facts.append(f"- More: {', '.join(written)}")
     lines = ["| setting | default | may be | |", "|---|---|---|---|"]
     for setting in settings(method.config):
         default = f"`{setting.default}`" if setting.default else ""
@@ -211,7 +220,7 @@ def page(name: str, entry: Entry) -> str:
     parts = [
         f"# {name}",
         linked(inspect.cleandoc(module.__doc__)),
-        "\n".join(["| | |", "|---|---|", *(row(*fact) for fact in facts)]),
+        "\n".join(facts),
         "## Settings",
         SETTINGS.strip(),
         "\n".join(lines),
@@ -249,9 +258,13 @@ def pages_about(file: str) -> list[tuple[str, Path]]:
 
 
 def linked(text: str) -> str:
-    """``text`` of a docstring with links to the papers and pages that it names."""
-    text = re.sub(r"arXiv\s+(\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
-    return re.sub(r"\bdocs/(\w+)\.md\b", r"[\1](../\1.md)", text)
+    """``text`` of a docstring with links to the papers and pages that it names, which Markdown leaves as it is."""
+    parts = re.split(r"(`+[^`]+`+)", text)  # every second one is code
+    for number in range(0, len(parts), 2):
+        part = parts[number].replace("__", r"\_\_")  # else bold
+        part = re.sub(r"arXiv\s+(\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", part)
+        parts[number] = re.sub(r"\bdocs/(\w+)\.md\b", r"[\1](../\1.md)", part)
+    return "".join(parts)
 
 
 def row(*cells: str) -> str:
@@ -289,7 +302,6 @@ def write(folder: Path, texts: Mapping[str, str]) -> None:
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -47,7 +47,10 @@ def test_exact_values_by_hand():
     ]
     (panel,) = headline.from_values([dict(zip(columns, entry, strict=True)) for entry in values])
     assert panel.data == pytest.approx(25)
-    assert [(point.label, point.agent) for point in panel.points] == [("bc, 5 updates", "bc"), ("iql, 5 updates", "iql")]
+    assert [(point.label, point.agent) for point in panel.points] == [
+        ("bc, 5 updates", "bc"),
+        ("iql, 5 updates", "iql"),
+    ]
     assert panel.points[0].seeds == pytest.approx((0, 50))
     assert panel.points[1].score[:3] == pytest.approx((50, 50, 50))
 
@@ -86,6 +89,8 @@ def test_what_is_drawn_are_its_numbers(shown):
     for panel in shown:
         expected += [panel.dataset, *(f"{point.label} ({len(point.seeds)})" for point in panel.points)]
     assert names == expected
-    marks = [line.get_xdata()[0] for line in axes.lines if len(line.get_ydata()) == 2 and line.get_color() == headline.GREY]
+    marks = [
+        line.get_xdata()[0] for line in axes.lines if len(line.get_ydata()) == 2 and line.get_color() == headline.GREY
+    ]
     data = [panel.data for panel in shown]
     assert marks[: len(data)] == data
