@@ -24,8 +24,9 @@ def test_scores_and_intervals_by_hand():
     rows = [row("bc", "10 20"), row("bc", "20 30"), row("bc, wide", "15 15"), row("bc, wide", "15 15")]
     rows.append(row("iql", "11 12", agent="iql"))  # a single seed says nothing about a method
     rows += [row("bc", "10 20", "other"), row("bc", "20 30", "other")]  # one setting is no comparison
-    (panel,) = headline.from_returns(rows)
-    assert (panel.dataset, panel.data) == ("toy", 25.0)
+    panel, *further = headline.from_returns(rows)
+    assert not further and (panel.dataset, panel.data) == ("toy", 25.0)
+    assert [point.label for point in panel.points] == ["bc", "bc, wide"]
     first, second = panel.points
     assert first == headline.Point("bc", "bc", (50.0, 150.0), estimate([[0.0, 100.0], [100.0, 200.0]]))
     assert first.score.value == 100 and first.score.low < 0
