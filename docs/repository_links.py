@@ -1,8 +1,9 @@
 """An extension of Sphinx: links from the pages to files that are no pages.
 
-On GitHub a link to ../agents/bc.py opens the file. The site has no copy of it and knows no address of the repository,
-so it shows the path as code. Some documents outside of docs are pages of the site too: at each build they are copied to
-docs/project, which git ignores, and links to them and from them are changed to fit.
+On GitHub a link to ../rlkit/types.py opens the file. The site has no copy of it and knows no address of the repository,
+so it shows the path as code; a link to an agent's file leads to the agent's page. Some documents outside of docs are
+pages of the site too: at each build they are copied to docs/project, which git ignores, and links to them and from them
+are changed to fit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agents import REGISTRY
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # document of the repository -> its page, by their paths below ROOT and DOCS
@@ -22,7 +25,8 @@ COPIES = {
     "CONTRIBUTING.md": "project/contributing.md",
     "benchmarks/README.md": "project/benchmarks.md",
 }
-PAGES = COPIES | {"README.md": "index.md"}
+AGENTS = {f"{entry.module.replace('.', '/')}.py": f"agents/{name}.md" for name, entry in REGISTRY.items()}
+PAGES = COPIES | AGENTS | {"README.md": "index.md", "agents": "agents/index.md"}
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#:]+)(#[^)\s]*)?\)")  # not pictures, and no address with a scheme
 
 

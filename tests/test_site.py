@@ -52,10 +52,9 @@ def test_the_readme_is_short_and_names_every_agent_and_begins_with_the_picture()
 
 def test_links_of_the_documents_lead_to_files():
     links = extension("repository_links")
-    documents = [ROOT / name for name in links.PAGES]
+    documents = [ROOT / name for name in ("README.md", *links.COPIES)]
     for document in [*documents, *DOCS.glob("*.md")]:
-        text = document.read_text().replace("](agents/index.md)", "")  # made at each build
-        _, missing = links.fitted(text, document, document)
+        _, missing = links.fitted(document.read_text(), document, document)
         assert not missing, document
 
 
@@ -69,14 +68,18 @@ def test_links_are_fitted_to_the_place_of_the_page():
         return links.fitted(text, ROOT / document, DOCS / page)
 
     # in a page: pages stay links, other files are code, and what does not exist is told
-    text = "[words](export.md#a-b) [agents/bc.py](../agents/bc.py) [rows](../tests/toys.csv) [net](https://x.org/a.py)"
+    text = (
+        "[words](export.md#a-b) [rlkit/types.py](../rlkit/types.py) [rows](../tests/toys.csv) [net](https://x.org/a.py)"
+    )
     assert fitted(text, "docs/data.md", "data.md") == (
-        "[words](export.md#a-b) `agents/bc.py` rows (`tests/toys.csv`) [net](https://x.org/a.py)",
+        "[words](export.md#a-b) `rlkit/types.py` rows (`tests/toys.csv`) [net](https://x.org/a.py)",
         [],
     )
     gone = "[a](../agents/gone.py) [b](gone.md) [c](../../../etc/passwd) ![picture](gone.png)"
     assert fitted(gone, "docs/data.md", "data.md")[1] == ["../agents/gone.py", "gone.md", "../../../etc/passwd"]
-    # a document of the repository is a page too
+    # an agent's file, the folder of all, and some documents are pages too
+    text = "[agents/sac_rnd.py](../agents/sac_rnd.py) [all](../agents)"
+    assert fitted(text, "docs/data.md", "data.md")[0] == "[agents/sac_rnd.py](agents/sac-rnd.md) [all](agents/index.md)"
     text = "[ARCHITECTURE.md](../ARCHITECTURE.md#one-normaliser)"
     assert fitted(text, "docs/data.md", "data.md")[0] == "[ARCHITECTURE.md](project/architecture.md#one-normaliser)"
     text = "[a](docs/data.md) [CONTRIBUTING.md](CONTRIBUTING.md) [b](rlkit/types.py) [c](benchmarks/tables)"
