@@ -11,8 +11,9 @@ import rlkit
 from rlkit import commands
 from rlkit.commands import judge
 from rlkit.commands.options import JudgeOptions
-from rlkit.datasets import DataOptions, from_episodes, holdout, load
+from rlkit.datasets import ActionOptions, DataOptions, from_episodes, holdout, load
 from rlkit.datasets.episodes import HAS_ACTION
+from rlkit.runs import serialization
 from rlkit.runs.record import Record, recorded_data
 from rlkit.types import InputError
 
@@ -127,6 +128,15 @@ def test_a_run_is_known_by_what_it_was_trained_on(held_out_run, clinic):
     assert judge._has_seen(trained_on(whole.fingerprint), held_out_run, whole, episodes)
     rest = holdout.training(whole, dataclasses.replace(told, holdout_seed=1))
     assert judge._has_seen(trained_on(rest.fingerprint, holdout_seed=1), held_out_run, whole, episodes)
+
+    # --- a list of episodes is the run's own only where it is read with what the run was told ---
+    rows = {"observations": np.arange(3.0)[:, None], "actions": [0, 1], "rewards": [0.0, 1.0]}
+    listed = [rows | {"rewards": [0.0, number]} for number in range(4)]
+    action = ActionOptions(choices=5)
+    rest = holdout.training(from_episodes(listed, action=action), told)
+    changed = trained_on(rest.fingerprint, action=serialization.encode(action))
+    episodes, seen = judge._episodes(JudgeOptions((held_out_run,)), [changed], catalog, listed)
+    assert not seen and len(episodes.starts) == 3, "a quarter of the four was trained on"
 
 
 def test_what_cannot_be_judged_is_refused(held_out_run, clinic, rlkit_command):

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from rlkit import ranges
+from rlkit import datasets, ranges
 from rlkit.commands import Catalog, collect
 from rlkit.commands.options import JudgeOptions
 from rlkit.datasets import Episodes, Normaliser, holdout, spaces
@@ -33,8 +33,9 @@ def run(options: JudgeOptions, catalog: Catalog) -> int:
     return 0
 
 
-def judgement(options: JudgeOptions, catalog: Catalog, given: Episodes | None = None) -> Judgement:
-    """Verdicts on the runs, by the data that ``options`` name, or by episodes that are ``given``.
+def judgement(options: JudgeOptions, catalog: Catalog, given: Any = None) -> Judgement:
+    """Verdicts on the runs, by the data that ``options`` name, or by those that are ``given``: Episodes, or a list of
+    episodes, which is read as the data of the first run were.
 
     Raises InputError for data that training has seen, unless that is asked for; for data that a policy does not fit;
     for agents whose actions do not follow from one observation; and for what cannot be read.
@@ -109,7 +110,7 @@ def _judge(
 
 
 def _episodes(
-    options: JudgeOptions, records: Sequence[Record], catalog: Catalog, given: Episodes | None = None
+    options: JudgeOptions, records: Sequence[Record], catalog: Catalog, given: Any = None
 ) -> tuple[Episodes, bool]:
     """The data to judge by, and whether a run's training has seen them. InputError where it has, unasked, or where the
     data have changed since.
@@ -122,8 +123,10 @@ def _episodes(
         told = dataclasses.replace(told, dataset=options.dataset)
     if options.data_root is not None:
         told = dataclasses.replace(told, data_root=options.data_root)
-    if given is not None:
+    if isinstance(given, Episodes):
         whole = given
+    elif given is not None:
+        whole = datasets.from_episodes(given, repair=told.repair, action=told.action)
     elif any(name.startswith(f"{collect.RANDOM}:") for name in told.names):
         raise InputError("judge: random steps are played anew, not recorded: name recorded episodes with --dataset")
     else:

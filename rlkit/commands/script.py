@@ -170,7 +170,7 @@ def judge(
         print(judged)
         judged.verdicts[0].fqe.low > judged.observed.high
     """
-    names, episodes = keywords.recorded(data)
+    names, in_memory = keywords.recorded(data)
     options = JudgeOptions(
         runs=tuple(map(Path, [runs] if isinstance(runs, str | Path) else runs)),
         dataset=names,
@@ -183,7 +183,7 @@ def judge(
         agent=agent,
     )
     ranges.check(options, "judge")
-    return judging.judgement(options, installed(), episodes)
+    return judging.judgement(options, installed(), in_memory)
 
 
 class TrainedRun:
