@@ -7,7 +7,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
 
 from rlkit.datasets import blocks
 from rlkit.datasets.episodes import HAS_ACTION, TERMINAL, Episodes
@@ -58,6 +57,8 @@ class Card(NamedTuple):
 
 def card(episodes: Episodes) -> Card:
     """The dataset card of ``episodes``."""
+    from gymnasium.spaces import Box, Discrete  # a run's record is read where there is no gymnasium too
+
     # --- episodes ---
     starts = episodes.starts
     stops = np.append(starts[1:], len(episodes.t))
