@@ -28,7 +28,13 @@ USUAL_GAMMA = 0.99  # where no agent has a discount of its own
 
 
 def run(options: JudgeOptions, catalog: Catalog) -> int:
-    """Print the verdicts on the runs, ranked. Returns 0.
+    """Print the verdicts on the runs, ranked. Returns 0. Raises InputError as `text` does."""
+    print(text(options, catalog))
+    return 0
+
+
+def text(options: JudgeOptions, catalog: Catalog) -> str:
+    """The verdicts on the runs, ranked, in lines of 80 columns.
 
     Raises InputError for data that training has seen, unless that is asked for; for data that a policy does not fit;
     for agents whose actions do not follow from one observation; and for what cannot be read.
@@ -49,9 +55,7 @@ def run(options: JudgeOptions, catalog: Catalog) -> int:
             held, found = _judge(options, folder, record, config, episodes, gamma)
         verdicts.append(found)
     unseen = "ON THE DATA OF ITS TRAINING (--same-data), so too well" if is_same else "on held-out data"
-    print(f"judged {unseen}: {episodes.name}")
-    print(verdict.text(verdicts, held, gamma))
-    return 0
+    return "\n".join([f"judged {unseen}: {episodes.name}", verdict.text(verdicts, held, gamma)])
 
 
 def _judge(

@@ -115,7 +115,8 @@ def heading(record: Record) -> str:
     name = record.data.name
     reference = record.reference
     if reference is None:
-        why = record.unscored or "no reference returns are known"
+        nothing = "nothing was evaluated" if record.evaluation is None else "no reference returns are known"
+        why = record.unscored or nothing
         return f"{name}: no scores: {why}"
     low = f"{reference.random:.1f}"
     high = f"{reference.expert:.1f}"
