@@ -464,6 +464,12 @@ def test_columns_are_told_of_tables_alone(tmp_path):
         load(DataOptions(str(tmp_path / "x.npz"), columns=OWN_COLUMNS), use_cache=False)
 
 
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path):
+    for name in ("x.xlsx", "*.XLS"):
+        with pytest.raises(InputError, match="spreadsheets are not read: save it as CSV"):
+            load(DataOptions(str(tmp_path / name), columns=OWN_COLUMNS))
+
+
 @pytest.mark.parametrize(
     ("dataset", "name"),
     [("logs/part-*.parquet", "part"), ("logs/*.csv", "logs"), ("/data/my logs", "data-my-logs"), ("a/b-v0", "a-b-v0")],

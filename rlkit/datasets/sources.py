@@ -23,6 +23,7 @@ from rlkit.types import InputError
 # file suffix -> module with read(path, *, options, infos) -> Recording; tables are found by table_files.suffix
 READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "npz"}
 COLUMNAR = (".parquet", ".arrow")
+SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
 
@@ -62,6 +63,8 @@ class Source:
 def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
     """The source that ``options.dataset`` names. Raises InputError that lists where it looked and what is alike."""
     path = Path(options.dataset).expanduser()
+    if path.suffix.lower() in SPREADSHEETS:
+        raise InputError(f"{path}: spreadsheets are not read: save it as CSV, and name that file")
     episodes = _npz_episodes(path)
     table = _find_table(options.dataset, path)
     if episodes and table is not None:
