@@ -198,6 +198,21 @@ def test_a_finished_run_is_not_evaluated_otherwise(rlkit_command, run):
     assert [(run / name).read_bytes() for name in ("run.json", "metrics.jsonl")] == kept
 
 
+@pytest.mark.parametrize(
+    ("words", "intervals"),
+    [
+        (["--steps", "20"], (4, 20)),
+        (["--steps", "150"], (20, 100)),
+        (["--steps", "10000"], (100, 500)),
+        (["--steps", "20", "--log-every", "30"], (30, 30)),
+        (["--steps", "20", "--eval-every", "1"], (1, 1)),
+        (["--steps", "0", "--online.steps", "60"], (12, 60)),
+    ],
+)
+def test_a_short_run_is_evaluated_at_its_ends_alone_unless_it_is_asked_for_more(words, intervals):
+    assert train._intervals(parse(["train", "bc", *words], CATALOG)) == intervals
+
+
 # ---- begun with another run's weights
 
 

@@ -90,7 +90,7 @@ class TrainOptions(Generic[C]):
     """Run whose last checkpoint the new run begins with, on these data and with these settings: parameters, targets and
     all other arrays are its, the optimisers begin anew."""
     eval_every: Count | None = None
-    """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS."""
+    """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of STEPS, and at least 100."""
     eval_episodes: Whole | None = None
     """Episodes of each evaluation; 0 trains without. Default: 10, and 100 in mazes."""
     eval_seed: Seed = EVAL_SEED
@@ -134,7 +134,8 @@ class FinetuneOptions(Generic[C]):
     """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start a
     new one."""
     eval_every: Count | None = None
-    """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of the updates online."""
+    """Updates between evaluations; a checkpoint goes with each. Default: a twentieth of the updates online, and at
+    least 100."""
     eval_episodes: Whole | None = None
     """Episodes of each evaluation. Default: as in RUN."""
     eval_seed: Seed | None = None

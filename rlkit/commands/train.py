@@ -43,6 +43,8 @@ from rlkit.training.compilation import keep_compiled
 from rlkit.types import InputError
 
 PACKAGES = ("rlkit-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium", "mujoco")
+EVALUATIONS = 20  # of a run, by default
+CLOSEST = 100  # updates between them at least, by default
 
 
 def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -> int:
@@ -280,7 +282,8 @@ def _intervals(options: TrainOptions, before: Before | None = None) -> tuple[int
     updates = options.online.rounds * options.online.updates
     if before is None:
         updates += options.steps
-    eval_every = options.eval_every or max(updates // 20, 1)
+    closest = max(min(updates, CLOSEST), 1)  # a short run is evaluated at its beginning and its end
+    eval_every = options.eval_every or max(updates // EVALUATIONS, closest)
     if log_every is None:
         log_every = max(eval_every // 5, 1)
         while eval_every % log_every:
