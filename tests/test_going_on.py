@@ -19,7 +19,7 @@ from rlkit.commands import announce, train
 from rlkit.commands.options import parse
 from rlkit.runs import serialization
 from rlkit.runs.job import Job
-from rlkit.runs.record import Record
+from rlkit.runs.record import Parent, Record
 from rlkit.runs.restored import restore
 from rlkit.runs.run import earlier_records, evaluations
 from rlkit.testing import bits
@@ -160,6 +160,16 @@ def test_a_schedule_over_the_steps_refuses_more_of_them_and_says_what_to_do(rlki
     code, _, err = rlkit_command(*argv, "--steps", "200", "--eval-every", "5", "--log-every", "5", "--resume", "auto")
     assert code == 2 and "--init-from" in err and "a schedule of iql" in err
     assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_run_that_has_been_online_is_finetuned_and_not_made_longer(rlkit_command, tmp_path):
+    begun = parse(["train", "bc", "--steps", "100", "--online.steps", "20", "--eval-episodes", "0"], CATALOG)
+    record = train.resolve(begun, CATALOG)
+    finetuned = dataclasses.replace(record, parent=Parent(100, "0" * 64, str(tmp_path / "before")))
+    for recorded, more in ((record, ["--steps", "200"]), (record, ["--online.steps", "40"]), (finetuned, ["--steps=200"])):
+        serialization.write_json(tmp_path / "run.json", recorded)
+        code, _, err = rlkit_command("train", "--resume", "auto", "--out", tmp_path, *more)
+        assert code == 2 and f"rlkit finetune {tmp_path} --online.steps N" in err and err.count("\n") == 1
 
 
 # ---- evaluated and logged otherwise

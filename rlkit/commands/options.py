@@ -525,13 +525,15 @@ def _parse_resumed(argv: Sequence[str]) -> TrainOptions | FinetuneOptions:
         )
     if _value_of("--preset", argv):
         raise InputError(f"--preset: {folder} goes on with its own settings; name the agent to begin another run")
-    from rlkit.runs.record import Record, recorded_config
+    from rlkit.runs.record import Record, online_is_not_longer, recorded_config
 
     record = Record.read(folder)
     typed = _value_of("--agent", argv)
     config = recorded_config(record, typed)
     default: TrainOptions | FinetuneOptions
     if record.parent is not None and not record.parent.begins:
+        if _value_of("--steps", argv):
+            raise InputError(f"--steps: {online_is_not_longer(folder)}")
         default = _finetune_options(record, config, folder)
     else:
         default = _train_options(record, config, folder)

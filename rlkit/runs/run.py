@@ -217,7 +217,10 @@ class Run:
         recorded = Record.read(self.folder)
         differences = recorded.differences(self.record)
         if differences:
-            raise InputError(f"{self.folder} holds another run ({'; '.join(differences)}): choose another --out")
+            cure = "choose another --out"
+            if recorded.online != self.record.online:
+                cure += f", or collect more in a run that goes on from it: rlkit finetune {self.folder} --online.steps N"
+            raise InputError(f"{self.folder} holds another run ({'; '.join(differences)}): {cure}")
         drift = recorded.drift(self.record)
         if drift:
             print(f"rlkit: {self.folder} goes on, but not to the same bits ({'; '.join(drift)})", file=sys.stderr)
