@@ -375,11 +375,15 @@ def test_load_refuses_modules_that_are_not_agents(trained, tmp_path):
             rlkit.load(tmp_path)
 
 
-def test_evaluate_takes_other_settings_of_the_agent_if_its_networks_stay_as_they_are(rlkit_command, trained):
+def test_evaluate_takes_other_settings_of_the_agent_if_its_networks_stay_as_they_are(rlkit_command, trained, capsys):
     code, out, _ = rlkit_command("evaluate", trained, "--config.learning-rate", "0.5")
     assert code == 0 and "with other settings than in training: learning_rate: 0.0003 -> 0.5" in out
     code, _, err = rlkit_command("evaluate", trained, "--config.widths", "4")
-    assert code == 2 and "arrays differ" in err and err.count("\n") == 1
+    assert code == 2 and err.count("\n") == 1
+    assert "config (widths: [8] -> [4]): the networks of" in err and "the agent's settings are widths, " in err
+    with pytest.raises(SystemExit):
+        rlkit_command("evaluate", trained, "--config.widhts", "4")
+    assert "--config.widths" in capsys.readouterr().err
     code, _, err = rlkit_command("evaluate", trained, "--config.learning-rate", "-1")
     assert code == 2 and "--config.learning-rate -1.0: must be" in err
 

@@ -48,6 +48,10 @@ _BESIDE = {"run.json": False, "metrics.jsonl": True}  # files of the run that ar
 LISTED = 4  # arrays that differ, in a message
 
 
+class OtherArrays(InputError):
+    """A checkpoint whose arrays are not those of the agent that is to have them."""
+
+
 @dataclass(frozen=True)
 class _Meta:
     """Content of a manifest besides the sums of its files."""
@@ -232,7 +236,7 @@ class Checkpoints:
             listed = [f"{name}: saved {saved.get(name)}, wanted {expected.get(name)}" for name in differing[:LISTED]]
             if len(differing) > LISTED:
                 listed.append(f"and {len(differing) - LISTED} more")
-            raise InputError(
+            raise OtherArrays(
                 f"{self.folder}: checkpoint {updates} is of another agent or configuration: {len(differing)} of "
                 f"{len(expected)} arrays differ: {'; '.join(listed)}"
             )
