@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rlkit import messages
 from rlkit.commands import options
 from rlkit.runs.stopping import Stop
 from rlkit.types import InputError, RunError
@@ -58,15 +59,15 @@ def _run(argv: Sequence[str], catalog: Catalog) -> int:
         command = importlib.import_module(f"rlkit.commands.{asked.command}")
         return command.run(asked, catalog)
     except InputError as error:
-        print(f"rlkit: {error}", file=sys.stderr)
+        messages.tell(str(error))
         return 2
     except RunError as error:
-        print(f"rlkit: {error}", file=sys.stderr)
+        messages.tell(str(error))
         return 1
     except Stop as stop:  # train has said why
         return stop.code
     except KeyboardInterrupt:
-        print("rlkit: interrupted", file=sys.stderr)
+        messages.tell("interrupted")
         return 130
 
 

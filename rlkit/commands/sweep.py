@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlkit import buffer, online
+from rlkit import buffer, messages, online
 from rlkit.commands import Catalog, announce, dry_run, judge
 from rlkit.commands import train as commands_train
 from rlkit.commands.grid import Point, SweepOptions
@@ -75,7 +74,7 @@ def run(options: SweepOptions, catalog: Catalog) -> int:
         guard.enter("reporting")
         _compare(root, options, folders, catalog)
     for fault in faults:
-        print(f"rlkit: {fault}", file=sys.stderr)
+        messages.tell(fault)
     return 1 if faults else 0
 
 
@@ -213,7 +212,7 @@ def _draw(path: Path, points: Sequence[Point], firsts: Mapping[Point, Row], data
             levels={"data": level.value},
         )
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # the runs are done, with or without the picture
-        print(f"rlkit: the figure could not be drawn: {error}", file=sys.stderr)
+        messages.tell(f"the figure could not be drawn: {error}")
 
 
 def _lines(firsts: Mapping[Point, Row], is_scored: bool) -> list[Swept]:

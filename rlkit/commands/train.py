@@ -7,7 +7,6 @@ import glob
 import math
 import platform
 import re
-import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,7 +18,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from rlkit import buffer, online, ranges
+from rlkit import buffer, messages, online, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import Catalog, announce, collect, dry_run, environment, judge
 from rlkit.commands.options import OF_PRESET, JudgeOptions, TrainOptions
@@ -83,7 +82,7 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
     if has_trained and options.data.holdout and job.make_env is None:
         judge_held_out(options, folder, catalog)
     for fault in faults:
-        print(f"rlkit: {folder}: {fault}", file=sys.stderr)
+        messages.tell(f"{folder}: {fault}")
     return 1 if faults else 0
 
 
@@ -93,7 +92,7 @@ def judge_held_out(options: TrainOptions, folder: Path, catalog: Catalog) -> Non
     try:
         judge.run(JudgeOptions((folder,), agent=agent), catalog)
     except InputError as error:
-        print(f"rlkit: {folder}: not judged: {error}", file=sys.stderr)
+        messages.tell(f"{folder}: not judged: {error}")
 
 
 def reading(options: TrainOptions) -> AbstractContextManager:
@@ -144,7 +143,7 @@ def prepare(
         horizon = task.time_limit(env)
     reference, unscored = _reference(options, env_spec, episodes, env, catalog, before)
     if unscored:
-        print(f"rlkit: no scores: {unscored}", file=sys.stderr)
+        messages.tell(f"no scores: {unscored}")
 
     # --- what the agent learns from ---
     normaliser = Normaliser.fit(episodes, options.data)
@@ -158,7 +157,7 @@ def prepare(
     rows = Buffer.from_episodes(episodes, normaliser, columns, uses_rewards=uses_rewards)
     suspicious = inspection.serious(episodes.report.warnings, options.data.normalise)
     for sentence in [*suspicious, *labels.advice(episodes)]:
-        print(f"rlkit: {episodes.name}: {sentence}", file=sys.stderr)
+        messages.tell(f"{episodes.name}: {sentence}")
     stats = buffer.stats(rows)
 
     # --- the record ---
@@ -198,9 +197,7 @@ def prepare(
     job = job._replace(parent=origin.start(job))
     other = origin.other_scales(job)
     if other:
-        print(
-            f"rlkit: {origin.folder} was trained with another {', '.join(other)} than these data give", file=sys.stderr
-        )
+        messages.tell(f"{origin.folder} was trained with another {', '.join(other)} than these data give")
     return job
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
+from rlkit import messages
 from rlkit.buffer import Buffer
 from rlkit.runs import integrity, serialization
 from rlkit.runs.integrity import Damaged
@@ -136,7 +136,7 @@ class Checkpoints:
             try:
                 return self._read(updates, stages, buffer, stats, seeds, mesh, abstract_live)
             except Damaged as error:
-                print(f"rlkit: {error}; going back to the checkpoint before it", file=sys.stderr)
+                messages.tell(f"{error}; going back to the checkpoint before it")
                 if self._keep is not None:
                     self._set_aside(updates)
         if saved:

@@ -19,13 +19,13 @@ from __future__ import annotations
 import functools
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
+from rlkit import messages
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import loggers, serialization
 from rlkit.runs.record import Record
@@ -223,7 +223,7 @@ class Run:
             raise InputError(f"{self.folder} holds another run ({'; '.join(differences)}): {cure}")
         drift = recorded.drift(self.record)
         if drift:
-            print(f"rlkit: {self.folder} goes on, but not to the same bits ({'; '.join(drift)})", file=sys.stderr)
+            messages.tell(f"{self.folder} goes on, but not to the same bits ({'; '.join(drift)})")
         changes = recorded.changes(self.record)
         if not changes:
             return
@@ -231,9 +231,9 @@ class Run:
         if finished(self.folder) and self.record.steps == recorded.steps:
             self.record = recorded
             told = f"{self.folder} is finished and stays as it is ({listed})"
-            print(f"rlkit: {told}: rlkit evaluate makes other evaluations", file=sys.stderr)
+            messages.tell(f"{told}: rlkit evaluate makes other evaluations")
             return
-        print(f"rlkit: {self.folder} goes on with other settings ({listed})", file=sys.stderr)
+        messages.tell(f"{self.folder} goes on with other settings ({listed})")
         self._change_record()
 
     def _change_record(self) -> None:
@@ -375,7 +375,7 @@ class Run:
             call()
         except logger.errors as error:
             self._loggers.remove(logger)
-            print(f"rlkit: {type(logger).__name__} failed and is off from here on: {error}", file=sys.stderr)
+            messages.tell(f"{type(logger).__name__} failed and is off from here on: {error}")
 
 
 def _mean(values: np.ndarray) -> float:

@@ -6,7 +6,6 @@ its own, as if it had been trained alone; `train` reads as rlkit.runs.trainer's 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rlkit import messages
 from rlkit.evaluation.evaluate import Evaluator
 from rlkit.runs import trainer
 from rlkit.runs.checkpoint import Checkpoints
@@ -104,7 +104,7 @@ class _Part:
             trainer.judge(self.job, self.run, progress, self.limits)
         except RunError as error:
             self.error = error
-            print(f"rlkit: {error}; the other runs go on", file=sys.stderr)
+            messages.tell(f"{error}; the other runs go on")
 
 
 class _Labelled(NamedTuple):

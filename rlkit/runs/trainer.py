@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 
+from rlkit import messages
 from rlkit.buffer import Buffer
 from rlkit.evaluation.evaluate import Evaluation, EvaluationError, Evaluator, score
 from rlkit.runs import checkpoint
@@ -169,7 +169,7 @@ def judge(job: Job, run: Run, progress: Progress, limits: Limits) -> None:
         known.add(number)
         message = f"seed {seeds[number]} diverged by step {progress.step} of {stage}: {reason}"
         if len(known) < len(seeds):
-            print(f"rlkit: {message}; the other seeds go on", file=sys.stderr)
+            messages.tell(f"{message}; the other seeds go on")
             continue
         if progress.metrics:  # the run's folder must say that every seed diverged
             run.metrics(job.position(progress), divergence.without(progress.metrics, known))
@@ -201,7 +201,7 @@ def evaluate(
     except (EvaluationError, TimeoutError) as error:
         guard.enter("saving")
         run.invalid(position, str(error))
-        print(f"rlkit: the evaluation after {progress.step} updates is invalid: {error}", file=sys.stderr)
+        messages.tell(f"the evaluation after {progress.step} updates is invalid: {error}")
         return str(error)
     guard.enter("saving")
     goals = list(evaluator.goals)
