@@ -87,6 +87,7 @@ def test_what_a_run_was_made_with_is_read_and_what_is_typed_wins(trained):
     [
         (["--resume", "auto", "--out", "nothing"], "nothing is no run to go on with: it has no run.json"),
         (["--out", "RUN"], "rlkit train --resume auto --out RUN"),
+        (["--resume", "auto", "bc", "--out", "RUN"], "before its options: rlkit train bc --resume auto --out "),
         (["--resume", "auto", "--out", "RUN", "--preset", "pendulum"], "goes on with its own settings"),
         (["--resume", "auto", "--out", "RUN", "--sweep", "config.learning-rate=1,2"], "is one run"),
         (["--resume", "auto", "--out", "RUN", "--config.learning-rate", "0.5"], "config.learning_rate: 0.0003 -> 0.5"),

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import difflib
 import importlib
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -369,6 +370,12 @@ class DataCollect:
     """module:Config, for an agent in a module of your own, as in training."""
 
 
+_FLAGS = {  # options of `train` that take no value
+    f"--{field.name.replace('_', '-')}"
+    for kind in (TrainOptions, DataOptions)
+    for field in dataclasses.fields(kind)
+    if field.type == "bool"
+}
 OfRuns = EvaluateOptions | JudgeOptions | ReportOptions | RunsOptions | VerifyOptions | ExportOptions | InspectOptions
 OfData = DataList | DataShow | DataCheck | DataDescribe | DataConvert | DataSplit | DataCollect
 Asked = TrainOptions | SweepOptions | FinetuneOptions | OfRuns | OfData
@@ -438,6 +445,7 @@ def _parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | SweepO
         )
         return _listing("rlkit train AGENT [OPTIONS]", summaries, hint)
     if argv[0].startswith("-"):
+        _refuse_agent_behind(argv, entries)
         return _parse_resumed(argv)
     name = argv[0]
     rest = argv[1:]
@@ -507,6 +515,16 @@ def _dataset_note(preset: str, own: str | None, typed: str | None) -> str:
     if own is None or registry.is_dataset(own, typed):
         return ""
     return f"as typed; the preset {preset} is for {own}"
+
+
+def _refuse_agent_behind(argv: Sequence[str], entries: Iterable[str]) -> None:
+    """InputError, with the command as it has to be, where the agent stands behind an option and that option's value."""
+    for number, (before, word) in enumerate(zip(argv, argv[1:], strict=False), 1):
+        is_value = before.startswith("--") and "=" not in before and before not in _FLAGS
+        is_agent = word in entries or (registry.is_typed(word) and word.endswith(":Config"))
+        if is_agent and not is_value:
+            command = ["rlkit", "train", word, *argv[:number], *argv[number + 1 :]]
+            raise InputError(f"train: name the agent before its options: {shlex.join(command)}")
 
 
 def _parse_resumed(argv: Sequence[str]) -> TrainOptions | FinetuneOptions:
