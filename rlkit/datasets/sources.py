@@ -71,13 +71,13 @@ def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
         raise InputError(f"{path}: the folder holds both .npz episodes and tables; name those meant: '{path}/*.npz'")
     if table is not None:
         return table
-    if options.columns != ColumnOptions():
+    module = READERS.get(path.suffix.lower())
+    if options.columns != ColumnOptions() and module != "hdf5":  # whose reader knows which files have names
         raise InputError(f"{options.dataset}: is no table, and --columns names the columns of tables; leave it out")
     if episodes:
         from rlkit.datasets.formats import npz
 
         return Source(path, partial(npz.read_episodes, episodes, name=options.dataset), tuple(episodes))
-    module = READERS.get(path.suffix.lower())
     if module:
         if not path.is_file():
             raise InputError(f"{path}: no such file")

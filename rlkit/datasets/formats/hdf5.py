@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from rlkit.datasets.formats import d3rlpy, d4rl, robomimic
-from rlkit.datasets.options import DataOptions
+from rlkit.datasets.options import ColumnOptions, DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields, h5
 from rlkit.datasets.untrusted.fields import Budget, Fault
@@ -46,12 +46,17 @@ def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
     fields.check_exists(path)
     with h5.naming(path.name), h5py.File(path, "r") as root:
         layout = _layout(path, root)
+        if options.columns != ColumnOptions() and layout is not robomimic:
+            raise InputError(
+                f"{path.name}: is no table, and --columns names the columns of tables and the keys of robomimic's files; "
+                "leave it out"
+            )
         if layout is d4rl:
             notes: list[str] = []
             arrays, info_arrays, discrete = _d4rl_arrays(path, root, infos, notes)
     if layout is d4rl:
         return d4rl.recording(path, arrays, env=options.env, infos=info_arrays, notes=notes, discrete=discrete)
-    return layout.read(path, env=options.env)
+    return layout.read(path, options=options)
 
 
 def _layout(path: Path, root: h5py.File) -> ModuleType:
