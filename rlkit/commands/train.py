@@ -8,11 +8,12 @@ import math
 import platform
 import re
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
@@ -39,7 +40,7 @@ from rlkit.runs.scores import conclude
 from rlkit.runs.stopping import Guard
 from rlkit.runs.trainer import train
 from rlkit.training.compilation import keep_compiled
-from rlkit.types import InputError
+from rlkit.types import InputError, Spec, Stage, Stats
 
 PACKAGES = ("rlkit-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium", "mujoco")
 EVALUATIONS = 20  # of a run, by default
@@ -127,30 +128,65 @@ def prepare(
 ) -> Job:
     """Read the data, unless they are given as ``episodes``, find the environment, and build everything that training
     needs."""
-    log_every, eval_every = _intervals(options, before)
+    intervals = _intervals(options, before)
     parent, origin = _origin(options, before)
+    world = _world(options, catalog, before, guard, episodes)
+    material = _material(options, world, _plans(options, before))
+    record = _record(options, catalog, world, material, intervals, parent)
+    if world.env is not None:
+        environment.close(world.env)
+    job = Job(record, material.stages, material.rows, material.stats, material.normaliser, world.make_env)
+    return job if origin is None else _from_origin(job, origin)
 
-    # --- data and environment: one that the user named is tried before the data are read ---
+
+class _World(NamedTuple):
+    """The data, and the environment in which a first step was taken; None of it where there is nothing to evaluate."""
+
+    episodes: Episodes
+    env_spec: str | None
+    env: gymnasium.Env | None
+    make_env: Callable[[], gymnasium.Env] | None
+    reference: Reference | None
+    unscored: str  # why there is no reference, where one is known for another task
+
+
+def _world(
+    options: TrainOptions, catalog: Catalog, before: Before | None, guard: Guard | None, episodes: Episodes | None
+) -> _World:
+    """Read the data, unless they are given, and find the environment: one that the user named is tried before that."""
     found = environment.named(options, catalog, guard)
     if episodes is None:
         episodes = _load(options, catalog)
     if found is None:
         found = environment.of_data(options, episodes, catalog, guard)
     env_spec, env, make_env = found or (None, None, None)
-    horizon = None
     if env is not None:
         episodes = check_env(episodes, env)
-        horizon = task.time_limit(env)
     reference, unscored = _reference(options, env_spec, episodes, env, catalog, before)
     if unscored:
         messages.tell(f"no scores: {unscored}")
+    return _World(episodes, env_spec, env, make_env, reference, unscored)
 
-    # --- what the agent learns from ---
+
+class _Material(NamedTuple):
+    """What the agent learns from, as it sees it, and its stages."""
+
+    spec: Spec
+    normaliser: Normaliser
+    plans: tuple[Online, ...]
+    stages: tuple[Stage, ...]
+    rows: Buffer
+    stats: Stats
+
+
+def _material(options: TrainOptions, world: _World, plans: tuple[Online, ...]) -> _Material:
+    """Bring the data into the form in which the agent sees them. What looks wrong in them is said."""
+    episodes, env = world.episodes, world.env
+    horizon = None if env is None else task.time_limit(env)
     normaliser = Normaliser.fit(episodes, options.data)
     spec = spec_of(episodes, horizon, normaliser, options.data.normalise)
     if env is not None and horizon is None:
-        environment.say_endless(environment.name_of(env_spec, env), longest(spec))
-    plans = _plans(options, before)
+        environment.say_endless(environment.name_of(world.env_spec, env), longest(spec))
     stages = online.stages(options.config, spec, options.steps, plans)
     columns = buffer.needs(stages)
     uses_rewards = buffer.uses_rewards(stages)
@@ -158,40 +194,52 @@ def prepare(
     suspicious = inspection.serious(episodes.report.warnings, options.data.normalise)
     for sentence in [*suspicious, *labels.advice(episodes)]:
         messages.tell(f"{episodes.name}: {sentence}")
-    stats = buffer.stats(rows)
+    return _Material(spec, normaliser, plans, stages, rows, buffer.stats(rows))
 
-    # --- the record ---
+
+def _record(
+    options: TrainOptions,
+    catalog: Catalog,
+    world: _World,
+    material: _Material,
+    intervals: tuple[int, int],
+    parent: Parent | None,
+) -> Record:
+    """Everything that run.json says of the run."""
+    log_every, eval_every = intervals
     devices = jax.devices()
-    last_seed = options.seed + options.seeds - 1
-    record = Record(
+    plans = material.plans
+    online_from = None
+    if plans:
+        online_from = len(online.stages(options.config, material.spec, options.steps, plans[:-1]))
+    return Record(
         agent=options.agent,
         module=options.module,
         config=serialization.encode(options.config),
         preset=options.preset,
         steps=options.steps,
-        stages=tuple((stage.name, stage.steps) for stage in stages),
-        seeds=tuple(range(options.seed, last_seed + 1)),
+        stages=tuple((stage.name, stage.steps) for stage in material.stages),
+        seeds=tuple(range(options.seed, options.seed + options.seeds)),
         log_every=log_every,
         eval_every=eval_every,
-        data=_data_record(episodes, options),
-        spec=spec,
-        normaliser=normaliser.to_json(),
-        stats={name: tuple(value.tolist()) for name, value in stats._asdict().items()},
-        evaluation=_evaluation_record(options, env_spec, env, catalog),
-        reference=reference,
-        unscored=unscored,
+        data=_data_record(world.episodes, options),
+        spec=material.spec,
+        normaliser=material.normaliser.to_json(),
+        stats={name: tuple(value.tolist()) for name, value in material.stats._asdict().items()},
+        evaluation=_evaluation_record(options, world.env_spec, world.env, catalog),
+        reference=world.reference,
+        unscored=world.unscored,
         versions=_versions(),
         device=f"{len(devices)} x {devices[0].device_kind}",
         online=plans,
-        online_from=len(online.stages(options.config, spec, options.steps, plans[:-1])) if plans else None,
+        online_from=online_from,
         parent=parent,
         q_limit=options.q_limit,
     )
-    if env is not None:
-        environment.close(env)
-    job = Job(record, stages, rows, stats, normaliser, make_env)
-    if origin is None:
-        return job
+
+
+def _from_origin(job: Job, origin: Before) -> Job:
+    """The job as it goes on from the end of another run, or begins with that run's arrays."""
     if not origin.parent.begins:
         return job._replace(parent=origin.end(job))
     job = job._replace(parent=origin.start(job))
