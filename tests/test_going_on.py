@@ -15,7 +15,7 @@ from conftest import PACE, SMALL, _catalog, final_bits
 import envs
 import rlkit
 from rlkit import commands
-from rlkit.commands import announce, train
+from rlkit.commands import announce, preparation
 from rlkit.commands.options import parse
 from rlkit.runs import serialization
 from rlkit.runs.job import Job
@@ -156,7 +156,7 @@ def test_steps_are_not_lowered(rlkit_command, run):
 def test_a_schedule_over_the_steps_refuses_more_of_them_and_says_what_to_do(rlkit_command, tmp_path):
     """A cosine that has fallen to 0 cannot fall to 0 later: the first update would have been another one."""
     argv = ["train", "iql", "--eval-episodes", "0", "--out", str(tmp_path)]
-    serialization.write_json(tmp_path / "run.json", train.resolve(parse([*argv, "--steps", "100"], CATALOG), CATALOG))
+    serialization.write_json(tmp_path / "run.json", preparation.resolve(parse([*argv, "--steps", "100"], CATALOG), CATALOG))
     before = (tmp_path / "run.json").read_bytes()
     code, _, err = rlkit_command(*argv, "--steps", "200", "--eval-every", "5", "--log-every", "5", "--resume", "auto")
     assert code == 2 and "--init-from" in err and "a schedule of iql" in err
@@ -165,7 +165,7 @@ def test_a_schedule_over_the_steps_refuses_more_of_them_and_says_what_to_do(rlki
 
 def test_a_run_that_has_been_online_is_finetuned_and_not_made_longer(rlkit_command, tmp_path):
     begun = parse(["train", "bc", "--steps", "100", "--online.steps", "20", "--eval-episodes", "0"], CATALOG)
-    record = train.resolve(begun, CATALOG)
+    record = preparation.resolve(begun, CATALOG)
     finetuned = dataclasses.replace(record, parent=Parent(100, "0" * 64, str(tmp_path / "before")))
     for recorded, more in ((record, ["--steps", "200"]), (record, ["--online.steps", "40"]), (finetuned, ["--steps=200"])):
         serialization.write_json(tmp_path / "run.json", recorded)
@@ -221,7 +221,7 @@ def test_a_finished_run_is_not_evaluated_otherwise(rlkit_command, run):
     ],
 )
 def test_a_short_run_is_evaluated_at_its_ends_alone_unless_it_is_asked_for_more(words, intervals):
-    assert train._intervals(parse(["train", "bc", *words], CATALOG)) == intervals
+    assert preparation.intervals(parse(["train", "bc", *words], CATALOG)) == intervals
 
 
 # ---- begun with another run's weights

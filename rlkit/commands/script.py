@@ -24,7 +24,8 @@ import numpy as np
 
 from rlkit.commands import Catalog, export, keywords
 from rlkit.commands.options import ExportOptions, TrainOptions
-from rlkit.commands.train import check_length, prepare
+from rlkit.commands.preparation import prepare
+from rlkit.commands.train import check_length
 from rlkit.datasets import Episodes
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import environments, registry, trainer

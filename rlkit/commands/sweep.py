@@ -15,6 +15,7 @@ from rlkit.commands import Catalog, announce, dry_run, judge
 from rlkit.commands import train as commands_train
 from rlkit.commands.grid import Point, SweepOptions
 from rlkit.commands.options import JudgeOptions, TrainOptions
+from rlkit.commands.preparation import prepare
 from rlkit.evaluation import figures, tables
 from rlkit.evaluation.figures import Swept
 from rlkit.evaluation.tables import Row
@@ -85,7 +86,7 @@ def _jobs(options: SweepOptions, catalog: Catalog) -> list[Job]:
     for point in options.points:
         wanted = replace(options.train, config=point.config)
         if first is None:
-            first = commands_train.prepare(wanted, catalog)
+            first = prepare(wanted, catalog)
             jobs.append(first)
         else:
             jobs.append(_sibling(first, wanted, catalog))
@@ -98,7 +99,7 @@ def _sibling(job: Job, options: TrainOptions, catalog: Catalog) -> Job:
     stages = online.stages(options.config, record.spec, options.steps, record.online)
     needs_more = buffer.needs(stages) != buffer.needs(job.stages)
     if needs_more or options.init_from is not None:  # whose arrays may be others with these settings
-        return commands_train.prepare(options, catalog)
+        return prepare(options, catalog)
     sibling = replace(
         record,
         config=serialization.encode(options.config),
