@@ -285,8 +285,8 @@ class DataList:
 
 
 @dataclass(frozen=True)
-class DataShow(DataOptions):
-    """Describe a dataset: spaces, environment, rows, returns."""
+class _OneDataset(DataOptions):
+    """What is shown or checked."""
 
     command: ClassVar[str] = "data"
     dataset: Positional[str | tuple[str, ...]]
@@ -296,14 +296,13 @@ class DataShow(DataOptions):
 
 
 @dataclass(frozen=True)
-class DataCheck(DataOptions):
-    """Read a dataset past the cache, check it, and print how its rows are used. Exit code 2 if it is refused."""
+class DataShow(_OneDataset):
+    """Describe a dataset: spaces, environment, rows, returns."""
 
-    command: ClassVar[str] = "data"
-    dataset: Positional[str | tuple[str, ...]]
-    """A Minari id (hopper/medium-v0), a file, a folder, or a pattern in quotes (docs/own_data.md), or random:5000, 5000
-    steps of uniform actions in --env. Several are joined."""
-    imports: Imports = ()
+
+@dataclass(frozen=True)
+class DataCheck(_OneDataset):
+    """Read a dataset past the cache, check it, and print how its rows are used. Exit code 2 if it is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
