@@ -16,7 +16,7 @@ import envs
 import rlkit
 from rlkit import commands
 from rlkit.commands import announce, preparation
-from rlkit.commands.options import parse
+from rlkit.commands.parsing import parse
 from rlkit.runs import serialization
 from rlkit.runs.job import Job
 from rlkit.runs.record import Parent, Record

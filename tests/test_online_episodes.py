@@ -15,7 +15,7 @@ from agents import odt
 from rlkit import buffer, commands
 from rlkit.acting import first_goal
 from rlkit.commands import preparation
-from rlkit.commands.options import parse
+from rlkit.commands.parsing import parse
 from rlkit.online import Online
 from rlkit.runs import serialization
 from rlkit.testing import bits

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlkit import messages
-from rlkit.commands import options
+from rlkit.commands import parsing
+from rlkit.commands.words import HELP
 from rlkit.runs.stopping import Stop
 from rlkit.types import InputError, RunError
 
@@ -52,7 +53,7 @@ def _run(argv: Sequence[str], catalog: Catalog) -> int:
     if _takes_long_to_start(argv) and sys.stdout.isatty():
         print("starting", flush=True)
     try:
-        asked = options.parse(argv, catalog)
+        asked = parsing.parse(argv, catalog)
         if isinstance(asked, str):
             print(asked)
             return 0
@@ -75,4 +76,4 @@ def _takes_long_to_start(argv: Sequence[str]) -> bool:
     """Whether jax is imported for this, which takes seconds."""
     command, *rest = argv or [""]
     slow = ("train", "finetune", "evaluate", "judge", "export")
-    return command in slow and bool(rest) and not set(options.HELP) & set(rest)
+    return command in slow and bool(rest) and not set(HELP) & set(rest)

@@ -103,4 +103,3 @@ def default_folder(options: TrainOptions) -> Path:
     name = "+".join(names)
     now = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{options.agent}-{name}-{now}"
-
