@@ -156,7 +156,9 @@ def test_steps_are_not_lowered(rlkit_command, run):
 def test_a_schedule_over_the_steps_refuses_more_of_them_and_says_what_to_do(rlkit_command, tmp_path):
     """A cosine that has fallen to 0 cannot fall to 0 later: the first update would have been another one."""
     argv = ["train", "iql", "--eval-episodes", "0", "--out", str(tmp_path)]
-    serialization.write_json(tmp_path / "run.json", preparation.resolve(parse([*argv, "--steps", "100"], CATALOG), CATALOG))
+    serialization.write_json(
+        tmp_path / "run.json", preparation.resolve(parse([*argv, "--steps", "100"], CATALOG), CATALOG)
+    )
     before = (tmp_path / "run.json").read_bytes()
     code, _, err = rlkit_command(*argv, "--steps", "200", "--eval-every", "5", "--log-every", "5", "--resume", "auto")
     assert code == 2 and "--init-from" in err and "a schedule of iql" in err
@@ -167,7 +169,11 @@ def test_a_run_that_has_been_online_is_finetuned_and_not_made_longer(rlkit_comma
     begun = parse(["train", "bc", "--steps", "100", "--online.steps", "20", "--eval-episodes", "0"], CATALOG)
     record = preparation.resolve(begun, CATALOG)
     finetuned = dataclasses.replace(record, parent=Parent(100, "0" * 64, str(tmp_path / "before")))
-    for recorded, more in ((record, ["--steps", "200"]), (record, ["--online.steps", "40"]), (finetuned, ["--steps=200"])):
+    for recorded, more in (
+        (record, ["--steps", "200"]),
+        (record, ["--online.steps", "40"]),
+        (finetuned, ["--steps=200"]),
+    ):
         serialization.write_json(tmp_path / "run.json", recorded)
         code, _, err = rlkit_command("train", "--resume", "auto", "--out", tmp_path, *more)
         assert code == 2 and f"rlkit finetune {tmp_path} --online.steps N" in err and err.count("\n") == 1

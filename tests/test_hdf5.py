@@ -223,7 +223,9 @@ def test_a_group_for_each_episode_is_refused_with_what_was_found_and_what_is_kno
     with pytest.raises(InputError) as caught:
         read(tmp_path / "x.h5")
     told = str(caught.value)
-    assert told.startswith("x.h5: none of the known layouts: its root has elsewhere, ep0, ep1, infos, and the group ep0 ")
+    assert told.startswith(
+        "x.h5: none of the known layouts: its root has elsewhere, ep0, ep1, infos, and the group ep0 "
+    )
     for words in ("has act, obs;", "D4RL", "data/demo_0", "d3rlpy 2", "metadata.json", "a .npz for each episode"):
         assert words in told
     with h5py.File(tmp_path / "y.h5", "w") as root:

@@ -158,8 +158,10 @@ def close(env: gymnasium.Env) -> None:
 
 def say_endless(name: str, longest_episode: int) -> None:
     """Say of an environment without a time limit how long its episodes may be."""
-    messages.tell(f"environment {name} has no time limit: an episode of {longest_episode} steps, ten times the longest of "
-        "the data, fails its evaluation; gymnasium.wrappers.TimeLimit sets another limit")
+    messages.tell(
+        f"environment {name} has no time limit: an episode of {longest_episode} steps, ten times the longest of "
+        "the data, fails its evaluation; gymnasium.wrappers.TimeLimit sets another limit"
+    )
 
 
 def _is_wanted(options: TrainOptions) -> bool:

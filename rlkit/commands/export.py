@@ -61,8 +61,10 @@ def _sample(policy: Policy, record: Record, run: Path, catalog: Catalog) -> Samp
     try:
         return sample.of_data(_data(record, run, catalog))
     except InputError as error:
-        messages.tell(f"observations to check with are drawn from the data's recorded means and standard deviations, "
-        f"since the data themselves cannot be read: {error}")
+        messages.tell(
+            f"observations to check with are drawn from the data's recorded means and standard deviations, "
+            f"since the data themselves cannot be read: {error}"
+        )
         return sample.of_statistics(record.stats, policy.normaliser)
 
 

@@ -36,8 +36,8 @@ _FLAGS = {  # options of `train` that take no value
 
 
 def parse_train(argv: Sequence[str], catalog: Catalog) -> TrainOptions | SweepOptions | str:
-    """The options that ``argv``, the words behind ``train``, gives, or the text to print for a general --help. Raises as
-    rlkit.commands.parsing.parse does."""
+    """The options that ``argv``, the words behind ``train``, gives, or the text to print for a general --help. Raises
+    as rlkit.commands.parsing.parse does."""
     # --- which agent ---
     entries = registry.installed() | dict(catalog.agents)
     if not argv or argv[0] in HELP:

@@ -85,7 +85,9 @@ def _as_columns(rows: Sequence[Any]) -> dict[str, Any]:
     names = list(rows[0].keys())
     for number, row in enumerate(rows):
         if not hasattr(row, "keys"):
-            raise InputError(f"observation: row {number} is a {type(row).__name__}, and row 0 a mapping: give all alike")
+            raise InputError(
+                f"observation: row {number} is a {type(row).__name__}, and row 0 a mapping: give all alike"
+            )
         given = list(row.keys())
         if set(given) != set(names):
             raise InputError(f"observation: row {number} has {given}, and row 0 {names}: give each row the same names")

@@ -216,8 +216,8 @@ def check_longer(recorded: Record, longer: Record, config: Any, folder: Path) ->
 def online_is_not_longer(folder: Path) -> str:
     """What to do instead of making the run in ``folder``, which has been online, longer."""
     return (
-        f"{folder} has been online, and such a run is not made longer: finetune it, which is a run of its own from where "
-        f"it ended: rlkit finetune {folder} --online.steps N"
+        f"{folder} has been online, and such a run is not made longer: finetune it, which is a run of its own from "
+        f"where it ended: rlkit finetune {folder} --online.steps N"
     )
 
 

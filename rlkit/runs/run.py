@@ -219,7 +219,9 @@ class Run:
         if differences:
             cure = "choose another --out"
             if recorded.online != self.record.online:
-                cure += f", or collect more in a run that goes on from it: rlkit finetune {self.folder} --online.steps N"
+                cure += (
+                    f", or collect more in a run that goes on from it: rlkit finetune {self.folder} --online.steps N"
+                )
             raise InputError(f"{self.folder} holds another run ({'; '.join(differences)}): {cure}")
         drift = recorded.drift(self.record)
         if drift:

@@ -254,7 +254,6 @@ class Limits:
         return divergence.limit_of(self._job.stages, buffer, self._job.stats, self._job.record.spec.horizon)
 
 
-
 def memory() -> dict[str, float]:
     """Largest memory so far in bytes: of the process, and of the device where it tells."""
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -306,8 +306,10 @@ class Collector:
             is_there = False
         if is_there:
             return
-        messages.tell(f"the environment of seed {self._seeds[place[0]]} does not play episode {number} again as it was: "
-        "collecting goes on with a new episode, but not to the same bits")
+        messages.tell(
+            f"the environment of seed {self._seeds[place[0]]} does not play episode {number} again as it was: "
+            "collecting goes on with a new episode, but not to the same bits"
+        )
         if self._by_episode:
             self._next_episode(place)
         else:

@@ -48,7 +48,7 @@ def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
         layout = _layout(path, root)
         if options.columns != ColumnOptions() and layout is not robomimic:
             raise InputError(
-                f"{path.name}: is no table, and --columns names the columns of tables and the keys of robomimic's files; "
+                f"{path.name}: is no table, and --columns names the columns of tables and robomimic's keys; "
                 "leave it out"
             )
         if layout is d4rl:

@@ -9,9 +9,9 @@
     mask/<name>                                  names of demonstrations: never read, all of them are used
 
 The observation is all keys with one row of numbers per step, side by side in alphabetical order, or those that
---columns.observation names, in its order. Images and other keys of more axes are left out by name. `dones` says that the
-episode should end with this step: it is terminal here. robomimic's own scripts set it at a success, at the end of a
-demonstration, or at both, and a demonstration may go on after it: it is split there, no step is lost, and each keeps
+--columns.observation names, in its order. Images and other keys of more axes are left out by name. `dones` says that
+the episode should end with this step: it is terminal here. robomimic's own scripts set it at a success, at the end of
+a demonstration, or at both, and a demonstration may go on after it: it is split there, no step is lost, and each keeps
 its successor.
 Source: the dataset pages of robomimic's documentation, and its scripts/dataset_states_to_obs.py.
 """
