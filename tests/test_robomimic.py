@@ -103,7 +103,7 @@ def test_keys_are_chosen_and_ordered(tmp_path):
     [
         ({"observation": ("eeff",)}, r"demo_0, obs: --columns.observation eeff: .*found: eef, object.*mean eef"),
         ({"observation": ("agentview_image",)}, "found: eef, object"),
-        ({"observation": ("eef", "e*")}, "--columns.observation eef e\* names a key twice"),
+        ({"observation": ("eef", "e*")}, r"--columns.observation eef e\* names a key twice"),
         ({"observation": ("eef",), "reward": "score"}, "--columns.observation alone is told"),
     ],
 )
