@@ -159,13 +159,16 @@ def _compare(root: Path, options: SweepOptions, folders: Sequence[Path], catalog
     if not firsts:
         metrics = _last_metrics(done)
         print(metrics)
-        judged = _held_out(done, options.train, catalog)
-        print(judged)
-        text += [metrics, judged]
+        text.append(metrics)
     serialization.write_text(root / "table.txt", "\n".join([*text, ""]))
+    figure = ""
     if firsts:
+        figure = f", {FIGURE}"
         _draw(root / FIGURE, options.points, firsts, rows[0], record.data.name)
-    figure = f", {FIGURE}" if firsts else ""
+    else:
+        judged = _held_out(done, options.train, catalog)  # which takes its time
+        print(judged)
+        serialization.write_text(root / "table.txt", "\n".join([*text, judged, ""]))
     print(f"written to {root}: a run directory for each value, table.txt{figure}")
 
 
