@@ -279,11 +279,11 @@ def test_what_cannot_train_side_by_side_is_one_run_each_and_what_is_not_evaluate
 ):
     judged = []
 
-    def text(options, catalog):
+    def judgement(options, catalog):
         judged.append(options.runs)
         return "what was held out says this"
 
-    monkeypatch.setattr("rlkit.commands.judge.text", text)
+    monkeypatch.setattr("rlkit.commands.judge.judgement", judgement)
     folder = tmp_path / "runs"
     words = ["--sweep", "config.limit=0.5,1", "--eval-episodes", "0", "--holdout", "0.2"]
     code, out, _ = _sweep(rlkit_command, folder, *words)

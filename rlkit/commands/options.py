@@ -20,6 +20,7 @@ from rlkit.ranges import Count, Discount, Range, Seed, Whole
 C = TypeVar("C")
 Seconds = Annotated[float, Range("[0, inf]")]
 Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
+Words = Annotated[tuple[str, ...], tyro.conf.Fixed, tyro.conf.Suppress]  # that were typed
 Imports = Annotated[
     tuple[str, ...],
     tyro.conf.UseAppendAction,
@@ -53,6 +54,7 @@ class TrainOptions(Generic[C]):
     """Start from the settings published for a dataset; other options win over it.
     It brings its dataset, or wants one to be named."""
     dataset_note: Hidden = ""
+    words: Words = ()
     resume: Literal["auto", "never", "must"] = "never"
     """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start a
     new one. More STEPS make a run longer, and evaluations and log lines may be other ones than before. Without AGENT,
@@ -126,6 +128,7 @@ class FinetuneOptions(Generic[C]):
     """Log to Weights & Biases too."""
     agent: str | None = None
     """module:Config, for an agent in a module of your own, as in training."""
+    words: Words = ()
 
 
 @dataclass(frozen=True)
@@ -156,15 +159,18 @@ class EvaluateOptions(Generic[C]):
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Print one table of several runs on the same data, and draw their learning curves and, of runs that were asked for
-    several returns, what came of each."""
+    """Print one table of several runs, dataset by dataset: the data, then the methods. Runs that differ in their seeds
+    alone are pooled. Below stand the interquartile means over the datasets: those of all runs but the lowest and the
+    highest quarter. docs/report.md says more, of profiles (the share of runs above each score) and probabilities of
+    improvement (how often a run of one method beats one of another) too."""
 
     command: ClassVar[str] = "report"
     runs: Positional[tuple[Path, ...]]
-    """Run directories."""
+    """Run directories, or folders below which all runs are taken, such as that of a sweep."""
     out: Path | None = None
-    """Folder to write table.txt and curve.png to and, where several returns were asked for, returns.png. Default: the
-    table is only printed."""
+    """What to write besides. A name that ends in .csv, .md, .tex or .txt: the table. .png or .svg: the learning curves,
+    a panel for each dataset. .html: a page with all that the runs tell. Another name: a folder with all of these and,
+    where several returns were asked for, returns.png. Default: the table is only printed."""
 
 
 @dataclass(frozen=True)

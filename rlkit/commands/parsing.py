@@ -5,6 +5,7 @@ Nothing here imports jax, gymnasium or orbax: only ``train AGENT`` imports that 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from rlkit import __version__, online, ranges
+from rlkit.commands.grid import SweepOptions
 from rlkit.commands.options import (
     Asked,
     DataCheck,
@@ -28,6 +30,7 @@ from rlkit.commands.options import (
     JudgeOptions,
     ReportOptions,
     RunsOptions,
+    TrainOptions,
     VerifyOptions,
 )
 from rlkit.commands.parsing_train import parse_train
@@ -70,6 +73,15 @@ def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
         raise InputError("name a dataset: a Minari id, such as hopper/medium-v0, or a file")
     for module in getattr(asked, "imports", ()):
         registry.import_typed(module, f"--import {module}")
+    return _with_words(asked, tuple(argv))
+
+
+def _with_words(asked: Asked, argv: tuple[str, ...]) -> Asked:
+    """``asked`` with the words of the command line, which the record of a run keeps."""
+    if isinstance(asked, SweepOptions):
+        return dataclasses.replace(asked, train=dataclasses.replace(asked.train, words=argv))
+    if isinstance(asked, TrainOptions | FinetuneOptions):
+        return dataclasses.replace(asked, words=argv)
     return asked
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import math
 import platform
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
@@ -19,7 +21,7 @@ from rlkit import buffer, messages, online, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import Catalog, collect, environment
 from rlkit.commands.options import OF_PRESET, TrainOptions
-from rlkit.datasets import DataOptions, Episodes, Normaliser, check_env, inspection, labels, sources, spaces
+from rlkit.datasets import DataOptions, Episodes, Normaliser, card, check_env, inspection, labels, sources, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics, task
 from rlkit.evaluation.evaluate import longest
@@ -159,6 +161,8 @@ def _record(
         online_from=online_from,
         parent=parent,
         q_limit=options.q_limit,
+        command=options.words,
+        commit=_commit(),
     )
 
 
@@ -275,6 +279,27 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+@functools.cache
+def _commit() -> str:
+    """Of the code that trains, "-dirty" where it differs from the commit; "" where it is no git checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *words], capture_output=True, text=True, cwd=root, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        name = git("rev-parse", "--short", "HEAD")
+        changes = git("status", "--porcelain", "--", "rlkit", "agents", "envs", "train.py")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f"{name}-dirty" if name and changes else name
+
+
 def _from_anywhere(data: DataOptions) -> DataOptions:
     """``data`` with whole paths, so that the run can be gone on with from another folder."""
     names = []
@@ -303,4 +328,5 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         names=episodes.names,
         notes=episodes.report.notes,
         warnings=tuple(warning.sentence for warning in episodes.report.warnings),
+        card=card.card(episodes),
     )

@@ -197,7 +197,7 @@ def _held_out(done: Mapping[str, Path], options: TrainOptions, catalog: Catalog)
         return textwrap.fill(advice, announce.WIDTH, break_on_hyphens=False)
     agent = options.module if registry.is_typed(options.module) else None
     try:
-        return judge.text(JudgeOptions(tuple(done.values()), agent=agent), catalog)
+        return str(judge.judgement(JudgeOptions(tuple(done.values()), agent=agent), catalog))
     except InputError as error:
         return f"not judged by the held-out episodes: {error}"
 
