@@ -161,12 +161,12 @@ def resolve(cell: Cell, files: Path | None) -> str:
     InputError if the command is refused.
     """
     import train as composition_root
-    from rlkit.commands import options, train
+    from rlkit.commands import parsing, preparation
 
     catalog = composition_root.catalog()
     try:
         with contextlib.chdir(files or Path.cwd()):
-            record = train.resolve(options.parse(cell.arguments(), catalog), catalog)
+            record = preparation.resolve(parsing.parse(cell.arguments(), catalog), catalog)
     except SystemExit:  # of the parser of the command line, which has told why
         raise InputError("the command is refused") from None
     return configuration(record)

@@ -15,7 +15,7 @@ FILES = sorted(p for folder in ("rlkit", "agents", "envs") for p in (ROOT / fold
 
 # rlkit's rooms from the ground up: a file imports from its own floor and those below it
 FLOORS = (
-    {"types", "ranges"},
+    {"messages", "types", "ranges"},
     {"datasets"},
     {"acting", "buffer", "columns", "losses", "networks", "online", "optim", "ring"},
     {"diffusion", "evaluation"},

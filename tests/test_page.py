@@ -18,8 +18,8 @@ from conftest import PACE, SMALL, _catalog
 
 import envs
 import rlkit
-from rlkit.commands import train
-from rlkit.commands.options import parse
+from rlkit.commands import preparation
+from rlkit.commands.parsing import parse
 from rlkit.datasets import card as card_module
 from rlkit.datasets import from_episodes
 from rlkit.datasets.card import card
@@ -47,7 +47,7 @@ def base(cache):
     catalog = _catalog(envs.make)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLKIT_CACHE_DIR", str(cache))
-        return train.resolve(parse(["train", "bc", *SMALL, *PACE, "--out", "there"], catalog), catalog)
+        return preparation.resolve(parse(["train", "bc", *SMALL, *PACE, "--out", "there"], catalog), catalog)
 
 
 class Runs:

@@ -11,7 +11,7 @@ import pytest
 
 from rlkit.evaluation.figures import Asked, Curve, CurvePanel, _draw, _draw_asked, asked_and_achieved, learning_curves
 from rlkit.evaluation.statistics import Estimate, estimate
-from rlkit.evaluation.tables import Row, row, show, table
+from rlkit.evaluation.tables import Row, row, show, side_by_side, table
 
 ROWS = [
     row("data", [[1.0, 3.0]]),
@@ -79,6 +79,13 @@ def test_the_rate_of_success_is_shown_beside_the_return_where_it_is_known():
 
 def test_a_single_number_has_no_interval():
     assert table([Row("x", Estimate(3.0, np.nan, np.nan, "episodes"))]).splitlines()[2].split() == ["x", "3.0"]
+
+
+def test_numbers_side_by_side_go_on_below_where_they_do_not_fit():
+    columns = {"a=1": {"loss": 0.123456, "q": 1e6}, "a=20": {"loss": 2.0}}
+    assert side_by_side(columns, 80) == ["         a=1  a=20", "loss  0.1235     2", "q      1e+06"]
+    below = ["         a=1", "loss  0.1235", "q      1e+06", "      a=20", "loss     2", "q"]
+    assert side_by_side(columns, 14) == below
 
 
 class Terminal(io.StringIO):

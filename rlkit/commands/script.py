@@ -27,7 +27,8 @@ from rlkit import ranges
 from rlkit.commands import Catalog, collect, export, keywords
 from rlkit.commands import judge as judging
 from rlkit.commands.options import ExportOptions, JudgeOptions, TrainOptions
-from rlkit.commands.train import check_length, prepare
+from rlkit.commands.preparation import prepare
+from rlkit.commands.train import check_length
 from rlkit.datasets import Episodes, Report
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.ope.verdict import Judgement

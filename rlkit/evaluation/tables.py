@@ -13,7 +13,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -102,6 +102,28 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["  ".join(cells) for cells in zip(*padded, strict=True)]
     lines.append(note(rows))
     return "\n".join(lines)
+
+
+def side_by_side(columns: Mapping[str, Mapping[str, float]], width: int) -> list[str]:
+    """Numbers as aligned lines of text, a line for each name and a column for each title in ``columns``. What does not
+    fit into ``width`` columns of text stands below the rest."""
+    names = list(dict.fromkeys(name for numbers in columns.values() for name in numbers))
+    cells = {}
+    for title, numbers in columns.items():
+        entries = [title, *(f"{numbers[name]:.4g}" if name in numbers else "" for name in names)]
+        longest = max(map(len, entries))
+        cells[title] = [entry.rjust(longest) for entry in entries]
+    margin = max(map(len, names), default=0)
+    blocks: list[list[list[str]]] = []
+    taken = width
+    for column in cells.values():
+        needed = len(column[0]) + 2
+        if taken + needed > width:
+            blocks.append([[name.ljust(margin) for name in ("", *names)]])
+            taken = margin
+        blocks[-1].append(column)
+        taken += needed
+    return ["  ".join(line).rstrip() for block in blocks for line in zip(*block, strict=True)]
 
 
 def note(rows: Sequence[Row]) -> str:

@@ -20,13 +20,13 @@ import functools
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
+from rlkit import messages
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import loggers, serialization
 from rlkit.runs.record import Record
@@ -247,10 +247,15 @@ class Run:
         recorded = Record.read(self.folder)
         differences = recorded.differences(self.record)
         if differences:
-            raise InputError(f"{self.folder} holds another run ({'; '.join(differences)}): choose another --out")
+            cure = "choose another --out"
+            if recorded.online != self.record.online:
+                cure += (
+                    f", or collect more in a run that goes on from it: rlkit finetune {self.folder} --online.steps N"
+                )
+            raise InputError(f"{self.folder} holds another run ({'; '.join(differences)}): {cure}")
         drift = recorded.drift(self.record)
         if drift:
-            print(f"rlkit: {self.folder} goes on, but not to the same bits ({'; '.join(drift)})", file=sys.stderr)
+            messages.tell(f"{self.folder} goes on, but not to the same bits ({'; '.join(drift)})")
         changes = recorded.changes(self.record)
         if not changes:
             return
@@ -258,9 +263,9 @@ class Run:
         if finished(self.folder) and self.record.steps == recorded.steps:
             self.record = recorded
             told = f"{self.folder} is finished and stays as it is ({listed})"
-            print(f"rlkit: {told}: rlkit evaluate makes other evaluations", file=sys.stderr)
+            messages.tell(f"{told}: rlkit evaluate makes other evaluations")
             return
-        print(f"rlkit: {self.folder} goes on with other settings ({listed})", file=sys.stderr)
+        messages.tell(f"{self.folder} goes on with other settings ({listed})")
         self._change_record()
 
     def _change_record(self) -> None:
@@ -402,7 +407,7 @@ class Run:
             call()
         except logger.errors as error:
             self._loggers.remove(logger)
-            print(f"rlkit: {type(logger).__name__} failed and is off from here on: {error}", file=sys.stderr)
+            messages.tell(f"{type(logger).__name__} failed and is off from here on: {error}")
 
 
 def _mean(values: np.ndarray) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rlkit import messages
 from rlkit.evaluation import figures, tables
 from rlkit.evaluation.evaluate import score
 from rlkit.evaluation.figures import Asked, Curve
@@ -53,7 +53,7 @@ def conclude(folder: Path, *, show: bool = True) -> None:
         draw_curves(folder / "curve.png", labels, records, list(by_goal.values()))
         draw_asked(folder / ASKED, {record.agent: (record, last_returns(by_goal))})
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # the run is done, with or without its pictures
-        print(f"rlkit: the figures could not be drawn: {error}", file=sys.stderr)
+        messages.tell(f"the figures could not be drawn: {error}")
 
 
 def _result(folder: Path, record: Record, rows: Sequence[Row], switch: Mapping[str, Row]) -> dict[str, Any]:
@@ -115,7 +115,8 @@ def heading(record: Record) -> str:
     name = record.data.name
     reference = record.reference
     if reference is None:
-        why = record.unscored or "no reference returns are known"
+        nothing = "nothing was evaluated" if record.evaluation is None else "no reference returns are known"
+        why = record.unscored or nothing
         return f"{name}: no scores: {why}"
     low = f"{reference.random:.1f}"
     high = f"{reference.expert:.1f}"
