@@ -22,7 +22,7 @@ FLOORS = (
     {"models", "training"},
     {"ope"},
     {"runs"},
-    {"export"},
+    {"export", "report"},
     {"commands", "testing"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -41,7 +41,7 @@ def estimate(returns: Any) -> Estimate:
     Column e must be the same start for every seed. For returns of recorded episodes S is 1; for exact values E is 1.
     Raises ValueError unless there are two axes, neither of them empty, and as many starts for each seed.
     """
-    values = _table(returns)
+    values = table(returns)
     seeds, starts = values.shape
     value = float(values.mean())
     half = float(half_width(values))
@@ -125,7 +125,8 @@ def _t_quantile(freedom: Any) -> np.ndarray:
     return stdtrit(freedom, probability)
 
 
-def _table(returns: Any) -> np.ndarray:
+def table(returns: Any) -> np.ndarray:
+    """Returns as float64 [S, E]. ValueError unless there are two axes, neither empty, and as many starts for each seed."""
     try:
         values = np.asarray(returns, np.float64)
     except ValueError as error:  # numpy's words for rows of different lengths

@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,15 @@ def claim(folder: Path, resume: Resume) -> None:
 def finished(folder: Path) -> bool:
     """Whether the run in ``folder`` has come to its end."""
     return (folder / "result.json").exists()
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Run directories in ``root``, itself too, sorted; nothing below a run is looked at."""
+    for name, below, files in os.walk(root):
+        below.sort()
+        if "run.json" in files:
+            below.clear()
+            yield Path(name)
 
 
 def earlier_records(folder: Path) -> list[Path]:
@@ -166,6 +176,26 @@ def _position(line: Mapping[str, Any]) -> Position:
 def final_metrics(folder: Path) -> dict[str, list[float]]:
     """The metrics that the run in ``folder`` logged last, [S] each."""
     return _last_metrics(lines(folder / "metrics.jsonl"))
+
+
+def logged_metrics(folder: Path) -> list[tuple[Position, dict[str, np.ndarray]]]:
+    """Each line of metrics of the run in ``folder``: where the run stood, and "net/quantity" -> [S], NaN for seeds that
+    had diverged. InputError where a metric has not a number for each seed."""
+    path = folder / "metrics.jsonl"
+    found = []
+    seeds = set()
+    for line in lines(path):
+        if "metrics" not in line:
+            continue
+        try:
+            values = {str(name): np.array(numbers, np.float64) for name, numbers in line["metrics"].items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: a line of metrics is not what was written ({one_line(error)})") from None
+        seeds.update(numbers.shape for numbers in values.values())
+        if len(seeds) > 1 or any(len(shape) != 1 for shape in seeds):
+            raise InputError(f"{path}: not every metric has a number for each seed")
+        found.append((_position(line), values))
+    return found
 
 
 def diverged(folder: Path) -> set[int]:

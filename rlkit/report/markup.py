@@ -1,0 +1,98 @@
+"""The pieces of the page: texts made harmless, sections, tables and figures."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Html(str):
+    """A text that is HTML already. Every other text is escaped where it enters the page."""
+
+
+class Section(NamedTuple):
+    """A part of the page with an entry in its table of contents. name: its id."""
+
+    name: str
+    title: str
+    content: str
+
+
+def escaped(text: object) -> Html:
+    """``text`` as HTML and as XML: names come from files, which may hold anything.
+
+    What cannot be printed becomes a replacement character: control characters, which XML forbids, marks that turn the
+    direction of writing, halves of surrogate pairs, which no file can be written with.
+    """
+    if isinstance(text, Html):
+        return text
+    harmless = "".join(_printable(letter) for letter in str(text))
+    return Html(html.escape(harmless))
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable() or letter in "\n\t":
+        return letter
+    return " " if letter.isspace() else "\ufffd"
+
+
+def short(text: str, most: int) -> str:
+    """``text`` in at most ``most`` letters, its middle left out where it is longer."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    tail = most - 1 - head
+    return f"{text[:head]}…{text[len(text) - tail :]}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str, kind: str = "") -> Html:
+    """A table whose rows have a heading, their first cell. On narrow pages each row becomes a list of titles and cells;
+    the roles keep it a table for those who hear it. kind: a class of the style sheet."""
+    titles = "".join(f'<th scope="col" role="columnheader">{escaped(title)}</th>' for title in header)
+    lines = []
+    for head, *cells in rows:
+        row = [f'<th scope="row" role="rowheader">{escaped(head)}</th>']
+        for title, cell in zip(header[1:], cells, strict=True):
+            empty = "" if str(cell) else ' class="empty"'
+            row.append(f'<td role="cell"{empty} data-title="{escaped(title)}"><span>{escaped(cell)}</span></td>')
+        lines.append(f'<tr role="row">{"".join(row)}</tr>')
+    return Html(
+        f'<table role="table" class="{kind}"><caption>{escaped(caption)}</caption>'
+        f'<thead role="rowgroup"><tr role="row">{titles}</tr></thead>'
+        f'<tbody role="rowgroup">{"".join(lines)}</tbody></table>'
+    )
+
+
+def facts(entries: Sequence[tuple[str, object]]) -> Html:
+    """A list of names and values."""
+    items = [f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in entries]
+    return Html(f'<dl class="facts">{"".join(items)}</dl>')
+
+
+def figure(drawing: str, legend: str, caption: str) -> Html:
+    """A drawing with its legend and what it shows in words."""
+    return Html(f"<figure>{drawing}{legend}<figcaption>{escaped(caption)}</figcaption></figure>")
+
+
+def grid(figures: Sequence[str], kind: str = "panels") -> Html:
+    """Figures side by side, as many as the page has room for."""
+    return Html(f'<div class="{kind}">{"".join(figures)}</div>')
+
+
+def paragraph(text: object) -> Html:
+    return Html(f"<p>{escaped(text)}</p>")
+
+
+def listed(texts: Sequence[object]) -> Html:
+    items = "".join(f"<li>{escaped(text)}</li>" for text in texts)
+    return Html(f"<ul>{items}</ul>")
+
+
+def heading(text: str) -> Html:
+    """Of a part of a section."""
+    return Html(f"<h3>{escaped(text)}</h3>")
+
+
+def code(text: str) -> Html:
+    return Html(f"<pre><code>{escaped(text)}</code></pre>")

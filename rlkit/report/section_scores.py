@@ -1,0 +1,174 @@
+"""The page's scores: a table for each dataset, and what the methods come to over all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rlkit.evaluation import tables
+from rlkit.evaluation.statistics import Estimate
+from rlkit.evaluation.tables import Row
+from rlkit.report import drawings, markup
+from rlkit.report.aggregates import Aggregates, Method
+from rlkit.report.drawings import Interval, Line
+from rlkit.report.markup import Html, Section, escaped
+from rlkit.runs.scores import heading
+
+MOST_PAIRS = 12  # that are drawn; the table has them all
+
+
+def of_datasets(panels: Sequence[tuple[object, list[Row]]]) -> Section:
+    """The table of every panel, the data first, and a drawing of it. panels: each with its rows."""
+    parts = []
+    for number, (panel, rows) in enumerate(panels):
+        if len(panels) > 1:
+            parts.append(markup.heading(panel.name))
+        parts.append(markup.paragraph(heading(panel.record)))
+        parts.append(_table(panel.name, rows))
+        parts.append(_drawing(f"scores-{number}", panel.name, rows))
+    return Section("scores", "Scores", "".join(parts))
+
+
+def _table(name: str, rows: Sequence[Row]) -> Html:
+    header, *lines = tables.columns(rows)
+    cells = [[line[0], *map(folded, line[1:])] for line in lines]
+    return markup.table(header, cells, caption=f"{name}: {tables.note(rows)}", kind="numbers")
+
+
+def folded(cell: str) -> Html:
+    """A cell of a table, whose interval may stand below its mean but is never broken itself."""
+    mean, bracket, interval = cell.partition(" [")
+    if not bracket:
+        return Html(f'<span class="mean">{escaped(mean)}</span>' if mean else "")
+    return Html(f'<span class="mean">{escaped(mean)}</span> <span class="interval">[{escaped(interval)}</span>')
+
+
+def _drawing(name: str, dataset: str, rows: Sequence[Row]) -> str:
+    """Scores of the last checkpoint, or returns where no run has scores."""
+    is_scored = any(row.score is not None for row in rows)
+    items = []
+    for row in rows:
+        estimate = row.score if is_scored else row.returns
+        if estimate is not None and math.isfinite(estimate.value):
+            items.append(Interval(row.method, estimate.value, estimate.low, estimate.high))
+    if len(items) < 2:
+        return ""
+    what = "normalised score" if is_scored else "return"
+    drawing = drawings.intervals(
+        name,
+        items,
+        title=f"{dataset}: {what} of the last checkpoint",
+        description=_in_words([(item.label, Estimate(*item[1:], "seeds")) for item in items]),
+        xlabel=f"{what}, last checkpoint",
+    )
+    return markup.figure(drawing, "", "Dot: the mean; line: its 95 % interval. The numbers are those of the table.")
+
+
+def over_datasets(found: Aggregates) -> Section | None:
+    """The interquartile means, performance profiles and probabilities of improvement, where they say something: of
+    several methods, or over several datasets."""
+    if len(found.methods) < 2 and len(found.datasets) < 2 and not found.improvement:
+        return None
+    parts = []
+    if found.methods:
+        names = ", ".join(found.datasets)
+        parts.append(markup.paragraph(f"Over the scores on {names}; a run counts as the mean over its episodes."))
+        parts.append(markup.heading("Interquartile mean"))
+        parts.append(_interquartile_means(found.methods))
+        parts.append(markup.heading("Performance profile"))
+        parts.append(_profiles(found.methods))
+    pairs = _pairs(found)
+    if pairs:
+        parts.append(markup.heading("Probability of improvement"))
+        parts.append(_improvement(pairs))
+    if not parts:
+        return None
+    title = "Over all datasets" if len(found.datasets) > 1 else "Methods compared"
+    return Section("aggregates", title, "".join(parts))
+
+
+def _interquartile_means(methods: Sequence[Method]) -> Html:
+    means = [(method.label, method.interquartile_mean) for method in methods]
+    rows = [(label, folded(_number(estimate))) for label, estimate in means]
+    drawing = drawings.intervals(
+        "iqm",
+        [Interval(label, *estimate[:3]) for label, estimate in means],
+        title="Interquartile mean of the scores of each method",
+        description=_in_words(means),
+        xlabel="interquartile mean of the scores",
+    )
+    caption = (
+        "The mean of the middle half of the runs' scores: the lowest and the highest quarter are left out, so that one "
+        "lucky seed moves it little. Line: 95 % interval, a stratified bootstrap over the runs (Agarwal et al. 2021)."
+    )
+    table = markup.table(["method", "IQM of the scores"], rows, caption="Interquartile means", kind="numbers")
+    return markup.grid([table, markup.figure(drawing, "", caption)])
+
+
+def _profiles(methods: Sequence[Method]) -> Html:
+    series = []
+    words = []
+    for method in methods:
+        profile = method.profile
+        series.append(Line(method.label, profile.thresholds, profile.share, profile.low, profile.high))
+        middle = len(profile.thresholds) // 2
+        share, threshold = profile.share[middle], profile.thresholds[middle]
+        words.append(f"{method.label}: {100 * share:.0f} % of its runs score above {threshold:.1f}")
+    drawing = drawings.lines(
+        "profile",
+        series,
+        title="Performance profiles",
+        description="; ".join(words),
+        xlabel="score",
+        ylabel="share of runs above it",
+        limits=(0.0, 1.0),
+    )
+    caption = (
+        "For each score the share of a method's runs that are above it: a curve that lies higher everywhere is a method "
+        "that is better throughout. Band: pointwise 95 % interval, where there are several seeds."
+    )
+    return markup.figure(drawing, drawings.legend([method.label for method in methods]), caption)
+
+
+def _pairs(found: Aggregates) -> list[tuple[str, Estimate]]:
+    """Each two methods once, that with the higher chance first."""
+    pairs = []
+    for (one, other), estimate in found.improvement.items():
+        back = found.improvement.get((other, one))
+        is_first = back is None or estimate.value > back.value or (estimate.value == back.value and one < other)
+        if is_first:
+            pairs.append((f"{one} above {other}", estimate))
+    return pairs
+
+
+def _improvement(pairs: Sequence[tuple[str, Estimate]]) -> Html:
+    rows = [(label, folded(_number(estimate, 2))) for label, estimate in pairs]
+    table = markup.table(["pair", "probability"], rows, caption="Probability of improvement", kind="numbers")
+    caption = (
+        "How probable it is that a run of the first method has a higher return than one of the second on a dataset "
+        "drawn at random; 0.5 (dashed) is a tie. Line: 95 % interval, a stratified bootstrap over the runs."
+    )
+    if len(pairs) > MOST_PAIRS:
+        return Html(table + markup.paragraph(caption))
+    drawing = drawings.intervals(
+        "improvement",
+        [Interval(label, *estimate[:3]) for label, estimate in pairs],
+        title="Probability of improvement of each two methods",
+        description=_in_words(pairs, 2),
+        xlabel="probability",
+        middle=0.5,
+        limits=(0.0, 1.0),
+    )
+    return markup.grid([table, markup.figure(drawing, "", caption)])
+
+
+def _in_words(estimates: Sequence[tuple[str, Estimate]], digits: int = 1) -> str:
+    return "; ".join(f"{label}: {_number(estimate, digits)}" for label, estimate in estimates)
+
+
+def _number(estimate: Estimate, digits: int = 1) -> str:
+    if not math.isfinite(estimate.value):
+        return "not known"
+    if not math.isfinite(estimate.low):
+        return f"{estimate.value:.{digits}f}"
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
