@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ MOST_BINS = 12  # rows and columns of a table of doses
 MOST_STEPS = 12  # of a course that are shown
 MOST_COLUMNS = 6  # of the observations in a course
 SHADES = 5  # of the style sheet below
+STYLE_OF_ALL = Path(__file__).with_name("style.css")
 STYLE = """
 .scroll { overflow-x: auto; }
 table.matrix { display: table; width: auto; }
@@ -90,7 +91,7 @@ def page(runs: Sequence[Judged], gamma: float, *, heading: str, doses: bool) -> 
 
 def _document(title: str, body: str) -> str:
     """The policy in the head forbids the browser to load or run anything."""
-    style = resources.files("rlkit.report").joinpath("style.css").read_text(encoding="utf-8")
+    style = STYLE_OF_ALL.read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -172,14 +173,13 @@ def _value(held: Held, value: float, low: float, high: float) -> Html:
 def _difference(held: Held, value: float, low: float, high: float) -> Html:
     if held.survived is None:
         return _with_interval(f"{value:+.2f}", f"{low:+.2f}", f"{high:+.2f}")
-    counts = (f"{PATIENTS * share:+.0f}" for share in (value, low, high))
+    counts = (f"{round(PATIENTS * share, 0) + 0.0:+.0f}" for share in (value, low, high))
     return _with_interval(*counts)
 
 
 def _with_interval(value: str, low: str, high: str) -> Html:
-    return Html(
-        f'<span class="mean">{escaped(value)}</span> <span class="interval">[{escaped(low)}, {escaped(high)}]</span>'
-    )
+    interval = "without an interval" if low == "nan" else f"[{low}, {high}]"
+    return Html(f'<span class="mean">{escaped(value)}</span> <span class="interval">{escaped(interval)}</span>')
 
 
 # --- one run beside what was done ---
