@@ -52,6 +52,7 @@ def run(options: FinetuneOptions, catalog: Catalog) -> int:
         dry_run=options.dry_run,
         imports=options.imports,
         wandb=options.wandb,
+        words=options.words,
     )
     if seed is not None:
         wanted = replace(wanted, eval_seed=seed)

@@ -36,6 +36,7 @@ from tyro.conf import Positional
 C = TypeVar("C")
 Seconds = Annotated[float, Range("[0, inf]")]
 Hidden = Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
+Words = Annotated[tuple[str, ...], tyro.conf.Fixed, tyro.conf.Suppress]  # that were typed
 Imports = Annotated[
     tuple[str, ...],
     tyro.conf.UseAppendAction,
@@ -82,6 +83,7 @@ class TrainOptions(Generic[C]):
     """Start from the settings published for a dataset; other options win over it.
     It brings its dataset, or wants one to be named."""
     dataset_note: Hidden = ""
+    words: Words = ()
     resume: Literal["auto", "never", "must"] = "never"
     """auto: start, continue, or say that the run is finished. never: refuse a run that exists. must: refuse to start a
     new one. More STEPS make a run longer, and evaluations and log lines may be other ones than before. Without AGENT,
@@ -154,6 +156,7 @@ class FinetuneOptions(Generic[C]):
     """Log to Weights & Biases too."""
     agent: str | None = None
     """module:Config, for an agent in a module of your own, as in training."""
+    words: Words = ()
 
 
 @dataclass(frozen=True)
@@ -184,15 +187,16 @@ class EvaluateOptions(Generic[C]):
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Print one table of several runs on the same data, and draw their learning curves and, of runs that were asked for
-    several returns, what came of each."""
+    """Print one table of several runs, dataset by dataset: the data, the methods, and the interquartile means over the
+    datasets. Runs that differ in their seeds alone are pooled (docs/report.md)."""
 
     command: ClassVar[str] = "report"
     runs: Positional[tuple[Path, ...]]
-    """Run directories."""
+    """Run directories, or folders below which all runs are taken, such as that of a sweep."""
     out: Path | None = None
-    """Folder to write table.txt and curve.png to and, where several returns were asked for, returns.png. Default: the
-    table is only printed."""
+    """What to write besides. A name that ends in .csv, .md, .tex or .txt: the table. .png or .svg: the learning curves,
+    a panel for each dataset. .html: a page with all that the runs tell. Another name: a folder with all of these and,
+    where several returns were asked for, returns.png. Default: the table is only printed."""
 
 
 @dataclass(frozen=True)
@@ -397,6 +401,15 @@ def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
         raise InputError("name a dataset: a Minari id, such as hopper/medium-v0, or a file")
     for module in getattr(asked, "imports", ()):
         registry.import_typed(module, f"--import {module}")
+    return _with_words(asked, tuple(argv))
+
+
+def _with_words(asked: Asked, argv: tuple[str, ...]) -> Asked:
+    """``asked`` with the words of the command line, which the record of a run keeps."""
+    if isinstance(asked, SweepOptions):
+        return dataclasses.replace(asked, train=dataclasses.replace(asked.train, words=argv))
+    if isinstance(asked, TrainOptions | FinetuneOptions):
+        return dataclasses.replace(asked, words=argv)
     return asked
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import math
 import platform
 import re
+import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -23,7 +25,7 @@ from rlkit import buffer, online, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import Catalog, announce, collect, dry_run, environment, judge
 from rlkit.commands.options import OF_PRESET, JudgeOptions, TrainOptions
-from rlkit.datasets import DataOptions, Episodes, Normaliser, check_env, inspection, labels, sources, spaces
+from rlkit.datasets import DataOptions, Episodes, Normaliser, card, check_env, inspection, labels, sources, spaces
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics, task
 from rlkit.evaluation.evaluate import longest
@@ -185,6 +187,8 @@ def prepare(
         online_from=len(online.stages(options.config, spec, options.steps, plans[:-1])) if plans else None,
         parent=parent,
         q_limit=options.q_limit,
+        command=options.words,
+        commit=_commit(),
     )
     if env is not None:
         environment.close(env)
@@ -314,6 +318,25 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+@functools.cache
+def _commit() -> str:
+    """Of the code that trains, "-dirty" where it differs from the commit; "" where it is no git checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "--no-optional-locks", *words], capture_output=True, text=True, cwd=root, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        name = git("rev-parse", "--short", "HEAD")
+        changes = git("status", "--porcelain", "--", "rlkit", "agents", "envs", "train.py")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f"{name}-dirty" if name and changes else name
+
+
 def _from_anywhere(data: DataOptions) -> DataOptions:
     """``data`` with whole paths, so that the run can be gone on with from another folder."""
     names = []
@@ -342,4 +365,5 @@ def _data_record(episodes: Episodes, options: TrainOptions) -> DataRecord:
         names=episodes.names,
         notes=episodes.report.notes,
         warnings=tuple(warning.sentence for warning in episodes.report.warnings),
+        card=card.card(episodes),
     )

@@ -61,11 +61,11 @@ def interquartile_mean(scores: Sequence[Any], draws: int = DRAWS) -> Estimate:
     runs = run_scores(scores)
     value = float(_interquartile(np.concatenate(runs)))
     if not _have_seeds(runs):
-        return Estimate(value, np.nan, np.nan, "seeds")
+        return Estimate(value, np.nan, np.nan, "seeds, resampled")
     rng = np.random.default_rng(0)
     drawn = [of_dataset[rng.integers(len(of_dataset), size=(draws, len(of_dataset)))] for of_dataset in runs]
     low, high = _percentiles(_interquartile(np.concatenate(drawn, axis=1)))
-    return Estimate(value, float(low), float(high), "seeds")
+    return Estimate(value, float(low), float(high), "seeds, resampled")
 
 
 def _interquartile(runs: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def probability_of_improvement(x: Sequence[Any], y: Sequence[Any], draws: int = 
         is_higher.append((difference > 0) + 0.5 * (difference == 0))
     value = float(np.mean([of_dataset.mean() for of_dataset in is_higher]))
     if not all(_have_seeds(pair) for pair in pairs):
-        return Estimate(value, np.nan, np.nan, "seeds")
+        return Estimate(value, np.nan, np.nan, "seeds, resampled")
     rng = np.random.default_rng(0)
     drawn = np.zeros(draws)
     for of_dataset in is_higher:
@@ -124,7 +124,7 @@ def probability_of_improvement(x: Sequence[Any], y: Sequence[Any], draws: int = 
         times_theirs = _counts(theirs, draws, rng) / theirs
         drawn += np.einsum("di,ij,dj->d", times_mine, of_dataset, times_theirs)
     low, high = _percentiles(drawn / len(pairs))
-    return Estimate(value, float(low), float(high), "seeds")
+    return Estimate(value, float(low), float(high), "seeds, resampled")
 
 
 # --- bootstrap ---

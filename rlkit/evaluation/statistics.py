@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-Over = Literal["seeds and starts", "seeds", "episodes"]
+Over = Literal["seeds and starts", "seeds", "episodes", "seeds, resampled"]
 LEVEL = 0.95
 
 
@@ -26,7 +26,8 @@ class Estimate(NamedTuple):
     """A mean and its 95 % interval, whose ends are NaN where one number is all there is.
 
     over: what varied. With one seed it is its episodes: the interval then says how well that one policy was measured,
-    and nothing about the method. With one start, or exact values, it is the seeds.
+    and nothing about the method. With one start, or exact values, it is the seeds. Over several datasets the seeds of
+    each are resampled (rlkit.evaluation.aggregate); else the interval is Student's.
     """
 
     value: float

@@ -7,8 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlkit.evaluation import aggregate
-from rlkit.evaluation.aggregate import Profile
+from rlkit.evaluation.aggregate import (
+    Profile,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+    run_scores,
+)
 from rlkit.evaluation.evaluate import score
 from rlkit.evaluation.statistics import Estimate
 from rlkit.report.comparison import Comparison, Entry
@@ -35,7 +40,7 @@ class Aggregates(NamedTuple):
     notes: list[str]  # what was left out, and why there is no interval
 
 
-def aggregates(comparison: Comparison) -> Aggregates:
+def aggregate(comparison: Comparison) -> Aggregates:
     """The interquartile means, the performance profiles and the probabilities of improvement of ``comparison``.
 
     A method that was not evaluated on every dataset that has scores has no mean and no profile: over other datasets
@@ -69,8 +74,8 @@ def aggregates(comparison: Comparison) -> Aggregates:
     thresholds = _thresholds(list(complete.values()))
     methods = []
     for label, of_method in complete.items():
-        mean = aggregate.interquartile_mean(of_method)
-        methods.append(Method(label, mean, aggregate.performance_profile(of_method, thresholds)))
+        mean = interquartile_mean(of_method)
+        methods.append(Method(label, mean, performance_profile(of_method, thresholds)))
         single = [name for name, table in zip(datasets, of_method, strict=True) if len(table) == 1]
         if single:
             notes.append(f"{label} has one seed on {', '.join(single)}: no interval over seeds")
@@ -86,10 +91,10 @@ def _thresholds(by_method: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """From just below the lowest run of all methods, where every share is 1, to the highest, where it is 0."""
     if not by_method:
         return np.zeros(0)
-    runs = np.concatenate([of_dataset for scores in by_method for of_dataset in aggregate.run_scores(scores)])
+    runs = np.concatenate([of_dataset for scores in by_method for of_dataset in run_scores(scores)])
     low, high = runs.min(), runs.max()
     margin = max(0.02 * (high - low), 1e-6 * max(abs(high), 1.0))
-    return np.linspace(low - margin, high + margin, THRESHOLDS)
+    return np.linspace(low - margin, high, THRESHOLDS)
 
 
 def _improvement(returns: Mapping[str, Mapping[str, np.ndarray]]) -> dict[tuple[str, str], Estimate]:
@@ -100,5 +105,5 @@ def _improvement(returns: Mapping[str, Mapping[str, np.ndarray]]) -> dict[tuple[
             if mine != theirs and shared:
                 x = [of_mine[name] for name in shared]
                 y = [of_theirs[name] for name in shared]
-                found[mine, theirs] = aggregate.probability_of_improvement(x, y)
+                found[mine, theirs] = probability_of_improvement(x, y)
     return found

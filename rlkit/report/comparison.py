@@ -76,7 +76,9 @@ def read(folders: Sequence[Path]) -> Comparison:
     for (name, of_dataset), names in zip(pools.items(), settings.labels(told), strict=True):
         labels = _told_apart(names, of_dataset)
         entries = [_entry(label, pool) for label, pool in zip(labels, of_dataset, strict=True)]
-        panels.append(Panel(name, entries[0].record, entries))
+        records = [entry.record for entry in entries]
+        with_scores = [record for record in records if record.reference is not None]
+        panels.append(Panel(name, (with_scores or records)[0], entries))
     for panel, of_dataset in zip(panels, pools.values(), strict=True):
         notes += _panel_notes(panel, of_dataset)
     differences = settings.differences([one for of_dataset in told for one in of_dataset])
@@ -144,6 +146,7 @@ def _run_folders(folders: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
 
 def _run(folder: Path) -> _Run:
     record = Record.read(folder)
+    metrics = logged_metrics(folder)
     seeds = len(record.seeds)
     by_goal = sound_evaluations(folder)
     if by_goal:
@@ -153,7 +156,7 @@ def _run(folder: Path) -> _Run:
         lost = seeds
     else:
         lost = len(diverged(folder))
-    return _Run(folder, record, by_goal, lost, logged_metrics(folder))
+    return _Run(folder, record, by_goal, lost, metrics)
 
 
 # --- pooling ---
@@ -300,7 +303,7 @@ def _told_apart(names: Sequence[str], pools: Sequence[Sequence[_Run]]) -> list[s
     with_updates = []
     for name, update in zip(names, furthest, strict=True):
         others = [other for twin, other in zip(names, furthest, strict=True) if twin == name]
-        tells = update is not None and others.count(update) < len(others)
+        tells = None not in others and others.count(update) < len(others)
         with_updates.append(f"{name}, at update {update:,}" if tells else name)
     labels = []
     for name, pool in zip(with_updates, pools, strict=True):

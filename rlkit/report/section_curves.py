@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,12 +13,11 @@ from rlkit.report import drawings, markup
 from rlkit.report.comparison import Entry, Panel
 from rlkit.report.drawings import Level, Line
 from rlkit.report.markup import Section
-from rlkit.report.settings import OF_CONFIG, settings
+from rlkit.report.settings import OF_CONFIG, differences, is_of_method, settings
 from rlkit.runs.record import Record
 from rlkit.runs.scores import label_of
 
 MOST_POINTS = 150  # of a metric's line; of more, as many evenly spaced ones
-FEWEST_VALUES = 2  # of a setting over which scores are drawn
 SMALL = (300.0, 190.0)  # view box of a metric
 BAND = (
     "Thick: the mean over seeds and starts. Band: its 95 % interval, which counts that other seeds and other starts would "
@@ -31,14 +30,16 @@ BAND = (
 
 
 def of_learning(panels: Sequence[Panel]) -> Section | None:
-    """Learning curves, a panel for each dataset: scores where there are reference returns, else returns."""
+    """Learning curves, a panel for each dataset: scores where every run has reference returns, else returns. A method
+    has the same colour in all of them."""
+    colours: dict[str, int] = {}
     figures = []
     for number, panel in enumerate(panels):
-        series = [line for entry in panel.entries for line in _learning_curves(panel.record, entry)]
+        series = [line for entry in panel.entries for line in _learning_curves(panel, entry, colours)]
         if not series:
             continue
-        levels = [_data_level(panel.record)]
-        what = _ylabel(panel.record)
+        levels = _data_levels(panel)
+        what = _ylabel(panel)
         drawing = drawings.lines(
             f"curve-{number}",
             series,
@@ -48,21 +49,20 @@ def of_learning(panels: Sequence[Panel]) -> Section | None:
             ylabel=what,
             levels=levels,
         )
-        legend = drawings.legend([line.label for line in series], levels)
-        figures.append(markup.figure(drawing, legend, panel.name))
+        figures.append(markup.figure(drawing, drawings.legend(series, levels), panel.name))
     if not figures:
         return None
     return Section("curves", "Learning curves", markup.paragraph(BAND) + markup.grid(figures))
 
 
-def _learning_curves(record: Record, entry: Entry) -> list[Line]:
+def _learning_curves(panel: Panel, entry: Entry, colours: dict[str, int]) -> list[Line]:
     """A line for each goal."""
     series = []
     for goal, evaluated in entry.by_goal.items():
         first = evaluated[0].position
         earlier = first.updates - first.step  # of stages that were not evaluated
         steps = [one.position.updates - earlier for one in evaluated]
-        values = [_scaled(record, one.returns) for one in evaluated]
+        values = [_scaled(panel, entry.record, one.returns) for one in evaluated]
         seeds = len(values[-1])
         means = [float(one.mean()) for one in values]
         low = high = None
@@ -72,11 +72,13 @@ def _learning_curves(record: Record, entry: Entry) -> list[Line]:
             low = [mean - half for mean, half in zip(means, halves, strict=True)]
             high = [mean + half for mean, half in zip(means, halves, strict=True)]
             threads = np.array([one.mean(1) for one in values]).T.tolist()
+        name = label_of(entry.label, goal)
+        label = f"{name} ({seeds} seed{'s' if seeds > 1 else ''})"
         switch = _switch(entry.record, earlier)
-        label = f"{label_of(entry.label, goal)} ({_plural(seeds, 'seed')})"
         if switch is not None:
             label = f"{label}, online from {switch:,}"
-        series.append(Line(label, steps, means, low, high, threads, switch))
+        colour = colours.setdefault(name, len(colours))
+        series.append(Line(label, steps, means, low, high, threads, switch, colour))
     return series
 
 
@@ -95,20 +97,27 @@ def _ends(line: Line) -> str:
     return f"{text} [{line.low[-1]:.1f}, {line.high[-1]:.1f}]"
 
 
-def _data_level(record: Record) -> Level:
-    value = float(_scaled(record, np.array(record.data.mean_return.value)))
-    return Level(f"data ({value:.1f})", value)
+def _data_levels(panel: Panel) -> list[Level]:
+    """The mean return of the data, or its score; none where it is not known."""
+    returns = np.array(panel.record.data.mean_return.value)
+    value = float(_scaled(panel, panel.record, returns))
+    return [Level(f"data ({value:.1f})", value)] if math.isfinite(value) else []
 
 
-def _scaled(record: Record, returns: np.ndarray) -> np.ndarray:
+def _scaled(panel: Panel, record: Record, returns: np.ndarray) -> np.ndarray:
+    """Returns of the run ``record`` as the panel shows them."""
     reference = record.reference
-    if reference is None:
+    if reference is None or not _is_scored(panel):
         return np.asarray(returns, np.float64)
     return score(returns, (reference.random, reference.expert))
 
 
-def _ylabel(record: Record) -> str:
-    return "return" if record.reference is None else "normalised score"
+def _is_scored(panel: Panel) -> bool:
+    return all(entry.record.reference is not None for entry in panel.entries)
+
+
+def _ylabel(panel: Panel) -> str:
+    return "normalised score" if _is_scored(panel) else "return"
 
 
 # --- over what was asked for ---
@@ -133,7 +142,7 @@ def of_asked(panels: Sequence[Panel]) -> Section | None:
             ylabel="return",
             marks=True,
         )
-        legend = drawings.legend([line.label for line in drawn])
+        legend = drawings.legend(drawn)
         caption = f"{panel.name}. Dots: means of the last evaluation with 95 % intervals; thin lines: each seed."
         figures.append(markup.figure(drawing, legend, caption))
     if not figures:
@@ -198,12 +207,12 @@ def _sweep(name: str, panel: Panel, agent: str, entries: Sequence[Entry]) -> lis
     series = []
     for label, found in by_others.items():
         here = [value for value in values if value in found]
-        estimates = [estimate(_last_scores(panel.record, found[value])) for value in here]
+        estimates = [estimate(_last_scores(panel, found[value])) for value in here]
         means, low, high = zip(*(one[:3] for one in estimates), strict=True)
         series.append(Line(label or agent, [places[value] for value in here], means, low, high))
     title = setting.removeprefix(OF_CONFIG)
-    what = _ylabel(panel.record)
-    levels = [_data_level(panel.record)]
+    what = _ylabel(panel)
+    levels = _data_levels(panel)
     drawing = drawings.lines(
         name,
         series,
@@ -216,21 +225,22 @@ def _sweep(name: str, panel: Panel, agent: str, entries: Sequence[Entry]) -> lis
         is_logarithmic=is_logarithmic,
         marks=True,
     )
-    legend = drawings.legend([line.label for line in series], levels)
+    legend = drawings.legend(series, levels)
     caption = f"{panel.name}, {agent}: the last evaluation at each value of {title}. Bars: 95 % intervals."
     return [markup.figure(drawing, legend, caption)]
 
 
-def _swept(told: Sequence[dict[str, str]]) -> list[str]:
+def _swept(told: Sequence[Mapping[str, str]]) -> list[str]:
     """The settings in which runs of one agent differ, that with the most values first; none where another thing
     differs too, or nothing does."""
-    names = dict.fromkeys(name for one in told for name in one if name.startswith(OF_CONFIG))
-    values = {name: {one.get(name) for one in told} for name in names}
-    differing = [name for name in names if len(values[name]) >= FEWEST_VALUES and None not in values[name]]
-    of_each = {tuple(one[name] for name in differing) for one in told}
-    if not differing or len(of_each) < len(told):  # two runs with the same settings differ in something else
+    differing = {name: values for name, values in differences(told).items() if is_of_method(name)}
+    if any(not name.startswith(OF_CONFIG) or "" in values for name, values in differing.items()):
         return []
-    return sorted(differing, key=lambda name: -len(values[name]))
+    of_each = set(zip(*differing.values(), strict=True))
+    if len(of_each) < len(told):  # two runs with the same settings differ in something else
+        return []
+    return sorted(differing, key=lambda name: -len(set(differing[name])))
+
 
 
 def _in_order(values: set[str]) -> list[str]:
@@ -253,9 +263,9 @@ def _places(values: Sequence[str]) -> tuple[dict[str, float], bool]:
     return dict(zip(values, numbers, strict=True)), is_logarithmic
 
 
-def _last_scores(record: Record, entry: Entry) -> np.ndarray:
+def _last_scores(panel: Panel, entry: Entry) -> np.ndarray:
     evaluated = next(iter(entry.by_goal.values()))
-    return _scaled(record, evaluated[-1].returns)
+    return _scaled(panel, entry.record, evaluated[-1].returns)
 
 
 def _over(line: Line, values: Sequence[str], places: dict[str, float]) -> str:
@@ -279,8 +289,8 @@ def of_training(panels: Sequence[Panel]) -> Section | None:
         figures = []
         for place, name in enumerate(names):
             figures += _metric(f"metric-{number}-{place}", panel, name)
-        labels = [entry.label for entry in panel.entries]
-        parts += [drawings.legend(labels), markup.grid(figures, "small")]
+        keys = [Line(entry.label, (), (), colour=place) for place, entry in enumerate(panel.entries)]
+        parts += [drawings.legend(keys), markup.grid(figures, "small")]
     if not parts:
         return None
     words = (
@@ -328,7 +338,3 @@ def _logged(entry: Entry, name: str, number: int) -> list[Line]:
         low = np.where(count > 0, np.where(sound, values, np.inf).min(1), np.nan).tolist()
         high = np.where(count > 0, np.where(sound, values, -np.inf).max(1), np.nan).tolist()
     return [Line(entry.label, updates, mean.tolist(), low, high, colour=number)]
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -146,7 +146,7 @@ def _lengths(name: str, dataset: str, card: Card) -> str:
         xlabel="steps",
         ylabel="episodes",
     )
-    return markup.figure(drawing, drawings.legend(labels, kind="bar"), "Lengths of the episodes.")
+    return markup.figure(drawing, drawings.legend(stacks), "Lengths of the episodes.")
 
 
 def _observations(name: str, dataset: str, record: Record) -> list[str]:

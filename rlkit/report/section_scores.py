@@ -10,19 +10,25 @@ from rlkit.evaluation.statistics import Estimate
 from rlkit.evaluation.tables import Row
 from rlkit.report import drawings, markup
 from rlkit.report.aggregates import Aggregates, Method
+from rlkit.report.comparison import Comparison
 from rlkit.report.drawings import Interval, Line
 from rlkit.report.markup import Html, Section, escaped
+from rlkit.report.rows import lines
 from rlkit.runs.scores import heading
 
 MOST_PAIRS = 12  # that are drawn; the table has them all
 
 
-def of_datasets(panels: Sequence[tuple[object, list[Row]]]) -> Section:
-    """The table of every panel, the data first, and a drawing of it. panels: each with its rows."""
+def of_datasets(comparison: Comparison) -> Section:
+    """The table of every dataset, the data first, and a drawing of it."""
+    by_dataset: dict[str, list[Row]] = {}
+    for line in lines(comparison):
+        by_dataset.setdefault(line.dataset, []).append(line.row)
     parts = []
-    for number, (panel, rows) in enumerate(panels):
-        if len(panels) > 1:
+    for number, panel in enumerate(comparison.panels):
+        if len(comparison.panels) > 1:
             parts.append(markup.heading(panel.name))
+        rows = by_dataset[panel.name]
         parts.append(markup.paragraph(heading(panel.record)))
         parts.append(_table(panel.name, rows))
         parts.append(_drawing(f"scores-{number}", panel.name, rows))
@@ -30,8 +36,8 @@ def of_datasets(panels: Sequence[tuple[object, list[Row]]]) -> Section:
 
 
 def _table(name: str, rows: Sequence[Row]) -> Html:
-    header, *lines = tables.columns(rows)
-    cells = [[line[0], *map(folded, line[1:])] for line in lines]
+    header, *cells = zip(*tables.filled_columns(rows), strict=True)
+    cells = [[name, *map(folded, numbers)] for name, *numbers in cells]
     return markup.table(header, cells, caption=f"{name}: {tables.note(rows)}", kind="numbers")
 
 
@@ -58,7 +64,7 @@ def _drawing(name: str, dataset: str, rows: Sequence[Row]) -> str:
         name,
         items,
         title=f"{dataset}: {what} of the last checkpoint",
-        description=_in_words([(item.label, Estimate(*item[1:], "seeds")) for item in items]),
+        description=_in_words([(item.label, Estimate(item.value, item.low, item.high, "seeds")) for item in items]),
         xlabel=f"{what}, last checkpoint",
     )
     return markup.figure(drawing, "", "Dot: the mean; line: its 95 % interval. The numbers are those of the table.")
@@ -127,7 +133,7 @@ def _profiles(methods: Sequence[Method]) -> Html:
         "For each score the share of a method's runs that are above it: a curve that lies higher everywhere is a method "
         "that is better throughout. Band: pointwise 95 % interval, where there are several seeds."
     )
-    return markup.figure(drawing, drawings.legend([method.label for method in methods]), caption)
+    return markup.figure(drawing, drawings.legend(series), caption)
 
 
 def _pairs(found: Aggregates) -> list[tuple[str, Estimate]]:

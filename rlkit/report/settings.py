@@ -79,7 +79,8 @@ def _word(value: Any) -> str:
         return " ".join(map(_word, value))
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return str(value)
+    # from a file, which may hold what would control a terminal
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(value))
 
 
 def differences(told: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import online
+from rlkit.datasets.card import Card
 from rlkit.datasets.episodes import Names
 from rlkit.datasets.options import DataOptions
 from rlkit.evaluation.statistics import Estimate
@@ -56,6 +57,7 @@ class DataRecord:
     names: Names = Names()  # of the components of observations and actions
     notes: tuple[str, ...] = ()  # what had to be taken from the data, and what else is to be known of them
     warnings: tuple[str, ...] = ()  # what looks wrong in them, see rlkit.datasets.inspection
+    card: Card | None = None  # what its episodes look like
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Record:
     parent: Parent | None = None
     q_limit: float | None = None  # as it was given
     unscored: str = ""  # why there is no reference, where one is known for another task
+    command: tuple[str, ...] = ()  # the words that were typed; none for a run from Python
+    commit: str = ""  # of the code, where that is a git checkout; "-dirty" where files differ from it
 
     @classmethod
     def read(cls, folder: Path) -> Record:
