@@ -199,7 +199,7 @@ def test_the_page_needs_nothing_else_and_holds_no_code_of_a_file(read):
 def test_counts_of_a_hundred_stand_beside_what_was_recorded_and_their_intervals(read):
     _, found = read
     assert "Of 100 patients like these" in found.text
-    assert re.search(r"recorded care, 12 patients 67 \[3\d, 9\d\]", found.text), "8 of 12, by Student"
+    assert re.search(r"recorded care, 12 patients observed 67 \[3\d, 9\d\]", found.text), "8 of 12, by Student"
     assert re.search(r"FQE, 3 replicates 90 \[8\d, 9\d\] \+23 \[\+1\d, \+2\d\]", found.text)
     assert "Survived has who left with a last reward of at least 1" in found.text
 

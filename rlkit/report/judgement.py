@@ -8,7 +8,7 @@ which doses it gives for which, and the courses of which the model expects more 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ def page(runs: Sequence[Judged], gamma: float, *, heading: str, doses: bool) -> 
     title = "What would have become of these patients?"
     steps = int(first.is_step.sum())
     intro = (
-        f"Judged {heading}: {len(first.episodes.starts):,} patients, {steps:,} steps of treatment. A patient is a "
+        f"Judged {heading} ({len(first.episodes.starts):,} patients, {steps:,} steps of treatment). A patient is a "
         "recorded episode, the proposal is what the judged program would have done at each recorded step. Nobody was "
         "treated by it. This page is no trial and no advice on any patient."
     )
@@ -107,8 +107,9 @@ def _outcome(runs: Sequence[Judged], gamma: float) -> Section:
     held = runs[0].held
     observed = held.observed(gamma)
     recorded = f"recorded care, {_counted(held):,} patients"
-    rows: list[list[object]] = [["recorded care", "", recorded, _value(held, *observed[:3]), ""]]
-    items = [_interval(held, "recorded care", *observed[:3])]
+    ends = observed[:3]
+    rows: list[list[object]] = [[recorded, "", "observed", _value(held, *ends), ""]]
+    items = [_interval(held, "recorded care", *ends)]
     for run in runs:
         for row in run.verdict.rows:
             if row.value is None:
@@ -138,7 +139,7 @@ def _outcome(runs: Sequence[Judged], gamma: float) -> Section:
     caption = "In brackets the 95 % interval over patients. A difference whose interval holds 0 may be none at all."
     parts.append(markup.table(header, rows, caption=caption, kind="numbers"))
     drawing = drawings.intervals(
-        "outcome", items, title=title, description=f"{what} with 95 % intervals, as in the table", xlabel=what
+        "values", items, title=title, description=f"{what} with 95 % intervals, as in the table", xlabel=what
     )
     parts.append(markup.figure(drawing, "", f"{what}: values with their 95 % intervals, the same as in the table."))
     parts.append(markup.paragraph(verdict.ranking([run.verdict for run in runs], held, gamma)))
@@ -389,7 +390,7 @@ def _expected(held: Held, value: float) -> str:
     return f"{_per_hundred(value):.0f} of {PATIENTS}"
 
 
-def _shown(held: Held):
+def _shown(held: Held) -> tuple[list[str], Callable[[int], list[str]]]:
     """Names of the observations that are shown, and a function of a row that gives their values as texts."""
     episodes = held.episodes
     space = episodes.observation_space
