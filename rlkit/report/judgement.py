@@ -105,11 +105,48 @@ def _document(title: str, body: str) -> str:
 
 def _outcome(runs: Sequence[Judged], gamma: float) -> Section:
     held = runs[0].held
-    observed = held.observed(gamma)
-    recorded = f"recorded care, {_counted(held):,} patients"
-    ends = observed[:3]
-    rows: list[list[object]] = [[recorded, "", "observed", _value(held, *ends), ""]]
-    items = [_interval(held, "recorded care", *ends)]
+    title, what, lead = _meaning(held, gamma)
+    rows, items = _values(runs, gamma)
+    header = ["care", "run", "by", what, "more or less than recorded"]
+    caption = "In brackets the 95 % interval over patients. A difference whose interval holds 0 may be none at all."
+    drawing = drawings.intervals(
+        "values", items, title=title, description=f"{what} with 95 % intervals, as in the table", xlabel=what
+    )
+    parts = [
+        markup.paragraph(lead),
+        markup.table(header, rows, caption=caption, kind="numbers"),
+        markup.figure(drawing, "", f"{what}: values with their 95 % intervals, the same as in the table."),
+        markup.paragraph(verdict.ranking([run.verdict for run in runs], held, gamma)),
+    ]
+    if held.cut_short:
+        parts.append(markup.paragraph(verdict.not_compared(held)))
+    return Section("outcome", title, "".join(parts))
+
+
+def _meaning(held: Held, gamma: float) -> tuple[str, str, str]:
+    """Title of the values, what one of them is, and where that comes from."""
+    if held.survived is None:
+        what = "sum of the rewards to come" if gamma == 1 else f"discounted sum of the rewards to come (by {gamma:g})"
+        lead = (
+            "What survival is in these data is not said, and it is not guessed from the rewards: so patients are not "
+            "counted here, and values are in the units of the rewards. If the last reward of an episode tells whether a "
+            "patient survived, judge again with --survived X: X or more then means that he or she did."
+        )
+        return "What is to come for a patient", what, lead
+    lead = (
+        f"How many of {PATIENTS} patients like these survive, under the care that was recorded and under the proposal. "
+        f"Survived has who left with a last reward of at least {held.survived:g}: so it was said with --survived."
+    )
+    return f"Of {PATIENTS} patients like these", f"survivors of {PATIENTS}", lead
+
+
+def _values(runs: Sequence[Judged], gamma: float) -> tuple[list[list[object]], list[Interval]]:
+    """The rows of the table and the intervals of the drawing: what was recorded, then every estimator of every run."""
+    held = runs[0].held
+    counted = len(held.episodes.starts) if held.survived is None else int(held.has_ended.sum())
+    observed = held.observed(gamma)[:3]
+    rows: list[list[object]] = [[f"recorded care, {counted:,} patients", "", "observed", _value(held, *observed), ""]]
+    items = [_interval(held, "recorded care", *observed)]
     for run in runs:
         for row in run.verdict.rows:
             if row.value is None:
@@ -118,39 +155,7 @@ def _outcome(runs: Sequence[Judged], gamma: float) -> Section:
             gain = "" if row.gain is None else _difference(held, row.gain.estimate, row.gain.low, row.gain.high)
             rows.append(["proposal", run.verdict.title, row.estimator, _value(held, *ends), gain])
             items.append(_interval(held, f"{run.verdict.title}: {row.estimator}", *ends))
-    if held.survived is None:
-        what = "sum of the rewards to come" if gamma == 1 else f"discounted sum of the rewards to come (by {gamma:g})"
-        title = "What is to come for a patient"
-        lead = (
-            "What survival is in these data is not said, and it is not guessed from the rewards: so patients are not "
-            "counted here, and values are in the units of the rewards. If the last reward of an episode tells whether a "
-            "patient survived, judge again with --survived X: X or more then means that he or she did."
-        )
-    else:
-        what = f"survivors of {PATIENTS}"
-        title = f"Of {PATIENTS} patients like these"
-        lead = (
-            f"How many of {PATIENTS} patients like these survive, under the care that was recorded and under the "
-            f"proposal. Survived has who left with a last reward of at least {held.survived:g}: so it was said with "
-            "--survived."
-        )
-    parts = [markup.paragraph(lead)]
-    header = ["care", "run", "by", what, "more or less than recorded"]
-    caption = "In brackets the 95 % interval over patients. A difference whose interval holds 0 may be none at all."
-    parts.append(markup.table(header, rows, caption=caption, kind="numbers"))
-    drawing = drawings.intervals(
-        "values", items, title=title, description=f"{what} with 95 % intervals, as in the table", xlabel=what
-    )
-    parts.append(markup.figure(drawing, "", f"{what}: values with their 95 % intervals, the same as in the table."))
-    parts.append(markup.paragraph(verdict.ranking([run.verdict for run in runs], held, gamma)))
-    if held.cut_short:
-        parts.append(markup.paragraph(verdict.not_compared(held)))
-    return Section("outcome", title, "".join(parts))
-
-
-def _counted(held: Held) -> int:
-    """Patients of whom the recorded outcome is told."""
-    return len(held.episodes.starts) if held.survived is None else int(held.has_ended.sum())
+    return rows, items
 
 
 def _interval(held: Held, label: str, *ends: float) -> Interval:
