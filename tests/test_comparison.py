@@ -210,6 +210,16 @@ def test_the_name_has_only_what_tells_methods_apart_and_is_one_on_all_datasets(t
     assert not any("bc, beta 1 has other" in note for note in found.notes)
 
 
+def test_a_name_of_many_settings_has_as_many_as_tell_the_methods_apart(tmp_path):
+    def record(number, other):
+        changed = {name: float(number) for name in "abcde"}
+        return dataclasses.replace(RECORD, config=changed | {"f": float(other)})
+
+    folders = [write(tmp_path / str(n), record(*case)) for n, case in enumerate([(1, 1), (2, 1), (2, 2)])]
+    assert labels(*folders) == [["bc, a 1, f 1", "bc, a 2, f 1", "bc, a 2, f 2"]]
+    assert len(comparison.read(folders).differences) == 6
+
+
 def test_a_setting_that_one_method_has_alone_is_no_difference(tmp_path):
     other = dataclasses.replace(RECORD, agent="iql", module="agents.iql", config={"expectile": 0.7, "widths": [64, 64]})
     assert list(comparison.read([write(tmp_path / "a"), write(tmp_path / "b", other)]).differences) == ["agent"]

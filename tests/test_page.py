@@ -289,6 +289,16 @@ def test_a_run_keeps_the_words_and_the_commit_that_made_it(trained):
     assert (record.commit != "") == (Path(rlkit.__file__).parents[1] / ".git").exists()
 
 
+def test_the_command_writes_the_page_alone_or_with_the_rest(rlkit_command, runs, trained, tmp_path):
+    code, out, err = rlkit_command("report", trained, "--out", tmp_path / "page.html")
+    assert code == 0 and "bc" in out, err
+    written = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert written == page.page(comparison.read([trained]))
+    lost = runs.write("lost", returns=CURVE, lost=(0, 1))
+    assert rlkit_command("report", lost, "--out", tmp_path / "lost.html")[0] == 0
+    assert "every seed diverged" in (tmp_path / "lost.html").read_text(encoding="utf-8")
+
+
 # ---- numbers
 
 

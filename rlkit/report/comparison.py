@@ -337,7 +337,8 @@ def _entry_notes(entry: Entry, pool: Sequence[_Run]) -> Iterator[str]:
         listed = ", ".join(map(str, entry.folders))
         yield f"{len(pool)} runs that differ in their seeds alone, pooled ({listed})"
     if entry.diverged:
-        yield f"{entry.diverged} of {entry.seeds} seeds diverged, and count in no score"
+        lost = "every seed" if entry.diverged == entry.seeds else f"{entry.diverged} of {entry.seeds} seeds"
+        yield f"{lost} diverged; no score counts them"
     most = max(sum(map(len, run.by_goal.values())) for run in pool)
     kept = sum(map(len, entry.by_goal.values()))
     if kept < most:

@@ -10,6 +10,7 @@ from rlkit.runs.environments import environment_name
 from rlkit.runs.record import Record
 
 OF_CONFIG = "config."
+MOST_SHOWN = 4  # settings in a name
 # of the options of the data: the folders they were found in, and what has a line of its own
 _LEFT_OUT = ("dataset", "data_root", "cache_dir", "download", "env")
 # what makes no other method: the data's name, how progress is written, what a run happened to run with
@@ -99,15 +100,33 @@ def labels(panels: Sequence[Sequence[Mapping[str, str]]]) -> list[list[str]]:
     """A name for each method of each panel, from its settings: its agent, and what differs between the methods of that
     agent on one dataset. Every method of the agent shows the same settings, so that it has one name on all datasets.
 
-    Two names of a panel are still the same where nothing that is named differs.
+    Where more than four settings differ, only as many are shown as tell the methods apart. Two names of a panel are
+    still the same where nothing that is named differs.
     """
-    shown: dict[str, dict[str, None]] = {}  # agent -> names of settings, in their order
-    for panel in panels:
-        for agent in dict.fromkeys(told["agent"] for told in panel):
-            of_agent = [told for told in panel if told["agent"] == agent]
-            differing = [name for name in differences(of_agent) if is_of_method(name)]
-            shown.setdefault(agent, {}).update(dict.fromkeys(differing))
+    shown = {}
+    for agent in {told["agent"] for panel in panels for told in panel}:
+        of_agent = [[told for told in panel if told["agent"] == agent] for panel in panels]
+        differing = dict.fromkeys(name for panel in of_agent for name in differences(panel) if is_of_method(name))
+        names = list(differing)
+        shown[agent] = names if len(names) <= MOST_SHOWN else _telling(names, of_agent)
     return [[_label(told, shown[told["agent"]]) for told in panel] for panel in panels]
+
+
+def _telling(names: Sequence[str], panels: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
+    """Those of ``names``, in their order, of which each tells methods of a panel apart that the ones before do not."""
+    telling: list[str] = []
+    kinds = _kinds(telling, panels)
+    for name in names:
+        more = _kinds([*telling, name], panels)
+        if more > kinds:
+            telling.append(name)
+            kinds = more
+    return telling
+
+
+def _kinds(names: Sequence[str], panels: Sequence[Sequence[Mapping[str, str]]]) -> int:
+    """How many combinations of values there are in each panel, summed."""
+    return sum(len({tuple(told.get(name) for name in names) for told in panel}) for panel in panels)
 
 
 def is_of_method(name: str, *, other_data: bool = False) -> bool:
@@ -118,7 +137,7 @@ def is_of_method(name: str, *, other_data: bool = False) -> bool:
     return name not in _NOT_IN_LABELS and not name.startswith(_VERSIONS)
 
 
-def _label(told: Mapping[str, str], names: Mapping[str, None]) -> str:
+def _label(told: Mapping[str, str], names: Sequence[str]) -> str:
     parts = [told["agent"]]
     parts += [f"{name.removeprefix(OF_CONFIG)} {told[name]}" for name in names if name in told]
     return ", ".join(parts)
