@@ -2,8 +2,8 @@
 
     python -m benchmarks.ope    # writes benchmarks/ope.csv and prints it as a table: about four minutes of one core
 
-The worlds are those of benchmarks.ope_worlds. Two need a package whose files are read and whose code is not, and are left
-out without it: pip install --no-deps icu-sepsis obp==0.4.1
+The worlds are those of benchmarks.ope_worlds. Two need a package whose files are read and whose code is not, and are
+left out without it: pip install --no-deps icu-sepsis obp==0.4.1
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def sepsis() -> Iterator[Row]:
 
 
 def bandit() -> Iterator[Row]:
-    """The sample of the Open Bandit Dataset: clicks under Thompson sampling as a multiple of those that were recorded."""
+    """The sample of the Open Bandit Dataset: clicks under Thompson sampling, as a multiple of those that came."""
     folder = worlds.obp_folder()
     if folder is None:
         raise InputError("the package obp is not installed: pip install --no-deps obp==0.4.1 (its files are read)")

@@ -77,7 +77,9 @@ def ward(path, seed):
             rate, lactate = rng.normal(80, 9), rng.uniform(1, 4)
             left = hour == 8
             alive = int(left and patient % 2)
-            lines.append(f"p{patient};{hour};{rate:.1f};{lactate:.2f};{rng.integers(3)};{alive};{'yes' if left else 'no'}")
+            lines.append(
+                f"p{patient};{hour};{rate:.1f};{lactate:.2f};{rng.integers(3)};{alive};{'yes' if left else 'no'}"
+            )
     Path(path).write_text("\n".join(lines) + "\n")
 
 

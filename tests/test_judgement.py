@@ -55,7 +55,10 @@ def judged(held, dose=2, title="bc, greedy"):
     weights = np.ones((3, len(held.episodes.starts)))
     observed = held.replicated(1.0, weights)
     gain = None if observed is None else value.minus(observed)
-    rows = (verdict.Row("FQE, 3 replicates", value, gain), verdict.Row("importance sampling", refused=f"too few {NASTY}"))
+    rows = (
+        verdict.Row("FQE, 3 replicates", value, gain),
+        verdict.Row("importance sampling", refused=f"too few {NASTY}"),
+    )
     found = Told(value, 0.9, 10, 0.1, weights, None, None)
     return Judged(held, always(held, dose), verdict.Verdict(title, found, rows, (f"a note {NASTY}",)))
 
@@ -188,7 +191,11 @@ def read():
 
 def test_the_page_needs_nothing_else_and_holds_no_code_of_a_file(read):
     page, found = read
-    assert not found.tags & {"script", "img", "link", "iframe", "object"} and "url(" not in page and "http" not in page.replace("http-equiv", "")
+    assert (
+        not found.tags & {"script", "img", "link", "iframe", "object"}
+        and "url(" not in page
+        and "http" not in page.replace("http-equiv", "")
+    )
     assert "default-src 'none'" in page and "\x1b" not in page
     assert page.count("&lt;script&gt;") >= 4, "the data, an observation, a note and a reason"
     assert not any(name.startswith("on") or name == "src" for name, _ in found.attributes)
@@ -200,7 +207,7 @@ def test_counts_of_a_hundred_stand_beside_what_was_recorded_and_their_intervals(
     _, found = read
     assert "Of 100 patients like these" in found.text
     assert re.search(r"recorded care, 12 patients observed 67 \[3\d, 9\d\]", found.text), "8 of 12, by Student"
-    assert re.search(r"FQE, 3 replicates 90 \[8\d, 9\d\] \+23 \[\+1\d, \+2\d\]", found.text)
+    assert re.search(r"FQE, 3 replicates 90 \[81, 99\] \+23 \[\+15, \+32\]", found.text)
     assert "Survived has who left with a last reward of at least 1" in found.text
 
 

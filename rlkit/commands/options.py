@@ -222,8 +222,8 @@ class JudgeOptions:
     updates: Count | None = None
     """Updates of each fit. Default: 70 for each step of the horizon 1 / (1 - gamma), and at least 2,000."""
     survived: Finite | None = None
-    """Judge survival in place of the rewards: the share of episodes that end with a last reward of at least this, without
-    a discount. Default: the rewards are judged, and the page counts no survivors."""
+    """Judge survival in place of the rewards: the share of episodes that end with a last reward of at least this,
+    without a discount. Default: the rewards are judged, and the page counts no survivors."""
     page: Path | None = None
     """File to write a page for a clinician to (docs/judging.md): .html, which needs no network."""
     doses: bool = False

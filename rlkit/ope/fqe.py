@@ -186,6 +186,9 @@ class Fits(NamedTuple):
     updates: int | None = None  # of each; None: as many as `Config.updates` says
 
 
+USUAL = Fits()
+
+
 class Evaluation(NamedTuple):
     """What FQE says of a policy: R replicates, each with its own weights of the E episodes."""
 
@@ -221,7 +224,7 @@ def evaluate(
     spec: Spec,
     policy: np.ndarray,
     config: Config,
-    fits: Fits = Fits(),
+    fits: Fits = USUAL,
 ) -> Evaluation:
     """Judge a policy by the steps in ``buffer``.
 

@@ -27,8 +27,8 @@ MOST_NAMED = 4  # observations that describe a group
 class Decision(NamedTuple):
     """One thing that is decided at each of N steps: a choice, or an amount. Its values are sorted into B bins.
 
-    name: of the choice or amount. labels: [B] of the bins. given: [N] bin of what was done. proposed: [N, B] probability
-    of each bin under the policy. strong: [B] bool, whether a bin lies above 95 % of what was done.
+    name: of the choice or amount. labels: [B] of the bins. given: [N] bin of what was done. proposed: [N, B]
+    probability of each bin under the policy. strong: [B] bool, whether a bin lies above 95 % of what was done.
     """
 
     name: str
@@ -98,8 +98,8 @@ def episode_of_step(episodes: Episodes, is_step: np.ndarray) -> np.ndarray:
 class Group(NamedTuple):
     """Steps in one state, or in states that are alike.
 
-    description: of the state. patients, steps: how many were recorded there. given, proposed: for each decision the most
-    frequent bin and its share. differs: share of the steps that would have been treated otherwise, at the least.
+    description: of the state. patients, steps: how many were recorded there. given, proposed: for each decision the
+    most frequent bin and its share. differs: share of the steps that would have been treated otherwise, at the least.
     as_proposed, otherwise: numbers of the patients who were treated as proposed in most of their steps there, and of
     the others.
     """
@@ -254,8 +254,8 @@ def surprising(held: Held, policy: np.ndarray, found: Evaluation, gamma: float, 
     """The ``most`` recorded courses of which the model expected most beyond what came, those first.
 
     These are to be read by somebody who knows patients: either the proposal would have helped, or the model believes
-    what is not so (trajectory inspection: Ji et al. 2021). Episodes that were cut short are left out, since what came of
-    them is not known; with none that ended there is no course.
+    what is not so (trajectory inspection: Ji et al. 2021). Episodes that were cut short are left out, since what came
+    of them is not known; with none that ended there is no course.
     """
     episodes = held.episodes
     starts = episodes.starts

@@ -1,7 +1,7 @@
 """A value with an interval over episodes: the estimate, and what it is with other weights of the same episodes.
 
-Estimators that were given the same weights see the same imagined patients in replicate r. So a difference between two of
-them is taken replicate by replicate: what is good or bad luck for both cancels out, and the interval of the
+Estimators that were given the same weights see the same imagined patients in replicate r. So a difference between two
+of them is taken replicate by replicate: what is good or bad luck for both cancels out, and the interval of the
 difference is narrower than the two intervals beside each other suggest.
 """
 
@@ -16,8 +16,11 @@ LEVEL = 0.95
 
 
 class Replicated(NamedTuple):
-    """An estimate with R replicates, and the 95 % interval that they make: the estimate, and on either side as many
-    standard deviations of the replicates as Student's t says for R - 1 degrees of freedom (2.09 for 20, 1.97 for 200)."""
+    """An estimate with R replicates, and the 95 % interval that they make.
+
+    It is the estimate, and on either side as many standard deviations of the replicates as Student's t says for R - 1
+    degrees of freedom: 2.09 for 20, 1.97 for 200.
+    """
 
     estimate: float
     replicates: np.ndarray  # [R], replicate r of the weights r

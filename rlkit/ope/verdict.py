@@ -46,7 +46,7 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    held: Held, spec: Spec, policy: np.ndarray, config: Config, fits: Fits = Fits(), *, title: str = "the policy"
+    held: Held, spec: Spec, policy: np.ndarray, config: Config, fits: Fits = fqe.USUAL, *, title: str = "the policy"
 ) -> Verdict:
     """Everything that ``held`` tells of a policy.
 
@@ -249,8 +249,8 @@ def ranking(in_order: Sequence[Verdict], held: Held, gamma: float) -> str:
 
 
 def winner(values: Mapping[str, Replicated]) -> str:
-    """Which of the ``values`` is ahead, by name, the first named first: the one whose difference from each of the others
-    has an interval above 0. All must have been made with the same weights of the episodes."""
+    """Which of the ``values`` by name is ahead: the one whose difference from each of the others has an interval above
+    0. All must have been made with the same weights of the episodes; where none is ahead, the first is named first."""
     if len(values) == 1:
         return "There is nothing to compare the policy with."
     beaten = {}

@@ -129,8 +129,8 @@ def _meaning(held: Held, gamma: float) -> tuple[str, str, str]:
         what = "sum of the rewards to come" if gamma == 1 else f"discounted sum of the rewards to come (by {gamma:g})"
         lead = (
             "What survival is in these data is not said, and it is not guessed from the rewards: so patients are not "
-            "counted here, and values are in the units of the rewards. If the last reward of an episode tells whether a "
-            "patient survived, judge again with --survived X: X or more then means that he or she did."
+            "counted here, and values are in the units of the rewards. If the last reward of an episode tells whether "
+            "a patient survived, judge again with --survived X: X or more then means that he or she did."
         )
         return "What is to come for a patient", what, lead
     lead = (
@@ -211,8 +211,8 @@ def _differs(run: Judged, decided: Sequence[Decision], gamma: float) -> str:
     fared = "survivors of those whose end is known" if survived else "mean of the recorded rewards"
     caption = (
         "States in which most steps would be treated otherwise, those first. Must change: the share of these steps, at "
-        f"the least. As proposed: the patients who were treated so in most of their steps there; {fared}, with its 95 % "
-        "interval."
+        f"the least. As proposed: the patients who were treated so in most of their steps there; {fared}, with its 95 "
+        "% interval."
     )
     text = (
         "Who was treated as proposed may have been another kind of patient than who was not. So the last two columns "
@@ -278,8 +278,8 @@ def _doses(decided: Sequence[Decision], doses: bool) -> str:
     if not doses:
         parts.append(
             markup.paragraph(
-                "Whether a larger action is a stronger treatment is not said, so no dose is flagged as aggressive. If it "
-                "is, judge again with --doses."
+                "Whether a larger action is a stronger treatment is not said, so no dose is flagged as aggressive. If "
+                "it is, judge again with --doses."
             )
         )
     return "".join(parts)
@@ -289,8 +289,8 @@ def _strong(one: Decision) -> str:
     proposed = float((one.proposed @ one.strong).mean())
     given = float(one.strong[one.given].mean())
     sentence = (
-        f"{proposed:.1%} of the proposed values of {one.name} are larger than 95 % of those that were given; of the given "
-        f"ones that are {given:.1%}."
+        f"{proposed:.1%} of the proposed values of {one.name} are larger than 95 % of those that were given; of the "
+        f"given ones that are {given:.1%}."
     )
     if proposed > given:
         sentence += " The proposal is more aggressive than the recorded care: of such doses the data know least."
@@ -319,7 +319,8 @@ def _matrix(one: Decision, doses: bool) -> Html:
         caption += " ▲: larger than 95 % of the values that were given."
     return Html(
         f'<div class="scroll"><table class="matrix"><caption>{escaped(caption)}</caption>'
-        f'<thead><tr><th scope="col">given \\ proposed</th>{titles}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        f'<thead><tr><th scope="col">given \\ proposed</th>{titles}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -358,8 +359,9 @@ def _courses(run: Judged, decided: Sequence[Decision], gamma: float) -> str:
             "None: of no patient whose course was recorded to its end does the model expect more than what came."
         )
     text = (
-        "These are the recorded patients of whom the model expects most beyond what came. Read them as you would a chart. "
-        "If the proposal would not have helped here, the model is wrong here, and the numbers above may be wrong with it."
+        "These are the recorded patients of whom the model expects most beyond what came. Read them as you would a "
+        "chart. If the proposal would not have helped here, the model is wrong here, and the numbers above may be "
+        "wrong with it."
     )
     return markup.paragraph(text) + "".join(_course(run.held, course, decided) for course in courses)
 
@@ -378,7 +380,9 @@ def _course(held: Held, course: Course, decided: Sequence[Decision]) -> str:
         best = [one.proposed[number].argmax() for one in decided]
         proposed = [f"{one.name} {one.labels[bin_]}" for one, bin_ in zip(decided, best, strict=True)]
         state = columns(course.rows[step])
-        rows.append([str(step + 1), *state, "; ".join(given), "; ".join(proposed), _expected(held, course.expected[step])])
+        rows.append(
+            [str(step + 1), *state, "; ".join(given), "; ".join(proposed), _expected(held, course.expected[step])]
+        )
     expected = "expected to survive" if held.survived is not None else "expected to come"
     header = ["step", *names, "given", "proposed", expected]
     left = len(course.rows) - MOST_STEPS
@@ -414,15 +418,16 @@ def _unknown(held: Held) -> Section:
     listed = ", ".join(names) if names else f"{episodes.obs.shape[1]} numbers without names"
     lengths = np.diff(episodes.starts, append=len(episodes.t)) - 1
     points = [
-        "Why a treatment was given. Where sicker patients got more of a drug and no column says how sick they were, the "
-        "drug looks harmful, and no interval shows it (confounding). The columns are: " + listed + ".",
-        "How much a patient could bear. Frailty, wishes, and decisions to end a treatment shape what is given and how it "
-        "ends; where no column holds them, neither the proposal nor this page knows of them.",
-        f"What happened within a step. Treatment is decided once a step (median {np.median(lengths):.0f} steps a patient, "
-        f"at most {lengths.max():,}). What changed between two steps, and what came first within one, is not recorded.",
-        "What nobody did. Of treatments that were hardly ever given in a state the model has no experience; it guesses.",
-        "Other places and times. The intervals are about more patients of the kind that was recorded, treated by the same "
-        "people.",
+        "Why a treatment was given. Where sicker patients got more of a drug and no column says how sick they were, "
+        "the drug looks harmful, and no interval shows it (confounding). The columns are: " + listed + ".",
+        "How much a patient could bear. Frailty, wishes, and decisions to end a treatment shape what is given and how "
+        "it ends; where no column holds them, neither the proposal nor this page knows of them.",
+        f"What happened within a step. Treatment is decided once a step (median {np.median(lengths):.0f} steps a "
+        f"patient, at most {lengths.max():,}). What changed between two steps, and what came first within one, is "
+        "not recorded.",
+        "What nobody did. Of treatments that were hardly ever given in a state the model has no experience. It guesses.",
+        "Other places and times. The intervals are about more patients of the kind that was recorded, treated by the "
+        "same people.",
     ]
     return Section("unknown", "What the data cannot tell", markup.listed(points))
 

@@ -240,13 +240,13 @@ def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, additions
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, whose keys are joined by dots."""
-    flat = {}
+    joined: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            flat |= flat(item, f"{prefix}{key}.")
+            joined |= flat(item, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = item
-    return flat
+            joined[f"{prefix}{key}"] = item
+    return joined
 
 
 def _short(value: Any) -> str:
