@@ -425,7 +425,7 @@ def _unknown(held: Held) -> Section:
         f"What happened within a step. Treatment is decided once a step (median {np.median(lengths):.0f} steps a "
         f"patient, at most {lengths.max():,}). What changed between two steps, and what came first within one, is "
         "not recorded.",
-        "What nobody did. Of treatments that were hardly ever given in a state the model has no experience. It guesses.",
+        "What nobody did. Of treatments that were hardly ever given in a state the model knows nothing. It guesses.",
         "Other places and times. The intervals are about more patients of the kind that was recorded, treated by the "
         "same people.",
     ]
