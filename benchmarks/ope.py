@@ -116,31 +116,31 @@ def _fitted(data: Episodes, policy: np.ndarray, config: Config, updates: int | N
 # --- how often intervals cover ---
 
 
-def coverage(sets: int = SETS, replicates: int = REPLICATES) -> Iterator[Row]:
+def coverage(sets: int = SETS, episodes: int = 100, replicates: int = REPLICATES) -> Iterator[Row]:
     """Six states: FQE by counts, and importance sampling, which is far below 95 % and is refused for it."""
-    policies = {"near": worlds.NEAR, "far": worlds.FAR}
-    for episodes in (30, 100):
-        covered: dict[tuple[str, str], list[bool]] = {}
-        refused: dict[str, list[bool]] = {}
+    world = f"six states, {episodes} episodes"
+    for name, policy in {"near": worlds.NEAR, "far": worlds.FAR}.items():
+        truth = worlds.toy_value(policy)
+        hits: dict[str, list[bool]] = {}
         for seed in range(sets):
             steps = worlds.toy(seed, episodes)
             weights = importance.bootstrap_weights(episodes, seed, replicates)
             data = worlds.episodes_of(steps)
-            for name, policy in policies.items():
-                truth = worlds.toy_value(policy)
-                counted = tabular.replicates(steps, np.tile(policy, (6, 1)), worlds.TOY_GAMMA, weights)
-                ratios = toy_ratios(data, policy)
-                sampled = importance.weighted(data, ratios, worlds.TOY_GAMMA, weights)
-                for estimator, values in (("FQE by counts", counted), ("WIS", sampled)):
-                    for form, inside in _covers(values, truth).items():
-                        covered.setdefault((name, f"{estimator}, {form}"), []).append(inside)
-                why = importance.refusal(ratios.final(), worlds.BEHAVIOUR[np.asarray(data.action)])
-                refused.setdefault(name, []).append(bool(why))
-        world = f"six states, {episodes} episodes"
-        for (name, estimator), hits in covered.items():
-            yield Row(world, name, estimator, "coverage", 0.95, float(np.mean(hits)), None, sets)
-        for name, hits in refused.items():
-            yield Row(world, name, "WIS", "refused", None, float(np.mean(hits)), None, sets)
+            ratios = toy_ratios(data, policy)
+            values = {
+                "FQE by counts": tabular.replicates(steps, np.tile(policy, (6, 1)), worlds.TOY_GAMMA, weights),
+                "WIS": importance.weighted(data, ratios, worlds.TOY_GAMMA, weights),
+            }
+            for estimator, replicated in values.items():
+                for form, inside in _covers(replicated, truth).items():
+                    hits.setdefault(f"{estimator}, {form}", []).append(inside)
+            why = importance.refusal(ratios.final(), worlds.BEHAVIOUR[np.asarray(data.action)])
+            hits.setdefault("WIS, refused", []).append(bool(why))
+        for kind, found in hits.items():
+            estimator, form = kind.split(", ")
+            quantity = form if form == "refused" else f"coverage, {form}"
+            expected = None if form == "refused" else 0.95
+            yield Row(world, name, estimator, quantity, expected, float(np.mean(found)), None, sets)
 
 
 def toy_ratios(data: Episodes, policy: np.ndarray) -> importance.Ratios:
@@ -153,7 +153,7 @@ def _covers(values: np.ndarray, truth: float) -> dict[str, bool]:
     """Whether the interval of `judge`, and that of the percentiles, hold the truth. values: [1 + R]."""
     value = Replicated.of(values)
     low, high = np.quantile(value.replicates, PERCENTILES)
-    return {"t": value.low <= truth <= value.high, "percentile": bool(low <= truth <= high)}
+    return {"t interval": value.low <= truth <= value.high, "percentiles": bool(low <= truth <= high)}
 
 
 # --- with files of other packages ---

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
+from envs import DATASETS
 from rlkit.datasets import DataOptions, Episodes, from_episodes, load
 from rlkit.datasets.episodes import TERMINAL
 from rlkit.ope.tabular import Table
@@ -181,7 +182,7 @@ PENDULUM_STEPS = 1500  # after which less than a millionth is to come
 
 
 def pendulum() -> Episodes:
-    return load(DataOptions(PENDULUM))
+    return load(DataOptions(PENDULUM), roots=[DATASETS])
 
 
 def torques(policy, obs: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def test_amounts_and_a_limit_that_ends_nothing():
     """Taking the limit of 10 steps for an end gives -0.53, as the discounted values do that stop there."""
     data, policy = worlds.drifting(0)
     config = Config(widths=(64, 64), gamma=worlds.DRIFT_GAMMA)
-    fits = Fits(replicates=2, updates=2334)  # 7 / (1 - gamma) replacements of the target
+    fits = Fits(replicates=2, updates=1500)
 
     def value(episodes):
         held = hold(episodes, Normaliser.fit(episodes, DataOptions("drifting")))

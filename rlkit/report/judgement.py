@@ -37,7 +37,6 @@ table.matrix { display: table; width: auto; }
 .matrix tbody { display: table-row-group; }
 .matrix tr { display: table-row; }
 .matrix th, .matrix td { display: table-cell; text-align: right; padding: 0.2rem 0.6rem; white-space: nowrap; }
-.matrix caption { display: table-caption; }
 .matrix .same { outline: 2px solid var(--soft); outline-offset: -2px; }
 .h1 { background: color-mix(in srgb, var(--s0) 10%, transparent); }
 .h2 { background: color-mix(in srgb, var(--s0) 20%, transparent); }
@@ -135,7 +134,7 @@ def _meaning(held: Held, gamma: float) -> tuple[str, str, str]:
         return "What is to come for a patient", what, lead
     lead = (
         f"How many of {PATIENTS} patients like these survive, under the care that was recorded and under the proposal. "
-        f"Survived has who left with a last reward of at least {held.survived:g}: so it was said with --survived."
+        f"Survived has who left with a last reward of at least {held.survived:g}, as --survived says."
     )
     return f"Of {PATIENTS} patients like these", f"survivors of {PATIENTS}", lead
 
@@ -318,7 +317,7 @@ def _matrix(one: Decision, doses: bool) -> Html:
     if doses and strong.any():
         caption += " ▲: larger than 95 % of the values that were given."
     return Html(
-        f'<div class="scroll"><table class="matrix"><caption>{escaped(caption)}</caption>'
+        f'<p class="soft">{escaped(caption)}</p><div class="scroll"><table class="matrix">'
         f'<thead><tr><th scope="col">given \\ proposed</th>{titles}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
@@ -389,7 +388,7 @@ def _course(held: Held, course: Course, decided: Sequence[Decision]) -> str:
     more = f" The first {MOST_STEPS} of {len(course.rows)} steps." if left > 0 else ""
     width = held.episodes.obs.shape[1]
     less = f" The first {len(names)} of {width} observations." if len(names) > 1 and len(names) < width else ""
-    caption = f"Patient {course.number + 1:,} of those judged by: {outcome}.{more}{less}"
+    caption = f"Patient {course.number + 1:,} of the {len(held.episodes.starts):,}: {outcome}.{more}{less}"
     return markup.table(header, rows, caption=caption)
 
 
