@@ -70,8 +70,8 @@ def main() -> None:
 def markdown(rows: Sequence[tuple]) -> str:
     """A line for each quantity and number of seeds, a column for each number of datasets."""
     found = {row[:3]: row[-1] for row in rows}
-    lines = ["| | seeds | " + " | ".join(f"{datasets} datasets" for datasets in DATASETS) + " |"]
-    lines.append("|---|---|" + "---|" * len(DATASETS))
+    titles = ["1 dataset" if datasets == 1 else f"{datasets} datasets" for datasets in DATASETS]
+    lines = [f"| | seeds | {' | '.join(titles)} |", "|---|---|" + "---|" * len(DATASETS)]
     for quantity, seeds in itertools.product(QUANTITIES, SEEDS):
         cells = [found[quantity, seeds, datasets] for datasets in DATASETS]
         lines.append(f"| {quantity} | {seeds} | " + " | ".join(cells) + " |")

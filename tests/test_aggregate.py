@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -107,3 +110,11 @@ def test_intervals_cover_about_as_often_as_they_say():
     for quantity in aggregate_coverage.QUANTITIES:
         covered = aggregate_coverage.coverage(quantity, datasets=6, seeds=5, experiments=150, draws=300, rng=rng)
         assert 84 <= covered <= 98, quantity
+
+
+def test_the_table_of_the_docs_is_what_was_measured():
+    with aggregate_coverage.RESULTS.open() as file:
+        _, *measured = csv.reader(file)
+    rows = [(quantity, int(seeds), int(datasets), share) for quantity, seeds, datasets, _, _, share in measured]
+    docs = Path(aggregate_coverage.__file__).parent.parent / "docs" / "report.md"
+    assert aggregate_coverage.markdown(rows) in docs.read_text()

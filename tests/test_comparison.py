@@ -23,6 +23,7 @@ from rlkit.runs.record import DataRecord, EvaluationRecord, Parent, Record, Refe
 from rlkit.runs.run import run_folders
 from rlkit.types import Box, Discrete, InputError, Spec
 
+MEAN = Estimate(20.0, 19.0, 21.0, "episodes")
 RECORD = Record(
     agent="bc",
     module="agents.bc",
@@ -33,7 +34,7 @@ RECORD = Record(
     seeds=(0, 1),
     log_every=10,
     eval_every=10,
-    data=DataRecord("toy/a-v0", "ab12", 3, 60, 63, Estimate(20.0, 19.0, 21.0, "episodes"), {}, {}, {"normalise": "none"}),
+    data=DataRecord("toy/a-v0", "ab12", 3, 60, 63, MEAN, {}, {}, {"normalise": "none"}),
     spec=Spec(Box((1,), (-np.inf,), (np.inf,)), Discrete(2), 20),
     normaliser={"obs_mean": [0.0]},
     stats={"obs_mean": (0.5,), "obs_std": (0.3,), "action_mean": (), "action_std": ()},
@@ -41,7 +42,7 @@ RECORD = Record(
     reference=Reference(0.0, 200.0, "a table"),
     versions={"jax": "0.10.2"},
     device="1 x cpu",
-)  # fmt: skip
+)
 
 
 def on(name, **changes):
@@ -95,7 +96,7 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_method(tmp_path):
     assert [(position.updates, values["policy/loss"].tolist()) for position, values in entry.metrics] == [
         (10, [0, 1, 5]), (20, [0, 1, 5])
     ]  # fmt: skip
-    assert any("2 runs that differ in their seeds alone, pooled" in note for note in found.notes)
+    assert found.notes == ["pooled, since they differ in their seeds alone: bc on toy/a-v0 (2 runs)"]
     assert found.differences == {}, "one entry differs from none"
     row = rows.lines(found)[1].row
     assert row.returns == estimate([[10, 12], [11, 13], [50, 52]]) and row.score.value == pytest.approx(148 / 12)
@@ -303,6 +304,7 @@ def test_means_are_over_the_datasets_that_all_their_methods_have(tmp_path):
     by_label = {method.label: method for method in found.methods}
     assert set(by_label) == {"bc", "iql"}
     assert any("cql is in no mean" in note and "toy/b-v0" in note for note in found.notes)
+    assert found.notes[-1].startswith("with 2 seeds on a dataset the intervals over seeds are too short")
     # runs of bc have the returns 101, 102, 51, 52: the middle two are left
     assert by_label["bc"].interquartile_mean.value == pytest.approx((101 + 52) / 2 / 2)
     first, last = by_label["bc"].profile.share[[0, -1]]

@@ -1,8 +1,9 @@
-"""The page of a report: whole in itself, everything inside its drawings, names made harmless, numbers as in the table."""
+"""The page of a report: whole in itself, everything inside its drawings, names harmless, numbers as in the table."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -13,8 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import PACE, SMALL, _catalog
 
+import envs
 import rlkit
+from rlkit.commands import train
+from rlkit.commands.options import parse
 from rlkit.datasets import from_episodes
 from rlkit.datasets.card import card
 from rlkit.datasets.episodes import Names
@@ -36,9 +41,12 @@ NO_END_TAG = {"meta", "br", "hr", "img", "link", "input"}
 
 
 @pytest.fixture(scope="module")
-def base(trained):
+def base(cache):
     """The record of a run, of which the others are made."""
-    return Record.read(trained)
+    catalog = _catalog(envs.make)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLKIT_CACHE_DIR", str(cache))
+        return train.resolve(parse(["train", "bc", *SMALL, *PACE, "--out", "there"], catalog), catalog)
 
 
 class Runs:
@@ -231,7 +239,9 @@ def test_every_drawing_has_a_text_and_everything_inside(text):
         drawn += 1
         assert svg.get("role") == "img" and svg.find("title").text and svg.find("desc").text
         assert any(mark.tag in ("path", "circle", "rect") or "thin" in mark.get("class", "") for mark in marks)
-    assert drawn > 15 and "nan" not in "".join(re.findall(r'="[^"]*"', "".join(re.findall(r"<(?:line|path|rect|circle)[^>]*>", text))))
+    assert drawn > 15
+    marks = re.findall(r"<(?:line|path|rect|circle)[^>]*>", text)
+    assert "nan" not in "".join(marks)
 
 
 def test_the_same_runs_give_the_same_bytes(whole, text):
@@ -270,7 +280,7 @@ def test_names_from_files_are_made_harmless(runs):
     assert words(parsed).count(SHOWN[:-1]) > 10
     for svg in figures_of(made):
         check_inside(svg)
-    assert f"<title>{markup.escaped(SHOWN[:-1])}" in made
+    assert f"<title>bc, {markup.escaped(SHOWN[:-1])}" in made
 
 
 def test_a_command_is_shown_as_a_shell_takes_it(runs):
@@ -278,22 +288,30 @@ def test_a_command_is_shown_as_a_shell_takes_it(runs):
     form = json.loads((folder / "run.json").read_text())
     form["command"] = ["train", "bc", "--steps", "5"]
     (folder / "run.1.json").write_text(json.dumps(form))
-    parsed = Parsed(page.page(comparison.read([folder])))
-    (commands,) = [data for tag, data in parsed.texts if tag == "code"]
+    made = page.page(comparison.read([folder]))
+    (commands,) = re.findall("<code>(.*)</code>", made, re.DOTALL)
+    commands = html.unescape(re.sub("<[^>]*>", "", commands))
     assert commands.splitlines() == ["rlkit train bc --steps 5", "rlkit train bc --out 'a b' --sweep x=1,2"]
 
 
-def test_a_run_keeps_the_words_and_the_commit_that_made_it(trained):
-    record = Record.read(trained)
-    assert record.command[:2] == ("train", "bc") and record.command[-2:] == ("--out", str(trained))
-    assert (record.commit != "") == (Path(rlkit.__file__).parents[1] / ".git").exists()
+def test_a_run_keeps_the_words_and_the_commit_that_made_it(base):
+    assert base.command == ("train", "bc", *SMALL, *PACE, "--out", "there")
+    assert (base.commit != "") == (Path(rlkit.__file__).parents[1] / ".git").exists()
 
 
-def test_the_command_writes_the_page_alone_or_with_the_rest(rlkit_command, runs, trained, tmp_path):
-    code, out, err = rlkit_command("report", trained, "--out", tmp_path / "page.html")
+def test_every_run_of_a_sweep_and_what_goes_on_keep_them_too(base, runs):
+    typed = ["train", "bc", "--out", "there", "--sweep", "config.batch-size=1,2"]
+    assert parse(typed, _catalog(envs.make)).train.words == tuple(typed)
+    typed = ["finetune", str(runs.write("run")), "--online.steps", "5"]
+    assert parse(typed, _catalog(envs.make)).words == tuple(typed)
+
+
+def test_the_command_writes_the_page_alone_or_with_the_rest(rlkit_command, runs, tmp_path):
+    run = runs.write("run", returns=CURVE)
+    code, out, err = rlkit_command("report", run, "--out", tmp_path / "page.html")
     assert code == 0 and "bc" in out, err
     written = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert written == page.page(comparison.read([trained]))
+    assert written == page.page(comparison.read([run]))
     lost = runs.write("lost", returns=CURVE, lost=(0, 1))
     assert rlkit_command("report", lost, "--out", tmp_path / "lost.html")[0] == 0
     assert "every seed diverged" in (tmp_path / "lost.html").read_text(encoding="utf-8")
@@ -375,7 +393,9 @@ def test_a_card_counts_what_the_episodes_hold():
     episodes = episodes_of()
     found = card(episodes)
     assert sum(found.returns.counts) == 4
-    assert [found.returns.edges[0], found.returns.edges[-1]] == pytest.approx([episodes.returns().min(), episodes.returns().max()])
+    assert [found.returns.edges[0], found.returns.edges[-1]] == pytest.approx(
+        [episodes.returns().min(), episodes.returns().max()]
+    )
     assert sum(found.terminal_lengths.counts) == 2 and sum(found.cut_lengths.counts) == 2
     assert found.terminal_lengths.edges == found.cut_lengths.edges
     actions = np.concatenate([episode["actions"] for episode in random_episodes(4, 5)])
@@ -501,7 +521,9 @@ def test_a_histogram_stacks_its_bars_and_ranges_have_their_bounds():
 
 
 def browser_or_skip():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'rlkit-jax[browser]'")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install 'rlkit-jax[browser]'"
+    )
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("there is no Chromium here")
@@ -514,9 +536,10 @@ FAULTS = """() => {
   for (const node of document.querySelectorAll('body *')) {
     if (node.closest('svg') || node.closest('thead')) continue;
     const box = node.getBoundingClientRect();
-    if (box.width && (box.left < -0.5 || box.right > innerWidth + 0.5)) faults.push(`outside: ${node.outerHTML.slice(0, 99)}`);
+    const shown = node.outerHTML.slice(0, 99);
+    if (box.width && (box.left < -0.5 || box.right > innerWidth + 0.5)) faults.push(`outside: ${shown}`);
     if (node.scrollWidth > node.clientWidth + 1 && node.clientWidth && getComputedStyle(node).overflowX !== 'visible')
-      faults.push(`cut: ${node.outerHTML.slice(0, 99)}`);
+      faults.push(`cut: ${shown}`);
   }
   for (const svg of document.querySelectorAll('svg[role=img]')) {
     const view = svg.viewBox.baseVal;
@@ -533,7 +556,7 @@ FAULTS = """() => {
 def test_in_a_browser_nothing_is_cut_off_and_no_error_is_told(text, tmp_path):
     sync_api, path = browser_or_skip()
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    told = []
+    told, asked = [], []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
@@ -542,7 +565,7 @@ def test_in_a_browser_nothing_is_cut_off_and_no_error_is_told(text, tmp_path):
                     tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
                     tab.on("console", lambda message: told.append(message.text))
                     tab.on("pageerror", lambda error: told.append(str(error)))
-                    tab.on("request", lambda request: told.append(request.url) if "page.html" not in request.url else None)
+                    tab.on("request", lambda request: asked.append(request.url))
                     tab.goto((tmp_path / "page.html").as_uri())
                     assert tab.evaluate(FAULTS) == [], (width, scheme)
                     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -550,4 +573,4 @@ def test_in_a_browser_nothing_is_cut_off_and_no_error_is_told(text, tmp_path):
                     tab.close()
         finally:
             browser.close()
-    assert told == []
+    assert told == [] and set(asked) == {(tmp_path / "page.html").as_uri()}

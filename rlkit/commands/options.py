@@ -187,8 +187,10 @@ class EvaluateOptions(Generic[C]):
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Print one table of several runs, dataset by dataset: the data, the methods, and the interquartile means over the
-    datasets. Runs that differ in their seeds alone are pooled (docs/report.md)."""
+    """Print one table of several runs, dataset by dataset: the data, then the methods. Runs that differ in their seeds
+    alone are pooled. Below stand the interquartile means over the datasets: those of all runs but the lowest and the
+    highest quarter. docs/report.md says more, of profiles (the share of runs above each score) and probabilities of
+    improvement (how often a run of one method beats one of another) too."""
 
     command: ClassVar[str] = "report"
     runs: Positional[tuple[Path, ...]]

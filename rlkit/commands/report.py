@@ -70,7 +70,10 @@ def _read(folders: Sequence[Path], is_page: bool) -> _Report:
     means = aggregate(compared)
     lines = rows.lines(compared)
     groups = rows.groups(lines, means)
-    return _Report(compared, lines, groups, rows.headings(compared), [*compared.notes, *means.notes])
+    notes = compared.notes
+    if len(means.datasets) > 1:  # else no mean over them is shown
+        notes = [*notes, *means.notes]
+    return _Report(compared, lines, groups, rows.headings(compared), notes)
 
 
 def _write(path: Path, report: _Report) -> None:

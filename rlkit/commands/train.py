@@ -326,7 +326,9 @@ def _commit() -> str:
         return ""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "--no-optional-locks", *words], capture_output=True, text=True, cwd=root, timeout=10)
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *words], capture_output=True, text=True, cwd=root, timeout=10
+        )
         return done.stdout.strip()
 
     try:

@@ -54,7 +54,7 @@ def learning_curves(path: Path, panels: Sequence[CurvePanel]) -> None:
         raise ValueError("there is no curve to draw")
     colours = dict(zip(labels, itertools.cycle(COLOURS), strict=False))
     is_alone = len(panels) == 1
-    columns = min(len(panels), MOST_COLUMNS)
+    columns = 2 if len(panels) == 4 else min(len(panels), MOST_COLUMNS)
     rows = math.ceil(len(panels) / columns)
     size = (7.2, 4.4) if is_alone else (4.6 * columns, 3.6 * rows + 0.6)
     figure = Figure(figsize=size, dpi=150, layout="constrained")  # pyplot's would open windows, and be kept

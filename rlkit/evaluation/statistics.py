@@ -127,7 +127,7 @@ def _t_quantile(freedom: Any) -> np.ndarray:
 
 
 def table(returns: Any) -> np.ndarray:
-    """Returns as float64 [S, E]. ValueError unless there are two axes, neither empty, and as many starts for each seed."""
+    """Returns as float64 [S, E]. ValueError unless there are two axes, neither empty, and as many starts for each."""
     try:
         values = np.asarray(returns, np.float64)
     except ValueError as error:  # numpy's words for rows of different lengths

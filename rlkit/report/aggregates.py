@@ -19,6 +19,7 @@ from rlkit.evaluation.statistics import Estimate
 from rlkit.report.comparison import Comparison, Entry
 
 THRESHOLDS = 101  # of a profile
+FEW_SEEDS = 5  # with fewer the bootstrap covers less than it says (benchmarks/aggregate_coverage.csv)
 
 
 class Method(NamedTuple):
@@ -79,6 +80,9 @@ def aggregate(comparison: Comparison) -> Aggregates:
         single = [name for name, table in zip(datasets, of_method, strict=True) if len(table) == 1]
         if single:
             notes.append(f"{label} has one seed on {', '.join(single)}: no interval over seeds")
+    fewest = min((len(last) for of_method in returns.values() for last in of_method.values()), default=0)
+    if 1 < fewest < FEW_SEEDS:
+        notes.append(f"with {fewest} seeds on a dataset the intervals over seeds are too short (docs/report.md)")
     return Aggregates(datasets, methods, _improvement(returns), notes)
 
 

@@ -79,6 +79,7 @@ def read(folders: Sequence[Path]) -> Comparison:
         records = [entry.record for entry in entries]
         with_scores = [record for record in records if record.reference is not None]
         panels.append(Panel(name, (with_scores or records)[0], entries))
+    notes += _pooled(panels)
     for panel, of_dataset in zip(panels, pools.values(), strict=True):
         notes += _panel_notes(panel, of_dataset)
     differences = settings.differences([one for of_dataset in told for one in of_dataset])
@@ -259,7 +260,7 @@ def _joined(evaluated: Sequence[Evaluated]) -> Evaluated:
 
 
 def _pooled_metrics(pool: Sequence[_Run]) -> Metrics:
-    """The metrics at the positions that all runs have; one of which every seed diverged ends early, and has NaN then."""
+    """The metrics at the positions that all runs have. One of which every seed diverged ends early, with NaN then."""
     going = [dict(run.metrics) for run in pool if not run.is_lost] or [dict(pool[0].metrics)]
     logged = [dict(run.metrics) for run in pool]
     pooled = []
@@ -322,6 +323,15 @@ def _last(pool: Sequence[_Run]) -> Evaluated | None:
     return next((run.last for run in pool if run.last is not None), None)
 
 
+def _pooled(panels: Sequence[Panel]) -> list[str]:
+    pooled = []
+    for panel in panels:
+        for entry in panel.entries:
+            if len(entry.folders) > 1:
+                pooled.append(f"{entry.label} on {panel.name} ({len(entry.folders)} runs)")
+    return [f"pooled, since they differ in their seeds alone: {', '.join(pooled)}"] if pooled else []
+
+
 def _panel_notes(panel: Panel, pools: Sequence[Sequence[_Run]]) -> list[str]:
     notes = []
     for entry, pool in zip(panel.entries, pools, strict=True):
@@ -333,9 +343,6 @@ def _panel_notes(panel: Panel, pools: Sequence[Sequence[_Run]]) -> list[str]:
 
 def _entry_notes(entry: Entry, pool: Sequence[_Run]) -> Iterator[str]:
     record = entry.record
-    if len(pool) > 1:
-        listed = ", ".join(map(str, entry.folders))
-        yield f"{len(pool)} runs that differ in their seeds alone, pooled ({listed})"
     if entry.diverged:
         lost = "every seed" if entry.diverged == entry.seeds else f"{entry.diverged} of {entry.seeds} seeds"
         yield f"{lost} diverged; no score counts them"

@@ -22,7 +22,6 @@ from rlkit.report.svg import (
     LETTER,
     Mark,
     Scale,
-    counts,
     dashed,
     dot,
     finite,
@@ -33,6 +32,7 @@ from rlkit.report.svg import (
     ticks,
     ticks_within,
     upright,
+    whole,
     width_of,
 )
 
@@ -133,7 +133,8 @@ def lines(
         xticks = ticks_within(x_low, x_high)
     width, height = size
     left = 2 * GAP + FONT + max(width_of(label) for _, label in yticks)
-    x = Scale(x_low, x_high, left + 6, width - 14, is_logarithmic)
+    margin = 10 if marks else 0  # for the half of a mark that lies beyond
+    x = Scale(x_low, x_high, left + 6 + margin, width - 14 - margin, is_logarithmic)
     y = Scale(y_low, y_high, height - 3 * FONT - GAP, FONT)
     frame = _Frame(x, y)
 
@@ -166,6 +167,8 @@ def intervals(
     if middle is not None:
         numbers.append(middle)
     low, high = limits or spread(finite(numbers))
+    if limits is None:
+        low, high = low - 0.03 * (high - low), high + 0.03 * (high - low)
     scale = Scale(low, high, 20, WIDTH - 20)
 
     # --- labels and intervals ---
@@ -200,16 +203,20 @@ def histogram(
     description: str,
     xlabel: str,
     ylabel: str,
+    is_whole: bool = False,
 ) -> str:
-    """Counts between ``edges`` [B + 1], those of several ``stacks`` on top of each other. Returns and raises as
-    `lines`."""
+    """Counts between ``edges`` [B + 1], those of several ``stacks`` on top of each other. is_whole: whether whole
+    numbers were counted. Returns and raises as `lines`."""
     low, high = spread(finite(edges))
+    if len(edges) == 2:  # one bar is not to fill the drawing
+        low, high = low - 4 * (high - low), high + 4 * (high - low)
+    xticks = whole(ticks_within(low, high)) if is_whole else ticks_within(low, high)
     most = int(np.sum([bars.counts for bars in stacks], axis=0).max())
-    yticks = counts(most)
+    yticks = whole(ticks(0, max(most, 1), 4))
     left = 2 * GAP + FONT + max(width_of(label) for _, label in yticks)
     x = Scale(low, high, left + 2, WIDTH - 14)
     y = Scale(0, max(most, yticks[-1][0]), HEIGHT - 3 * FONT - GAP, FONT)
-    parts = [*_Frame(x, y).axes(ticks_within(low, high), yticks, xlabel, ylabel)]
+    parts = [*_Frame(x, y).axes(xticks, yticks, xlabel, ylabel)]
     below = np.zeros(len(edges) - 1)
     for number, bars in enumerate(stacks):
         above = below + np.asarray(bars.counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,8 +28,11 @@ def escaped(text: object) -> Html:
     """
     if isinstance(text, Html):
         return text
-    harmless = "".join(_printable(letter) for letter in str(text))
-    return Html(html.escape(harmless))
+    return Html(html.escape(_harmless(str(text))))
+
+
+def _harmless(text: str) -> str:
+    return "".join(_printable(letter) for letter in text)
 
 
 def _printable(letter: str) -> str:
@@ -70,9 +74,10 @@ def facts(entries: Sequence[tuple[str, object]]) -> Html:
     return Html(f'<dl class="facts">{"".join(items)}</dl>')
 
 
-def figure(drawing: str, legend: str, caption: str) -> Html:
-    """A drawing with its legend and what it shows in words."""
-    return Html(f"<figure>{drawing}{legend}<figcaption>{escaped(caption)}</figcaption></figure>")
+def figure(title: str, drawing: str, legend: str = "", words: str = "") -> Html:
+    """A drawing under its title, with its legend and what there is to say of it."""
+    told = f'<p class="soft">{escaped(words)}</p>' if words else ""
+    return Html(f"<figure><figcaption>{escaped(title)}</figcaption>{drawing}{legend}{told}</figure>")
 
 
 def grid(figures: Sequence[str], kind: str = "panels") -> Html:
@@ -94,5 +99,11 @@ def heading(text: str) -> Html:
     return Html(f"<h3>{escaped(text)}</h3>")
 
 
-def code(text: str) -> Html:
-    return Html(f"<pre><code>{escaped(text)}</code></pre>")
+def commands(lines: Sequence[Sequence[str]]) -> Html:
+    """Command lines, given as their words, between which they are folded on narrow pages, and not at their hyphens."""
+    folded = []
+    for line in lines:
+        quoted = (shlex.quote(_harmless(word)) for word in line)
+        folded.append(" ".join(f"<span>{escaped(word)}</span>" for word in quoted))
+    listed = "\n".join(folded)
+    return Html(f"<pre><code>{listed}</code></pre>")

@@ -16,10 +16,10 @@ from rlkit.runs import serialization
 
 STYLE = Path(__file__).with_name("style.css")
 HOW_TO_READ = (
-    "A return is the sum of an episode's rewards. A score is a return on a scale on which 0 is a policy of random actions "
-    "and 100 an expert, where these are known.",
-    "Every score is that of a greedy policy at its last checkpoint, or the mean over the evaluations after more than 80 % "
-    "of the updates (last fifth). No best checkpoint is chosen: that would take the environment.",
+    "A return is the sum of an episode's rewards. A score is a return on a scale on which 0 is a policy of random "
+    "actions and 100 an expert, where these are known.",
+    "Every score is that of a greedy policy at its last checkpoint, or the mean over the evaluations after more than "
+    "80 % of the updates (last fifth). No best checkpoint is chosen: that would take the environment.",
     "An interval in brackets is a 95 % t interval of the mean. It counts that other seeds and other starts would have "
     "given other returns; one marked * counts episodes alone, one marked ** seeds alone.",
     "Seeds that diverged count in no score; the notes say how many there were.",

@@ -20,9 +20,9 @@ from rlkit.runs.scores import label_of
 MOST_POINTS = 150  # of a metric's line; of more, as many evenly spaced ones
 SMALL = (300.0, 190.0)  # view box of a metric
 BAND = (
-    "Thick: the mean over seeds and starts. Band: its 95 % interval, which counts that other seeds and other starts would "
-    "have given another mean; none is drawn for a single seed. Thin: each seed. A band that meets the edge of its panel "
-    "goes on beyond it."
+    "Thick: the mean over seeds and starts. Band: its 95 % interval, which counts that other seeds and other starts "
+    "would have given another mean; none is drawn for a single seed. Thin: each seed. A band that meets the edge of "
+    "its panel goes on beyond it."
 )
 
 
@@ -49,7 +49,7 @@ def of_learning(panels: Sequence[Panel]) -> Section | None:
             ylabel=what,
             levels=levels,
         )
-        figures.append(markup.figure(drawing, drawings.legend(series, levels), panel.name))
+        figures.append(markup.figure(panel.name, drawing, drawings.legend(series, levels)))
     if not figures:
         return None
     return Section("curves", "Learning curves", markup.paragraph(BAND) + markup.grid(figures))
@@ -143,8 +143,8 @@ def of_asked(panels: Sequence[Panel]) -> Section | None:
             marks=True,
         )
         legend = drawings.legend(drawn)
-        caption = f"{panel.name}. Dots: means of the last evaluation with 95 % intervals; thin lines: each seed."
-        figures.append(markup.figure(drawing, legend, caption))
+        words = "Dots: means of the last evaluation with 95 % intervals; thin lines: each seed."
+        figures.append(markup.figure(panel.name, drawing, legend, words))
     if not figures:
         return None
     return Section("asked", "Returns asked for and returns that came", markup.grid(figures))
@@ -226,8 +226,8 @@ def _sweep(name: str, panel: Panel, agent: str, entries: Sequence[Entry]) -> lis
         marks=True,
     )
     legend = drawings.legend(series, levels)
-    caption = f"{panel.name}, {agent}: the last evaluation at each value of {title}. Bars: 95 % intervals."
-    return [markup.figure(drawing, legend, caption)]
+    words = f"The last evaluation at each value of {title}. Upright lines: 95 % intervals."
+    return [markup.figure(f"{agent} on {panel.name}", drawing, legend, words)]
 
 
 def _swept(told: Sequence[Mapping[str, str]]) -> list[str]:
@@ -240,7 +240,6 @@ def _swept(told: Sequence[Mapping[str, str]]) -> list[str]:
     if len(of_each) < len(told):  # two runs with the same settings differ in something else
         return []
     return sorted(differing, key=lambda name: -len(set(differing[name])))
-
 
 
 def _in_order(values: set[str]) -> list[str]:
@@ -294,8 +293,8 @@ def of_training(panels: Sequence[Panel]) -> Section | None:
     if not parts:
         return None
     words = (
-        "What training logged. Line: the mean over the seeds that had not diverged by then; band: from the lowest to the "
-        "highest seed. A loss that falls says nothing about the return; a Q that grows without end does."
+        "What training logged. Line: the mean over the seeds that had not diverged by then; band: from the lowest to "
+        "the highest seed. A loss that falls says nothing about the return; a Q that grows without end does."
     )
     return Section("training", "Losses and Q", markup.paragraph(words) + "".join(parts))
 
@@ -314,11 +313,11 @@ def _metric(figure: str, panel: Panel, name: str) -> list[str]:
         series,
         title=f"{panel.name}: {name} over the updates",
         description="; ".join(f"{line.label}: {line.y[-1]:.4g} at the end" for line in series),
-        xlabel="updates",
+        xlabel="updates of all stages",
         ylabel="",
         size=SMALL,
     )
-    return [markup.figure(drawing, "", name)]
+    return [markup.figure(name, drawing)]
 
 
 def _logged(entry: Entry, name: str, number: int) -> list[Line]:

@@ -127,7 +127,7 @@ def _returns(name: str, dataset: str, card: Card) -> str:
         xlabel="return",
         ylabel="episodes",
     )
-    return markup.figure(drawing, "", "Returns of the episodes.")
+    return markup.figure("Returns of the episodes", drawing)
 
 
 def _lengths(name: str, dataset: str, card: Card) -> str:
@@ -145,8 +145,9 @@ def _lengths(name: str, dataset: str, card: Card) -> str:
         description=f"{'; '.join(labels)}; from {terminal.edges[0]:.4g} to {terminal.edges[-1]:.4g} steps",
         xlabel="steps",
         ylabel="episodes",
+        is_whole=True,
     )
-    return markup.figure(drawing, drawings.legend(stacks), "Lengths of the episodes.")
+    return markup.figure("Lengths of the episodes", drawing, drawings.legend(stacks))
 
 
 def _observations(name: str, dataset: str, record: Record) -> list[str]:
@@ -182,8 +183,9 @@ def _choices(name: str, dataset: str, card: Card) -> str:
         description="; ".join(f"{number}: {count:,} steps" for number, count in enumerate(card.choices)),
         xlabel="choice, counted from 0",
         ylabel="steps",
+        is_whole=True,
     )
-    return markup.figure(drawing, "", "How often each choice was taken.")
+    return markup.figure("How often each choice was taken", drawing)
 
 
 def _columns(
@@ -224,4 +226,4 @@ def _ranges(name: str, columns: Sequence[Range], title: str, caption: str, numbe
     shown = f" (the first {len(columns)} of {number})" if number > len(columns) else ""
     marks = " Upright marks: the bounds." if any(column.bounds for column in columns) else ""
     words = MIDDLE if columns[0].inner is not None else "From the least to the largest number."
-    return [markup.figure(drawing, "", f"{caption}{shown}. {words}{marks}")]
+    return [markup.figure(f"{caption}{shown}", drawing, words=f"{words}{marks}")]

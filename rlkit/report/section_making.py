@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,9 +35,7 @@ def of_differences(comparison: Comparison) -> Section | None:
             for values in settings_of_each
         ]
         table = Html(
-            "".join(
-                markup.heading(name) + markup.facts(told) for name, told in zip(names, parts, strict=True)
-            )
+            "".join(markup.heading(name) + markup.facts(told) for name, told in zip(names, parts, strict=True))
         )
     return Section("differences", "What differs", table)
 
@@ -72,15 +69,17 @@ def _of_entry(entry: Entry) -> list[Html]:
         parts.append(markup.paragraph(told))
         commands = _commands(folder, record)
         if commands:
-            parts.append(markup.code("\n".join(commands)))
+            parts.append(markup.commands(commands))
         else:
-            parts.append(markup.paragraph("Its record has no command: it was trained from Python, or by an earlier version."))
+            parts.append(
+                markup.paragraph("Its record has no command: it was trained from Python, or by an earlier version.")
+            )
     told = [(name, value) for name, value in settings(entry.record).items() if not name.startswith("versions.")]
     parts.append(Html(f"<details><summary>All settings</summary>{markup.facts(told)}</details>"))
     return parts
 
 
-def _commands(folder: Path, record: Record) -> list[str]:
+def _commands(folder: Path, record: Record) -> list[list[str]]:
     """What was typed to begin the run, and each time that it went on with other settings."""
     typed = []
     for path in earlier_records(folder):
@@ -89,7 +88,7 @@ def _commands(folder: Path, record: Record) -> list[str]:
         if isinstance(words, list) and all(isinstance(word, str) for word in words):
             typed.append(words)
     typed.append(list(record.command))
-    return [shlex.join(["rlkit", *words]) for words in typed if words]
+    return [["rlkit", *words] for words in typed if words]
 
 
 def _versions(comparison: Comparison) -> list[Html]:

@@ -67,7 +67,8 @@ def _drawing(name: str, dataset: str, rows: Sequence[Row]) -> str:
         description=_in_words([(item.label, Estimate(item.value, item.low, item.high, "seeds")) for item in items]),
         xlabel=f"{what}, last checkpoint",
     )
-    return markup.figure(drawing, "", "Dot: the mean; line: its 95 % interval. The numbers are those of the table.")
+    title = f"The {what}s of the table"
+    return markup.figure(title, drawing, words="Dot: the mean; line: its 95 % interval.")
 
 
 def over_datasets(found: Aggregates) -> Section | None:
@@ -107,8 +108,10 @@ def _interquartile_means(methods: Sequence[Method]) -> Html:
         "The mean of the middle half of the runs' scores: the lowest and the highest quarter are left out, so that one "
         "lucky seed moves it little. Line: 95 % interval, a stratified bootstrap over the runs (Agarwal et al. 2021)."
     )
-    table = markup.table(["method", "IQM of the scores"], rows, caption="Interquartile means", kind="numbers")
-    return markup.grid([table, markup.figure(drawing, "", caption)])
+    table = markup.table(
+        ["method", "IQM of the scores"], rows, caption="Interquartile means with their intervals", kind="numbers"
+    )
+    return markup.grid([table, markup.figure("The means of the table", drawing, words=caption)])
 
 
 def _profiles(methods: Sequence[Method]) -> Html:
@@ -130,10 +133,10 @@ def _profiles(methods: Sequence[Method]) -> Html:
         limits=(0.0, 1.0),
     )
     caption = (
-        "For each score the share of a method's runs that are above it: a curve that lies higher everywhere is a method "
-        "that is better throughout. Band: pointwise 95 % interval, where there are several seeds."
+        "For each score the share of a method's runs that are above it: a curve that lies higher everywhere is a "
+        "method that is better throughout. Band: pointwise 95 % interval, where there are several seeds."
     )
-    return markup.figure(drawing, drawings.legend(series), caption)
+    return markup.figure("Share of the runs above each score", drawing, drawings.legend(series), caption)
 
 
 def _pairs(found: Aggregates) -> list[tuple[str, Estimate]]:
@@ -149,7 +152,9 @@ def _pairs(found: Aggregates) -> list[tuple[str, Estimate]]:
 
 def _improvement(pairs: Sequence[tuple[str, Estimate]]) -> Html:
     rows = [(label, folded(_number(estimate, 2))) for label, estimate in pairs]
-    table = markup.table(["pair", "probability"], rows, caption="Probability of improvement", kind="numbers")
+    table = markup.table(
+        ["pair", "probability"], rows, caption="Each two methods, the likelier one first", kind="numbers"
+    )
     caption = (
         "How probable it is that a run of the first method has a higher return than one of the second on a dataset "
         "drawn at random; 0.5 (dashed) is a tie. Line: 95 % interval, a stratified bootstrap over the runs."
@@ -165,7 +170,7 @@ def _improvement(pairs: Sequence[tuple[str, Estimate]]) -> Html:
         middle=0.5,
         limits=(0.0, 1.0),
     )
-    return markup.grid([table, markup.figure(drawing, "", caption)])
+    return markup.grid([table, markup.figure("The probabilities of the table", drawing, words=caption)])
 
 
 def _in_words(estimates: Sequence[tuple[str, Estimate]], digits: int = 1) -> str:

@@ -38,8 +38,8 @@ class Scale(NamedTuple):
 
 
 def ticks(low: float, high: float, most: int) -> list[Mark]:
-    """About ``most`` round numbers, 1, 2 or 5 times a power of ten apart, the first at most ``low`` and the last at least
-    ``high``. Their labels are as long as it takes to tell them apart: 20k, 1.5M, 0.002, 3e-05."""
+    """About ``most`` round numbers, 1, 2 or 5 times a power of ten apart, the first at most ``low`` and the last at
+    least ``high``. Their labels are as long as it takes to tell them apart: 20k, 1.5M, 0.002, 3e-05."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -68,9 +68,9 @@ def ticks_within(low: float, high: float, most: int = 5) -> list[Mark]:
     return [(value, label) for value, label in ticks(low, high, most) if low - room <= value <= high + room]
 
 
-def counts(most: int) -> list[Mark]:
-    """The marks of an axis of whole numbers from 0 to ``most``."""
-    return [(value, label.removesuffix(".0")) for value, label in ticks(0, max(most, 1), 4) if value == round(value)]
+def whole(marks: Sequence[Mark]) -> list[Mark]:
+    """Those of ``marks`` that are whole numbers."""
+    return [(value, label.removesuffix(".0")) for value, label in marks if value == round(value)]
 
 
 def finite(numbers: Iterable[float]) -> list[float]:

@@ -32,7 +32,7 @@ def is_typed(name: str) -> bool:
 
 
 def environment_name(spec: str) -> str:
-    """The id in an environment's spec, which may be gymnasium's EnvSpec as JSON; ``spec`` itself where it names none."""
+    """The id in an environment's spec, which may be gymnasium's EnvSpec as JSON; ``spec`` itself if it names none."""
     if not spec.lstrip().startswith("{"):
         return spec
     try:

@@ -224,9 +224,7 @@ def draw_curves(
     figures.learning_curves(path, panels)
 
 
-def _curve_panel(
-    name: str, level: str, runs: Sequence[tuple[str, Record, Sequence[Evaluated]]]
-) -> figures.CurvePanel:
+def _curve_panel(name: str, level: str, runs: Sequence[tuple[str, Record, Sequence[Evaluated]]]) -> figures.CurvePanel:
     """The curves on the dataset ``name``. level: label of the line at the mean of the data."""
     is_scored = all(record.reference for _, record, _ in runs)
 

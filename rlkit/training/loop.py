@@ -441,15 +441,20 @@ def _mixed(learner: Learner, share: float | None, buffer: Buffer, replay: Buffer
 def _metric_dtypes(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> dict[str, np.dtype]:
     """The names and dtypes of the metrics of an update."""
 
-    def update(state, key):
-        return _update(learner, mesh, None, state, buffer, None, key, np.int32(0))
-
     def without_seed_axis(leaf):
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
     one_state, one_key = jax.tree.map(without_seed_axis, (state, keys))
-    _, metrics = jax.eval_shape(update, one_state, one_key)
+    metrics = _metrics.eval_shape(learner, mesh, one_state, buffer, one_key)
     return {name: metric.dtype for name, metric in metrics.items()}
+
+
+# jitted for what jit remembers: another `fit` of the same stage, as after an interruption, traces no update for this
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _metrics(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, key: Key) -> Metrics:
+    """Metrics of the first update of one seed."""
+    _, metrics = _update(learner, mesh, None, state, buffer, None, key, np.int32(0))
+    return metrics
 
 
 @jax.jit
