@@ -241,6 +241,7 @@ def test_a_dose_above_95_percent_of_what_was_given_is_flagged():
 def test_several_runs_have_their_own_sections_and_many_doses_are_put_together():
     held = held_clinic()
     text = Reader(judgement.page([judged(held), judged(held, 0, "iql")], 1.0, heading="h", doses=False)).text
+    assert re.search(r"difference bc, greedy iql \+0 \[", text)
     assert "Given and proposed (bc, greedy)" in text and "Given and proposed (iql)" in text
     counts = np.zeros(30, int)
     counts[:20] = np.arange(20, 0, -1)

@@ -207,12 +207,16 @@ def text(verdicts: Sequence[Verdict], held: Held, gamma: float) -> str:
         lines += _filled(not_compared(held), INDENT)
     if len(in_order) > 1:
         lines += ["differences between them (FQE, the same replicates of the episodes)"]
-        for one, other in itertools.combinations(in_order, 2):
-            difference = one.fqe.value.minus(other.fqe.value)
-            lines += [*_filled(one.title, INDENT), *_filled(f"minus {other.title}", INDENT)]
-            lines.append(_difference("", difference))
+        for one, other, difference in differences(in_order):
+            lines += [*_filled(one, INDENT), *_filled(f"minus {other}", INDENT), _difference("", difference)]
     lines += ["", *_filled(ranking(in_order, held, gamma)), *_filled(CAVEAT)]
     return "\n".join(lines)
+
+
+def differences(in_order: Sequence[Verdict]) -> list[tuple[str, str, Replicated]]:
+    """Of every pair the title of the one, that of the other, and what FQE says of the one minus the other."""
+    pairs = itertools.combinations(in_order, 2)
+    return [(one.title, other.title, one.fqe.value.minus(other.fqe.value)) for one, other in pairs]
 
 
 def estimand(held: Held, gamma: float) -> str:

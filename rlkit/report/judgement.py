@@ -82,9 +82,16 @@ def page(runs: Sequence[Judged], gamma: float, *, heading: str, doses: bool) -> 
         "treated by it. This page is no trial and no advice on any patient."
     )
     contents = "".join(f'<li><a href="#{part.name}">{escaped(part.title)}</a></li>' for part in sections)
-    body = [f"<h1>{escaped(title)}</h1>", markup.paragraph(intro), f"<nav><ol>{contents}</ol></nav>"]
+    body = [
+        f"<h1>{escaped(title)}</h1>",
+        markup.paragraph(intro),
+        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>',
+    ]
     for part in sections:
-        body.append(f'<section id="{part.name}"><h2>{escaped(part.title)}</h2>{part.content}</section>')
+        body.append(
+            f'<section id="{part.name}" aria-labelledby="{part.name}-title">'
+            f'<h2 id="{part.name}-title">{escaped(part.title)}</h2>{part.content}</section>'
+        )
     return _document(title, "".join(body))
 
 
@@ -115,11 +122,24 @@ def _outcome(runs: Sequence[Judged], gamma: float) -> Section:
         markup.paragraph(lead),
         markup.table(header, rows, caption=caption, kind="numbers"),
         markup.figure(drawing, "", f"{what}: values with their 95 % intervals, the same as in the table."),
+        _between(runs),
         markup.paragraph(verdict.ranking([run.verdict for run in runs], held, gamma)),
     ]
     if held.cut_short:
         parts.append(markup.paragraph(verdict.not_compared(held)))
     return Section("outcome", title, "".join(parts))
+
+
+def _between(runs: Sequence[Judged]) -> str:
+    """The differences between several runs."""
+    held = runs[0].held
+    rows = []
+    for one, other, found in verdict.differences([run.verdict for run in runs]):
+        rows.append([one, other, _difference(held, found.estimate, found.low, found.high)])
+    if not rows:
+        return ""
+    caption = "Differences between the proposals, by FQE on the same imagined patients."
+    return markup.table(["proposal", "minus", "difference"], rows, caption=caption, kind="numbers")
 
 
 def _meaning(held: Held, gamma: float) -> tuple[str, str, str]:
