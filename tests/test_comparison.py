@@ -271,7 +271,10 @@ def test_a_run_that_cannot_be_read_is_told(tmp_path):
         comparison.read([tmp_path])
 
 
-@pytest.mark.parametrize("logged", ['{"a": [1, 2], "b": [1]}', '{"a": 1}', "3", '{"a": ["x", 1]}', '{"a": [[1, 2]]}'])
+@pytest.mark.parametrize(
+    "logged",
+    ['{"a": [1, 2], "b": [1]}', '{"a": 1}', "3", '{"a": ["x", 1]}', '{"a": [[1, 2]]}', f'{{"a": [1{"0" * 400}]}}'],
+)
 def test_metrics_that_are_not_what_was_written_are_an_input_error(tmp_path, logged):
     folder = write(tmp_path / "x", dataclasses.replace(RECORD, evaluation=None))
     (folder / "metrics.jsonl").write_text(f'{{"stage": 0, "step": 5, "updates": 5, "metrics": {logged}}}\n')

@@ -20,6 +20,7 @@ import envs
 import rlkit
 from rlkit.commands import train
 from rlkit.commands.options import parse
+from rlkit.datasets import card as card_module
 from rlkit.datasets import from_episodes
 from rlkit.datasets.card import card
 from rlkit.datasets.episodes import Names
@@ -355,14 +356,13 @@ def test_a_page_of_runs_that_were_never_evaluated_has_their_losses_and_data(runs
     assert 'id="training"' not in page.page(comparison.read([folder]))
 
 
-def test_a_curve_has_the_same_colour_on_every_dataset(runs):
+def test_a_method_has_the_same_colour_throughout_the_page(runs):
     for dataset, agents in (("a", ("x", "y")), ("b", ("y", "x"))):
         for agent in agents:
             runs.write(f"{dataset}-{agent}", returns=CURVE, agent=agent, dataset={"name": dataset})
     made = page.page(comparison.read([runs.root / name for name in ("a-x", "a-y", "b-y", "b-x")]))
-    section = made[made.index('<section id="curves"') : made.index('<section id="training"')]
-    keys = re.findall(r'class="line (s\d)"[^>]*/></svg> (\w) \(2 seeds\)', section)
-    assert keys == [("s0", "x"), ("s1", "y"), ("s1", "y"), ("s0", "x")]
+    keys = re.findall(r'class="line (s\d)"[^>]*/></svg> (\w)[ <]', made)
+    assert len(keys) == 10 and set(keys) == {("s0", "x"), ("s1", "y")}, "of a profile, curves and losses"
 
 
 def test_a_sweep_is_drawn_over_its_values(text):
@@ -404,6 +404,12 @@ def test_a_card_counts_what_the_episodes_hold():
     assert (np.array(found.action_middle.low) >= actions.min(0)).all()
     assert found.observation_middle.high[1] < 40 and len(found.observation_middle.low) == 3
     assert found.returns.is_whole and found.terminal_lengths.is_whole
+
+
+def test_the_middle_is_taken_from_evenly_spaced_rows_whatever_the_blocks(monkeypatch):
+    column = np.arange(42.0).reshape(21, 2)
+    monkeypatch.setattr("rlkit.datasets.blocks.NUMBERS", 8)  # blocks of four rows
+    assert card_module._sampled(column, 3).tolist() == column[::3].tolist()
 
 
 def test_a_card_of_choices_counts_each():

@@ -70,7 +70,6 @@ def card(episodes: Episodes) -> Card:
     # --- observations and actions ---
     every = max(len(episodes.obs) // MOST_ROWS, 1)
     is_step = (np.asarray(episodes.flags) & HAS_ACTION) > 0
-    sampled = np.asarray(episodes.action[::every])[is_step[::every]]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     middle = Middle((), ())
@@ -82,14 +81,14 @@ def card(episodes: Episodes) -> Card:
             choices = tuple(np.bincount(taken, minlength=int(space.n)).tolist())
     else:
         low, high = _extremes(episodes.action, is_step)
-        middle = _middle(sampled[:, :MOST_COLUMNS])
+        middle = _middle(_sampled(episodes.action, every)[is_step[::every]])
     has_bounds = isinstance(space, Box) and bool((np.isfinite(space.low) | np.isfinite(space.high)).any())
     return Card(
         returns=_histogram(returns, _edges(returns)) if returns.size else None,
         terminal_lengths=_histogram(lengths[is_terminal], edges),
         cut_lengths=_histogram(lengths[~is_terminal], edges),
         unflagged_ends=episodes.report.unflagged_ends,
-        observation_middle=_middle(np.asarray(episodes.obs[::every, :MOST_COLUMNS])),
+        observation_middle=_middle(_sampled(episodes.obs, every)),
         action_low=low,
         action_high=high,
         action_middle=middle,
@@ -113,6 +112,17 @@ def _histogram(values: np.ndarray, edges: np.ndarray) -> Histogram:
 def _middle(rows: np.ndarray) -> Middle:
     low, high = np.percentile(rows, INNER, axis=0)
     return Middle(tuple(low.tolist()), tuple(high.tolist()))
+
+
+def _sampled(column: Any, every: int) -> np.ndarray:
+    """The rows 0, ``every``, ... of the first columns, a block at a time, so that what lies between them is freed."""
+    rows, width = column.shape
+    picked = []
+    for part in blocks.blocks(rows, width):
+        first = part.start + -part.start % every
+        picked.append(np.array(column[first : part.stop : every, :MOST_COLUMNS]))
+        blocks.forget(column)
+    return np.concatenate(picked)
 
 
 def _extremes(action: Any, is_step: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

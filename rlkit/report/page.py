@@ -63,13 +63,15 @@ def page(comparison: Comparison) -> str:
 def _sections(comparison: Comparison) -> list[Section]:
     panels = comparison.panels
     found = aggregate(comparison)
+    labels = dict.fromkeys(entry.label for entry in comparison.entries)
+    colours = {label: number for number, label in enumerate(labels)}  # the same throughout the page
     sections = [
         section_scores.of_datasets(comparison),
-        section_scores.over_datasets(found),
-        section_curves.of_learning(panels),
+        section_scores.over_datasets(found, colours),
+        section_curves.of_learning(panels, colours),
         section_curves.of_asked(panels),
         section_curves.of_sweeps(panels),
-        section_curves.of_training(panels),
+        section_curves.of_training(panels, colours),
         section_data.of_datasets(panels),
         section_making.of_differences(comparison),
         section_making.of_commands(comparison),

@@ -29,13 +29,13 @@ BAND = (
 # --- over the updates ---
 
 
-def of_learning(panels: Sequence[Panel]) -> Section | None:
-    """Learning curves, a panel for each dataset: scores where every run has reference returns, else returns. A method
-    has the same colour in all of them."""
-    colours: dict[str, int] = {}
+def of_learning(panels: Sequence[Panel], colours: Mapping[str, int]) -> Section | None:
+    """Learning curves, a panel for each dataset: scores where every run has reference returns, else returns. colours:
+    numbers by method; the further goals of a method have colours of their own."""
+    of_lines = dict(colours)
     figures = []
     for number, panel in enumerate(panels):
-        series = [line for entry in panel.entries for line in _learning_curves(panel, entry, colours)]
+        series = [line for entry in panel.entries for line in _learning_curves(panel, entry, of_lines)]
         if not series:
             continue
         levels = _data_levels(panel)
@@ -77,7 +77,8 @@ def _learning_curves(panel: Panel, entry: Entry, colours: dict[str, int]) -> lis
         switch = _switch(entry.record, earlier)
         if switch is not None:
             label = f"{label}, online from {switch:,}"
-        colour = colours.setdefault(name, len(colours))
+        is_score = goal == next(iter(entry.by_goal))
+        colour = colours.setdefault(entry.label if is_score else name, len(colours))
         series.append(Line(label, steps, means, low, high, threads, switch, colour))
     return series
 
@@ -276,7 +277,7 @@ def _over(line: Line, values: Sequence[str], places: dict[str, float]) -> str:
 # --- losses and Q ---
 
 
-def of_training(panels: Sequence[Panel]) -> Section | None:
+def of_training(panels: Sequence[Panel], colours: Mapping[str, int]) -> Section | None:
     """Every logged metric over the updates in a small panel, losses and Q first."""
     parts = []
     for number, panel in enumerate(panels):
@@ -287,8 +288,8 @@ def of_training(panels: Sequence[Panel]) -> Section | None:
             parts.append(markup.heading(panel.name))
         figures = []
         for place, name in enumerate(names):
-            figures += _metric(f"metric-{number}-{place}", panel, name)
-        keys = [Line(entry.label, (), (), colour=place) for place, entry in enumerate(panel.entries)]
+            figures += _metric(f"metric-{number}-{place}", panel, name, colours)
+        keys = [Line(entry.label, (), (), colour=colours[entry.label]) for entry in panel.entries]
         parts += [drawings.legend(keys), markup.grid(figures, "small")]
     if not parts:
         return None
@@ -304,8 +305,8 @@ def _rank(name: str) -> tuple[int, str]:
     return (0 if quantity == "loss" else 1 if quantity.startswith("q") else 2), name
 
 
-def _metric(figure: str, panel: Panel, name: str) -> list[str]:
-    series = [line for number, entry in enumerate(panel.entries) for line in _logged(entry, name, number)]
+def _metric(figure: str, panel: Panel, name: str, colours: Mapping[str, int]) -> list[str]:
+    series = [line for entry in panel.entries for line in _logged(entry, name, colours[entry.label])]
     if not any(math.isfinite(value) for line in series for value in line.y):
         return []
     drawing = drawings.lines(
@@ -320,7 +321,7 @@ def _metric(figure: str, panel: Panel, name: str) -> list[str]:
     return [markup.figure(name, drawing)]
 
 
-def _logged(entry: Entry, name: str, number: int) -> list[Line]:
+def _logged(entry: Entry, name: str, colour: int) -> list[Line]:
     rows = [(position.updates, logged[name]) for position, logged in entry.metrics if name in logged]
     if not rows:
         return []
@@ -336,4 +337,4 @@ def _logged(entry: Entry, name: str, number: int) -> list[Line]:
     if values.shape[1] > 1:
         low = np.where(count > 0, np.where(sound, values, np.inf).min(1), np.nan).tolist()
         high = np.where(count > 0, np.where(sound, values, -np.inf).max(1), np.nan).tolist()
-    return [Line(entry.label, updates, mean.tolist(), low, high, colour=number)]
+    return [Line(entry.label, updates, mean.tolist(), low, high, colour=colour)]

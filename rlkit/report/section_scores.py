@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rlkit.evaluation import tables
 from rlkit.evaluation.statistics import Estimate
@@ -71,9 +71,9 @@ def _drawing(name: str, dataset: str, rows: Sequence[Row]) -> str:
     return markup.figure(title, drawing, words="Dot: the mean; line: its 95 % interval.")
 
 
-def over_datasets(found: Aggregates) -> Section | None:
+def over_datasets(found: Aggregates, colours: Mapping[str, int]) -> Section | None:
     """The interquartile means, performance profiles and probabilities of improvement, where they say something: of
-    several methods, or over several datasets."""
+    several methods, or over several datasets. colours: numbers by method."""
     if len(found.methods) < 2 and len(found.datasets) < 2 and not found.improvement:
         return None
     parts = []
@@ -83,7 +83,7 @@ def over_datasets(found: Aggregates) -> Section | None:
         parts.append(markup.heading("Interquartile mean"))
         parts.append(_interquartile_means(found.methods))
         parts.append(markup.heading("Performance profile"))
-        parts.append(_profiles(found.methods))
+        parts.append(_profiles(found.methods, colours))
     pairs = _pairs(found)
     if pairs:
         parts.append(markup.heading("Probability of improvement"))
@@ -114,12 +114,14 @@ def _interquartile_means(methods: Sequence[Method]) -> Html:
     return markup.grid([table, markup.figure("The means of the table", drawing, words=caption)])
 
 
-def _profiles(methods: Sequence[Method]) -> Html:
+def _profiles(methods: Sequence[Method], colours: Mapping[str, int]) -> Html:
     series = []
     words = []
     for method in methods:
         profile = method.profile
-        series.append(Line(method.label, profile.thresholds, profile.share, profile.low, profile.high))
+        band = (profile.low, profile.high)
+        colour = colours[method.label]
+        series.append(Line(method.label, profile.thresholds, profile.share, *band, colour=colour))
         middle = len(profile.thresholds) // 2
         share, threshold = profile.share[middle], profile.thresholds[middle]
         words.append(f"{method.label}: {100 * share:.0f} % of its runs score above {threshold:.1f}")

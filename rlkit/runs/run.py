@@ -156,7 +156,7 @@ def _evaluated(line: Mapping[str, Any], path: Path) -> Evaluated:
         success = np.full(returns.shape, np.nan)  # where the environment does not tell, the line does not either
         if "success" in line:
             success = np.array(line["success"], np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: an evaluation is not what was written ({reason})") from None
     goal = str(line.get("goal", ""))
@@ -189,7 +189,7 @@ def logged_metrics(folder: Path) -> list[tuple[Position, dict[str, np.ndarray]]]
             continue
         try:
             values = {str(name): np.array(numbers, np.float64) for name, numbers in line["metrics"].items()}
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{path}: a line of metrics is not what was written ({one_line(error)})") from None
         seeds.update(numbers.shape for numbers in values.values())
         if len(seeds) > 1 or any(len(shape) != 1 for shape in seeds):
