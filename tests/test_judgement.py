@@ -196,6 +196,7 @@ def test_the_page_needs_nothing_else_and_holds_no_code_of_a_file(read):
         and "url(" not in page
         and "http" not in page.replace("http-equiv", "")
     )
+    assert "svg" in found.tags and "<svg" not in found.text, "drawings are drawn and not told"
     assert "default-src 'none'" in page and "\x1b" not in page
     assert page.count("&lt;script&gt;") >= 4, "the data, an observation, a note and a reason"
     assert not any(name.startswith("on") or name == "src" for name, _ in found.attributes)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium.spaces import Discrete
 
+from rlkit.datasets import Episodes
 from rlkit.evaluation import statistics
 from rlkit.ope import proposal, tabular, verdict
 from rlkit.ope.held import Held
@@ -121,7 +122,7 @@ def _outcome(runs: Sequence[Judged], gamma: float) -> Section:
     parts = [
         markup.paragraph(lead),
         markup.table(header, rows, caption=caption, kind="numbers"),
-        markup.figure(drawing, "", f"{what}: values with their 95 % intervals, the same as in the table."),
+        markup.figure(f"The {what} of the table, with their 95 % intervals", drawing),
         _between(runs),
         markup.paragraph(verdict.ranking([run.verdict for run in runs], held, gamma)),
     ]
@@ -433,8 +434,7 @@ def _shown(held: Held) -> tuple[list[str], Callable[[int], list[str]]]:
 
 def _unknown(held: Held) -> Section:
     episodes = held.episodes
-    names = episodes.names.observation
-    listed = ", ".join(names) if names else f"{episodes.obs.shape[1]} numbers without names"
+    listed = _columns(episodes)
     lengths = np.diff(episodes.starts, append=len(episodes.t)) - 1
     points = [
         "Why a treatment was given. Where sicker patients got more of a drug and no column says how sick they were, "
@@ -449,6 +449,15 @@ def _unknown(held: Held) -> Section:
         "same people.",
     ]
     return Section("unknown", "What the data cannot tell", markup.listed(points))
+
+
+def _columns(episodes: Episodes) -> str:
+    space = episodes.observation_space
+    if episodes.names.observation:
+        return ", ".join(episodes.names.observation)
+    if isinstance(space, Discrete):
+        return f"the number of the state, one of {space.n}"
+    return f"{episodes.obs.shape[1]} numbers without names"
 
 
 def _method(runs: Sequence[Judged], gamma: float) -> Section:
