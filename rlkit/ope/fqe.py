@@ -44,7 +44,7 @@ from rlkit.types import Array, Discrete, InputError, Key, Metrics, Spec, Stage, 
 
 NEXT_POLICY = "next_policy"  # the column that says what the policy does at the observation after a step
 ITERATIONS = 7.0  # times that the target is replaced, in units of 1 / (1 - gamma): e^-7 of a return is missing then
-LEAST_UPDATES = 7_000  # for a network to fit: a third of them left values 4 % short (benchmarks/ope.csv)
+LEAST_UPDATES = 7_000  # for a network to fit: a third of them left values 4 % short (docs/judging.md)
 CHUNK_SECONDS = 1.0  # an interrupt is answered so soon
 
 

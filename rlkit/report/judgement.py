@@ -127,7 +127,7 @@ def _outcome(runs: Sequence[Judged], gamma: float) -> Section:
         markup.paragraph(verdict.ranking([run.verdict for run in runs], held, gamma)),
     ]
     if held.cut_short:
-        parts.append(markup.paragraph(verdict.not_compared(held)))
+        parts.append(markup.paragraph(_sentence(verdict.not_compared(held))))
     return Section("outcome", title, "".join(parts))
 
 
