@@ -65,8 +65,9 @@ def test_the_learner_finds_what_the_table_has(small_walk):
     assert found.value.estimate == pytest.approx(exact, abs=0.25)
     assert found.updates == 500 and found.value.replicates.shape == (2,) and found.weights.shape == (2, 200)
     assert found.value.low < found.value.estimate < found.value.high
-    cut = linear(small_walk.ending_at_limits(), 0.9, fits).value.estimate
-    assert cut < exact - 0.5, "a limit as a terminal state"
+    cut = linear(small_walk.ending_at_limits(), 0.9, fits)
+    assert cut.value.estimate < exact - 0.5, "a limit as a terminal state"
+    np.testing.assert_array_equal(cut.weights, found.weights, "a difference is one of the same replicates")
     through = linear(small_walk.never_ending(), 0.9, fits).value.estimate
     assert through > exact + 0.4, "bootstrapping through terminal states"
     again = np.eye(worlds.BINS, dtype=np.float32)[small_walk.steps.first]
