@@ -68,7 +68,7 @@ SPREAD = {"test_interrupts"}  # files of which each test may go to another worke
 # CPU seconds of the files that take longest, by measurement; what is not named takes less
 WEIGHTS = {
     "test_pdt": 60, "test_online_runs": 58, "test_semi_pessimistic": 50, "test_accelerator": 45, "test_dt": 40,
-    "test_online_futures": 30, "test_online": 34, "test_toys": 30,
+    "test_notebooks": 31, "test_online_futures": 30, "test_online": 34, "test_toys": 30,
     "test_diffusion_policy": 28, "test_online_sac": 22, "test_online_agents": 21, "test_online_episodes": 19,
     "test_networks": 18, "test_collect": 18, "test_cql": 13, "test_cli": 13, "test_divergence": 11, "test_sac": 11,
     "test_conformance": 10,

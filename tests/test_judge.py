@@ -7,11 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+import rlkit
 from rlkit import commands
 from rlkit.commands import judge
 from rlkit.commands.options import JudgeOptions
-from rlkit.datasets import DataOptions, from_episodes, holdout, load
+from rlkit.datasets import ActionOptions, DataOptions, from_episodes, holdout, load
 from rlkit.datasets.episodes import HAS_ACTION
+from rlkit.runs import serialization
 from rlkit.runs.record import Record, recorded_data
 from rlkit.types import InputError
 
@@ -78,6 +80,30 @@ def test_other_data_may_be_named_and_several_runs_are_ranked(held_out_run, clini
     assert "not offered: effective sample size" in out, "half of all weights are 0 after a step, and three of four more"
 
 
+def test_python_has_the_commands_words_and_its_numbers_and_takes_data_in_memory(held_out_run, clinic, rlkit_command):
+    code, out, err = rlkit_command("judge", held_out_run, *FEW)
+    assert code == 0, err
+    few = {"replicates": 2, "updates": 4}
+    judged = rlkit.judge(held_out_run, **few)
+    assert str(judged) in out and judged.held_out and judged.observed.low < judged.observed.high
+    (verdict,) = judged.verdicts
+    assert f"[{verdict.fqe.low:.2f}, {verdict.fqe.high:.2f}]" in out
+    assert f"[{verdict.gain.low:+.2f}, {verdict.gain.high:+.2f}]" in out
+
+    # --- of the episodes that training was split from, those that it did not see ---
+    told = recorded_data(Record.read(held_out_run), held_out_run)
+    whole = load(dataclasses.replace(told, holdout=0.0))
+    assert str(rlkit.judge([held_out_run], whole, **few)) == str(judged)
+    for given, words in [
+        ({"data": holdout.training(whole, told)}, "visits.csv is what .* was trained on"),
+        ({"data": told}, "a DataOptions is no data to judge by"),
+        ({"replicates": 1}, "judge: replicates 1: must be at least 2"),
+        ({"survived": 9.0, "page": clinic / "never.html"}, "--survived 9: 0 of the 120 episodes"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            rlkit.judge(held_out_run, **(few | given))
+
+
 def test_the_data_of_training_are_refused_unless_asked_for(held_out_run, clinic, rlkit_command, monkeypatch):
     monkeypatch.setattr(judge, "_has_seen", lambda *_: True)
     code, out, err = rlkit_command("judge", held_out_run)
@@ -111,6 +137,15 @@ def test_a_run_is_known_by_what_it_was_trained_on(held_out_run, clinic):
     assert judge._has_seen(trained_on(whole.fingerprint), held_out_run, whole, episodes)
     rest = holdout.training(whole, dataclasses.replace(told, holdout_seed=1))
     assert judge._has_seen(trained_on(rest.fingerprint, holdout_seed=1), held_out_run, whole, episodes)
+
+    # --- a list of episodes is the run's own only where it is read with what the run was told ---
+    rows = {"observations": np.arange(3.0)[:, None], "actions": [0, 1], "rewards": [0.0, 1.0]}
+    listed = [rows | {"rewards": [0.0, number]} for number in range(4)]
+    action = ActionOptions(choices=5)
+    rest = holdout.training(from_episodes(listed, action=action), told)
+    changed = trained_on(rest.fingerprint, action=serialization.encode(action))
+    episodes, seen = judge._episodes(JudgeOptions((held_out_run,)), [changed], catalog, listed)
+    assert not seen and len(episodes.starts) == 3, "a quarter of the four was trained on"
 
 
 def test_what_cannot_be_judged_is_refused(held_out_run, clinic, rlkit_command):

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from rlkit import ranges
+from rlkit import datasets, ranges
 from rlkit.commands import Catalog, collect
 from rlkit.commands.options import JudgeOptions
 from rlkit.datasets import Episodes, Normaliser, holdout, spaces
@@ -17,9 +17,10 @@ from rlkit.datasets.environment import fit
 from rlkit.ope import judged, verdict
 from rlkit.ope.fqe import Config, Fits
 from rlkit.ope.held import hold
+from rlkit.ope.verdict import Judgement
 from rlkit.ranges import Seed
-from rlkit.report import judgement
-from rlkit.report.judgement import Judged
+from rlkit.report import clinician
+from rlkit.report.clinician import Judged
 from rlkit.runs import serialization
 from rlkit.runs.progress import Waiting
 from rlkit.runs.record import Record, recorded_config, recorded_data
@@ -31,7 +32,16 @@ USUAL_GAMMA = 0.99  # where no agent has a discount of its own
 
 
 def run(options: JudgeOptions, catalog: Catalog) -> int:
-    """Print the verdicts on the runs, ranked, and write the page. Returns 0.
+    """Print what `judgement` finds. Returns 0."""
+    print(judgement(options, catalog))
+    if options.page is not None:
+        print(f"page: {options.page}")
+    return 0
+
+
+def judgement(options: JudgeOptions, catalog: Catalog, given: Any = None) -> Judgement:
+    """Verdicts on the runs, by the data that ``options`` name, or by those that are ``given``: Episodes, or a list of
+    episodes, which is read as the data of the first run were. The page is written, if one is asked for.
 
     Raises InputError for data that training has seen, unless that is asked for; for data that a policy does not fit;
     for agents whose actions do not follow from one observation; and for what cannot be read or written.
@@ -46,18 +56,26 @@ def run(options: JudgeOptions, catalog: Catalog) -> int:
     records = [Record.read(folder) for folder in options.runs]
     configs = [recorded_config(record, options.agent) for record in records]
     gamma = _gamma(options, configs)
-    episodes, is_same = _episodes(options, records, catalog)
+    episodes, is_same = _episodes(options, records, catalog, given)
     runs = []
     for folder, record, config in zip(options.runs, records, configs, strict=True):
         with Waiting(f"judging {folder}"):
             runs.append(_judge(options, folder, record, config, episodes, gamma))
+
+    # --- in words, and on the page ---
     unseen = "ON THE DATA OF ITS TRAINING (--same-data), so too well" if is_same else "on held-out data"
     heading = f"{unseen}: {episodes.name}"
-    print(f"judged {heading}")
-    print(verdict.text([one.verdict for one in runs], runs[0].held, gamma))
     if options.page is not None:
-        _write(options.page, judgement.page(runs, gamma, heading=heading, doses=options.doses))
-    return 0
+        _write(options.page, clinician.page(runs, gamma, heading=heading, doses=options.doses))
+    held = runs[0].held
+    verdicts = tuple(one.verdict for one in runs)
+    return Judgement(
+        data=episodes.name,
+        held_out=not is_same,
+        verdicts=verdicts,
+        observed=held.observed(gamma),
+        text=f"judged {heading}\n{verdict.text(verdicts, held, gamma)}",
+    )
 
 
 def _check_page(options: JudgeOptions) -> None:
@@ -81,7 +99,6 @@ def _write(path: Path, text: str) -> None:
         serialization.write_text(path, text)
     except OSError as error:
         raise InputError(f"--page {path}: cannot be written ({error.strerror})") from error
-    print(f"page: {path}")
 
 
 def _gamma(options: JudgeOptions, configs: Sequence[Any]) -> float:
@@ -136,23 +153,32 @@ def _judge(
     return Judged(held, policy, found)
 
 
-def _episodes(options: JudgeOptions, records: Sequence[Record], catalog: Catalog) -> tuple[Episodes, bool]:
+def _episodes(
+    options: JudgeOptions, records: Sequence[Record], catalog: Catalog, given: Any = None
+) -> tuple[Episodes, bool]:
     """The data to judge by, and whether a run's training has seen them. InputError where it has, unasked, or where the
     data have changed since.
 
-    Without --dataset these are the episodes that --holdout kept from the first run.
+    They are ``given``, or named with --dataset, or else those of the first run's training. Of the last, and where the
+    others are those that it was split from, only the episodes are taken that --holdout kept from it.
     """
     told = recorded_data(records[0], options.runs[0])
     if options.dataset:
         told = dataclasses.replace(told, dataset=options.dataset)
     if options.data_root is not None:
         told = dataclasses.replace(told, data_root=options.data_root)
-    if any(name.startswith(f"{collect.RANDOM}:") for name in told.names):
+    if isinstance(given, Episodes):
+        whole = given
+    elif given is not None:
+        whole = datasets.from_episodes(given, repair=told.repair, action=told.action)
+    elif any(name.startswith(f"{collect.RANDOM}:") for name in told.names):
         raise InputError("judge: random steps are played anew, not recorded: name recorded episodes with --dataset")
-    whole = collect.load(dataclasses.replace(told, holdout=0.0, label_share=1.0), catalog, infos=True)
+    else:
+        whole = collect.load(dataclasses.replace(told, holdout=0.0, label_share=1.0), catalog, infos=True)
     trained_on = records[0].data.fingerprint
     episodes = holdout.held_out(whole, told, trained_on) or whole
-    if not options.dataset and episodes is whole and whole.fingerprint != trained_on:
+    is_named = bool(options.dataset) or given is not None
+    if not is_named and episodes is whole and whole.fingerprint != trained_on:
         raise InputError(
             f"{whole.name} has changed since {options.runs[0]} was trained on it, so what training has not seen is not "
             "known: name held-out data with --dataset"

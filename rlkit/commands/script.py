@@ -1,8 +1,9 @@
-"""``rlkit.train``: what the command ``rlkit train`` does, for a script or a notebook.
+"""``rlkit.train``, ``rlkit.check`` and ``rlkit.judge``: the commands ``rlkit train``, ``rlkit data check`` and ``rlkit
+judge``, for a script or a notebook.
 
-It goes the same way and writes the same run directory. What differs: data and environment may be objects, errors are
-raised, no signal is caught (Ctrl-C is a KeyboardInterrupt, as everywhere in Python), and nothing but the progress is
-printed.
+Training goes the same way and writes the same run directory. What differs: data and environment may be objects, errors
+are raised, no signal is caught (Ctrl-C is a KeyboardInterrupt, as everywhere in Python), and nothing but the progress
+is printed.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from rlkit.commands import Catalog, export, keywords
-from rlkit.commands.options import ExportOptions, TrainOptions
+from rlkit import ranges
+from rlkit.commands import Catalog, collect, export, keywords
+from rlkit.commands import judge as judging
+from rlkit.commands.options import ExportOptions, JudgeOptions, TrainOptions
 from rlkit.commands.train import check_length, prepare
-from rlkit.datasets import Episodes
+from rlkit.datasets import Episodes, Report
 from rlkit.evaluation.evaluate import Evaluation
+from rlkit.ope.verdict import Judgement
 from rlkit.runs import environments, registry, trainer
 from rlkit.runs.lock import RunLock
 from rlkit.runs.policy import Policy, load
@@ -103,14 +107,102 @@ def train(
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return TrainedRun(Path(out), agent, catalog, temporary)
+    return TrainedRun(Path(out), agent, catalog, temporary, in_memory=episodes is not None)
+
+
+def check(data: Any, **settings: Any) -> Report:
+    """Read data past the cache and check them, as the command ``rlkit data check`` does and as training will.
+
+    Args:
+        data: as `train` takes it.
+        settings: of the data (columns, action, repair, holdout, ...), as for `train`.
+
+    Returns:
+        The counts of rows that came in and that are used, notes, and warnings of what looks wrong. Printed, it is a
+        table of them.
+
+    Raises:
+        InputError: for data that cannot be right: one line with the episode, the index and the field.
+
+    Example:
+        print(rlkit.check("visits.csv", columns={"episode": "patient"}))
+    """
+    options, episodes = keywords.resolve_data(data, settings)
+    if episodes is None:
+        episodes = collect.load(options, installed(), infos=True, use_cache=False)
+    return episodes.report
+
+
+def judge(
+    runs: str | Path | Sequence[str | Path],
+    data: Any = None,
+    *,
+    replicates: int = 20,
+    gamma: float | None = None,
+    sampled: bool = False,
+    same_data: bool = False,
+    updates: int | None = None,
+    survived: float | None = None,
+    page: str | Path | None = None,
+    doses: bool = False,
+    seed: int = 0,
+    agent: str | None = None,
+) -> Judgement:
+    """What policies are worth by recorded episodes alone, as the command ``rlkit judge`` finds it (docs/judging.md).
+
+    Args:
+        runs: a run directory, or several, which are ranked.
+        data: held-out episodes: the name of a dataset, a path, a list of either, Episodes, or a list of episodes. None:
+            those that ``holdout`` kept from the first run's training.
+        replicates: fits with other weights of the episodes, of which the interval is made.
+        gamma: discount of the rewards to come. None: the agents' own.
+        sampled: judge the policy that draws its actions; else the one that takes its likeliest action.
+        same_data: judge by the data of the training all the same, which flatters.
+        updates: of each fit. None: 70 for each step of the horizon 1 / (1 - gamma), and at least 7,000.
+        survived: judge survival in place of the rewards: the share of episodes whose last reward is at least this.
+        page: file to write a page for a clinician to, .html.
+        doses: on the page a larger action is a stronger treatment.
+        seed: of the weights, the fits and what is sampled.
+        agent: ``module:Config``, for an agent in a module of your own.
+
+    Returns:
+        The verdicts on the runs beside the recorded behaviour. Printed, it is the command's table.
+
+    Raises:
+        InputError: for data that training has seen, or that do not fit, and for agents that cannot be judged.
+
+    Example:
+        judged = rlkit.judge(["runs/dose", "runs/bc"])
+        print(judged)
+        judged.verdicts[0].gain.low > 0  # better than what was recorded
+    """
+    names, in_memory = keywords.recorded(data)
+    options = JudgeOptions(
+        runs=tuple(map(Path, [runs] if isinstance(runs, str | Path) else runs)),
+        dataset=names,
+        replicates=replicates,
+        gamma=gamma,
+        sampled=sampled,
+        same_data=same_data,
+        updates=updates,
+        survived=survived,
+        page=None if page is None else Path(page),
+        doses=doses,
+        seed=seed,
+        agent=agent,
+    )
+    ranges.check(options, "judge")
+    return judging.judgement(options, installed(), in_memory)
 
 
 class TrainedRun:
     """A finished run, which `rlkit.train` returns. ``folder`` is its run directory."""
 
-    def __init__(self, folder: Path, agent: str, catalog: Catalog, temporary: str | None = None):
+    def __init__(
+        self, folder: Path, agent: str, catalog: Catalog, temporary: str | None = None, *, in_memory: bool = False
+    ):
         self.folder = folder
+        self._in_memory = in_memory  # whether the data were, so that they cannot be read again
         self._typed = agent if registry.is_typed(agent) else None
         self._catalog = catalog
         if temporary is not None:
@@ -162,6 +254,18 @@ class TrainedRun:
         make_env = functools.partial(environments.make, known=self._catalog.make_env)
         played = play(self.folder, record, make_env, config, episodes, seed)
         return next(iter(played.returns.values()))
+
+    def judge(self, data: Any = None, **options: Any) -> Judgement:
+        """What the policy is worth by recorded episodes alone; arguments and errors are those of `rlkit.judge`.
+
+        Where the training data were in memory, they are given again: those that ``holdout`` kept are found in them.
+
+        Example:
+            print(run.judge())
+        """
+        if data is None and self._in_memory:
+            raise InputError("the data of the training were in memory: give them to judge once more")
+        return judge(self.folder, data, agent=self._typed, **options)
 
     def export(
         self,

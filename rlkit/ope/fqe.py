@@ -201,6 +201,18 @@ class Evaluation(NamedTuple):
     state: FQEState  # [R] on every leaf
 
     @property
+    def estimate(self) -> float:
+        return self.value.estimate
+
+    @property
+    def low(self) -> float:
+        return self.value.low
+
+    @property
+    def high(self) -> float:
+        return self.value.high
+
+    @property
     def has_settled(self) -> bool:
         """Whether the second half of the updates moved the estimate by less than the interval is wide."""
         return abs(self.value.estimate - self.halfway) <= 2 * self.value.half

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlkit.evaluation.statistics import Estimate
 from rlkit.ope import fqe, importance, tabular
 from rlkit.ope.fqe import Config, Evaluation, Fits
 from rlkit.ope.held import Held
@@ -43,6 +44,24 @@ class Verdict(NamedTuple):
     fqe: Evaluation
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+
+    @property
+    def gain(self) -> Replicated | None:
+        """What FQE says minus the recorded return, on the same replicates; None where episodes were cut short."""
+        return self.rows[0].gain
+
+
+class Judgement(NamedTuple):
+    """What recorded episodes tell of one or several policies. Printed, it is what `rlkit judge` prints."""
+
+    data: str  # name of the episodes
+    held_out: bool  # whether they are none of the training
+    verdicts: tuple[Verdict, ...]  # in the order of the runs
+    observed: Estimate  # return of the recorded behaviour in the same episodes
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def judge(

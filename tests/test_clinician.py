@@ -15,8 +15,8 @@ from rlkit.datasets.episodes import Names
 from rlkit.ope import fqe, proposal, verdict
 from rlkit.ope.held import hold
 from rlkit.ope.replicated import Replicated
-from rlkit.report import judgement
-from rlkit.report.judgement import Judged
+from rlkit.report import clinician
+from rlkit.report.clinician import Judged
 
 NASTY = '<script>alert("1")</script>&\x1b[31m'
 
@@ -185,7 +185,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def read():
-    page = judgement.page([judged(held_clinic())], 1.0, heading=f"on held-out data: {NASTY}", doses=True)
+    page = clinician.page([judged(held_clinic())], 1.0, heading=f"on held-out data: {NASTY}", doses=True)
     return page, Reader(page)
 
 
@@ -224,7 +224,7 @@ def test_what_was_done_and_how_they_fared(read):
 
 def test_what_is_not_said_is_asked_for_and_not_guessed():
     held = held_clinic()._replace(survived=None)
-    plain = Reader(judgement.page([judged(held)], 0.9, heading="on held-out data", doses=False)).text
+    plain = Reader(clinician.page([judged(held)], 0.9, heading="on held-out data", doses=False)).text
     assert "What survival is in these data is not said" in plain and "--survived X" in plain
     assert "of 100 patients" not in plain and "no dose is flagged as aggressive" in plain and "▲" not in plain
     assert "12 patients: 0.60" in plain, "the mean of the discounted rewards of all who were treated otherwise"
@@ -233,7 +233,7 @@ def test_what_is_not_said_is_asked_for_and_not_guessed():
 def test_a_dose_above_95_percent_of_what_was_given_is_flagged():
     held = amounts(np.arange(1.0, 101))
     run = judged(held)._replace(policy=np.full((101, 2), 0.5, np.float32))
-    text = Reader(judgement.page([run], 1.0, heading="on held-out data", doses=True)).text
+    text = Reader(clinician.page([run], 1.0, heading="on held-out data", doses=True)).text
     assert "100.0% of the proposed values of action 0 are larger than 95 %" in text
     assert "of the given ones that are 5.0%" in text and "more aggressive" in text and "above 95 ▲" in text
     assert "None: of no patient" in text, "the only episode was cut short"
@@ -241,17 +241,17 @@ def test_a_dose_above_95_percent_of_what_was_given_is_flagged():
 
 def test_several_runs_have_their_own_sections_and_many_doses_are_put_together():
     held = held_clinic()
-    text = Reader(judgement.page([judged(held), judged(held, 0, "iql")], 1.0, heading="h", doses=False)).text
+    text = Reader(clinician.page([judged(held), judged(held, 0, "iql")], 1.0, heading="h", doses=False)).text
     assert re.search(r"difference bc, greedy iql \+0 \[", text)
     assert "Given and proposed (bc, greedy)" in text and "Given and proposed (iql)" in text
     counts = np.zeros(30, int)
     counts[:20] = np.arange(20, 0, -1)
     given = np.repeat(np.arange(30), counts)
     one = proposal.Decision("choice", tuple(map(str, range(30))), given, np.eye(30)[given], np.zeros(30, bool))
-    labels, table, _ = judgement._merged(one)
+    labels, table, _ = clinician._merged(one)
     assert labels[-1] == "9 others" and len(labels) == 12 and table.sum() == counts.sum() and table[-1, -1] == 45
 
 
 def test_wilsons_interval():
-    assert judgement.wilson(0, 3) == pytest.approx((0, 0.5615), abs=1e-3)
-    assert judgement.wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-3)
+    assert clinician.wilson(0, 3) == pytest.approx((0, 0.5615), abs=1e-3)
+    assert clinician.wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-3)
