@@ -156,9 +156,14 @@ def test_the_steps_of_an_episode_have_its_weight():
 
 
 def test_iterations_count_and_not_updates():
-    assert Config(gamma=0.99).updates(20) == 7000 and Config(gamma=0.99, tau=0.01).updates(20) == 70_000
-    assert Config(gamma=0.5).updates(20) == 7000, "a network needs some to fit"
-    assert Config(gamma=1.0).updates(600) == 42_000, "without a discount the longest episode is the horizon"
+    assert Config(gamma=0.99).updates(20, 100) == 7000 and Config(gamma=0.99, tau=0.01).updates(20, 100) == 70_000
+    assert Config(gamma=0.5).updates(20, 100) == 2000, "a gradient needs some"
+    assert Config(gamma=1.0).updates(60, 100) == 4200, "without a discount the longest episode is the horizon"
+
+
+def test_a_network_has_the_time_to_fit():
+    assert Config(gamma=0.5).updates(20, 25_600) == 4000, "40 passes of 100 batches"
+    assert Config(gamma=0.5).updates(20, 10**6) == 7000
 
 
 def test_what_rewards_can_add_up_to():

@@ -222,7 +222,8 @@ class JudgeOptions:
     same_data: bool = False
     """Judge by the data of the training all the same, which flatters; the first line then says so."""
     updates: Count | None = None
-    """Updates of each fit. Default: 70 for each step of the horizon 1 / (1 - gamma), and at least 7,000."""
+    """Updates of each fit. Default: 70 for each step of the horizon 1 / (1 - gamma), 40 / 256 for each step of the data
+    up to 7,000, and at least 2,000, whichever is most."""
     survived: Finite | None = None
     """Judge survival in place of the rewards: the share of episodes that end with a last reward of at least this,
     without a discount. Default: the rewards are judged, and the page counts no survivors."""

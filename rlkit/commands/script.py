@@ -158,7 +158,7 @@ def judge(
         gamma: discount of the rewards to come. None: the agents' own.
         sampled: judge the policy that draws its actions; else the one that takes its likeliest action.
         same_data: judge by the data of the training all the same, which flatters.
-        updates: of each fit. None: 70 for each step of the horizon 1 / (1 - gamma), and at least 7,000.
+        updates: of each fit. None: as many as the command says.
         survived: judge survival in place of the rewards: the share of episodes whose last reward is at least this.
         page: file to write a page for a clinician to, .html.
         doses: on the page a larger action is a stronger treatment.

@@ -44,7 +44,11 @@ from rlkit.types import Array, Discrete, InputError, Key, Metrics, Spec, Stage, 
 
 NEXT_POLICY = "next_policy"  # the column that says what the policy does at the observation after a step
 ITERATIONS = 7.0  # times that the target is replaced, in units of 1 / (1 - gamma): e^-7 of a return is missing then
-LEAST_UPDATES = 7_000  # for a network to fit: a third of them left values 4 % short (docs/judging.md)
+LEAST_UPDATES = 2_000
+PASSES = (
+    40  # times that each step is drawn, for a network to fit: a third of it left values 4 % short (docs/judging.md)
+)
+ENOUGH_UPDATES = 7_000  # beyond which nothing is added for that
 CHUNK_SECONDS = 1.0  # an interrupt is answered so soon
 
 
@@ -69,10 +73,13 @@ class Config:
             return float(longest)
         return 1 / (1 - self.gamma)
 
-    def updates(self, longest: int) -> int:
-        """Updates after which the start of Q has been forgotten, for data whose longest episode has so many steps."""
+    def updates(self, longest: int, steps: int) -> int:
+        """Updates after which the start of Q has been forgotten and a network has had the time to fit, for data of so
+        many ``steps`` whose ``longest`` episode has so many."""
         iterations = ITERATIONS * self.horizon(longest)
-        return max(math.ceil(iterations / self.tau), LEAST_UPDATES)
+        to_forget = math.ceil(iterations / self.tau)
+        to_fit = min(math.ceil(PASSES * steps / self.batch_size), ENOUGH_UPDATES)
+        return max(to_forget, to_fit, LEAST_UPDATES)
 
 
 class FQEState(NamedTuple):
@@ -265,7 +272,7 @@ def evaluate(
     unit = float(np.abs(rewards).max()) or 1.0
 
     # --- fit, and look at the first observations half-way and at the end ---
-    updates = fits.updates or config.updates(longest)
+    updates = fits.updates or config.updates(longest, buffer.index.shape[0])
     starts = np.flatnonzero(np.asarray(buffer.t) == 0)
     learner = FQE(config, spec, low, high, unit, len(starts))
     first_obs = buffer.obs[starts]

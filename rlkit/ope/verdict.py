@@ -85,9 +85,9 @@ def judge(
     found = fqe.evaluate(held.buffer, held.moments, spec, policy, config, fits)
     rows = [_row(f"FQE, {fits.replicates} replicates", found.value, held, config.gamma, found.weights)]
     notes = []
-    needed = config.updates(int(np.max(held.episodes.t)))
+    needed = config.updates(int(np.max(held.episodes.t)), held.buffer.index.shape[0])
     if found.updates < needed:
-        notes.append(f"FQE made {found.updates:,} of the {needed:,} updates after which its start is forgotten")
+        notes.append(f"FQE made {found.updates:,} of the {needed:,} updates that it takes")
     if not found.has_settled:
         notes.append(
             f"FQE has not settled: {found.halfway:.2f} after half of its {found.updates:,} updates, which differs by "
