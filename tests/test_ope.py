@@ -77,9 +77,9 @@ def test_the_learner_finds_what_the_table_has(small_walk):
 
 def test_too_few_updates_have_not_settled(small_walk):
     found = linear(small_walk.steps, 0.9, Fits(replicates=2, updates=8))
-    assert found.value.estimate < 5
-    halfway = found._replace(value=Replicated(5.0, np.array([4.9, 5.1])), halfway=9.0)
-    assert not halfway.has_settled and halfway._replace(halfway=5.2).has_settled
+    assert not found.has_settled and found.value.estimate < 5
+    told = found._replace(value=Replicated(5.0, np.array([4.9, 5.1])), halfway=4.5)  # a standard deviation of 0.14
+    assert told.has_settled and not told._replace(halfway=4.4).has_settled
 
 
 # --- amounts, episodes that only a limit ends: a linear-Gaussian world, value -1.4012 ---

@@ -45,6 +45,7 @@ from rlkit.types import Array, Discrete, InputError, Key, Metrics, Spec, Stage, 
 NEXT_POLICY = "next_policy"  # the column that says what the policy does at the observation after a step
 ITERATIONS = 7.0  # times that the target is replaced, in units of 1 / (1 - gamma): e^-7 of a return is missing then
 LEAST_UPDATES = 2_000
+SETTLED = 4.0
 PASSES = (
     40  # times that each step is drawn, for a network to fit: a third of it left values 4 % short (docs/judging.md)
 )
@@ -221,8 +222,9 @@ class Evaluation(NamedTuple):
 
     @property
     def has_settled(self) -> bool:
-        """Whether the second half of the updates moved the estimate by less than the interval is wide."""
-        return abs(self.value.estimate - self.halfway) <= 2 * self.value.half
+        """Whether the second half of the updates moved the estimate by at most SETTLED standard deviations of the
+        replicates: with many of these that is the width of the interval, with few it does not grow as that does."""
+        return abs(self.value.estimate - self.halfway) <= SETTLED * self.value.replicates.std(ddof=1)
 
     def predict(self, obs: Array, policy: np.ndarray) -> np.ndarray:
         """[K] what is to come from the observations [K, O], as the buffer has them, under ``policy`` [K, n] or [K, A]:

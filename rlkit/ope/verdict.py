@@ -91,7 +91,7 @@ def judge(
     if not found.has_settled:
         notes.append(
             f"FQE has not settled: {found.halfway:.2f} after half of its {found.updates:,} updates, which differs by "
-            "more than the interval is wide; --updates gives it more"
+            f"more than {fqe.SETTLED:g} standard deviations of the replicates; --updates gives it more"
         )
     notes.append(f"alarms, no ranks: temporal differences of FQE are {found.error:.2g} (root mean square)")
     if held.buffer.action.ndim == 1:
