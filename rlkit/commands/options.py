@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from rlkit.commands.grid import SweepOptions
 from rlkit.datasets.options import DataOptions
 from rlkit.online import Online
-from rlkit.ranges import Count, Discount, Range, Seed, Whole
+from rlkit.ranges import Count, Discount, Finite, Range, Seed, Whole
 
 C = TypeVar("C")
 Seconds = Annotated[float, Range("[0, inf]")]
@@ -194,7 +194,16 @@ class JudgeOptions:
     same_data: bool = False
     """Judge by the data of the training all the same, which flatters; the first line then says so."""
     updates: Count | None = None
-    """Updates of each fit. Default: 70 for each step of the horizon 1 / (1 - gamma), and at least 2,000."""
+    """Updates of each fit. Default: 70 for each step of the horizon 1 / (1 - gamma), 40 / 256 for each step of the data
+    up to 7,000, and at least 2,000, whichever is most."""
+    survived: Finite | None = None
+    """Judge survival in place of the rewards: the share of episodes that end with a last reward of at least this,
+    without a discount. Default: the rewards are judged, and the page counts no survivors."""
+    page: Path | None = None
+    """File to write a page for a clinician to (docs/judging.md): .html, which needs no network."""
+    doses: bool = False
+    """On the page a larger action is a stronger treatment, and what is stronger than 95 % of what was given is flagged.
+    Default: nothing is flagged, since the data do not say which action is the stronger one."""
     seed: Seed = 0
     """Of the weights, the fits and what is sampled."""
     agent: str | None = None
