@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +29,6 @@ MOST_BINS = 12  # rows and columns of a table of doses
 MOST_STEPS = 12  # of a course that are shown
 MOST_COLUMNS = 6  # of the observations in a course
 SHADES = 5  # of the style sheet below
-STYLE_OF_ALL = Path(__file__).with_name("style.css")
 STYLE = """
 .scroll { overflow-x: auto; }
 table.matrix { display: table; width: auto; }
@@ -82,29 +80,7 @@ def page(runs: Sequence[Judged], gamma: float, *, heading: str, doses: bool) -> 
         "recorded episode, the proposal is what the judged program would have done at each recorded step. Nobody was "
         "treated by it. This page is no trial and no advice on any patient."
     )
-    contents = "".join(f'<li><a href="#{part.name}">{escaped(part.title)}</a></li>' for part in sections)
-    body = [
-        f"<h1>{escaped(title)}</h1>",
-        markup.paragraph(intro),
-        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>',
-    ]
-    for part in sections:
-        body.append(
-            f'<section id="{part.name}" aria-labelledby="{part.name}-title">'
-            f'<h2 id="{part.name}-title">{escaped(part.title)}</h2>{part.content}</section>'
-        )
-    return _document(title, "".join(body))
-
-
-def _document(title: str, body: str) -> str:
-    """The policy in the head forbids the browser to load or run anything."""
-    style = STYLE_OF_ALL.read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escaped(title)}</title><style>{style}{STYLE}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    return markup.document(title, markup.paragraph(intro), sections, STYLE)
 
 
 # --- what would have become of them ---

@@ -1,11 +1,14 @@
-"""The pieces of the page: texts made harmless, sections, tables and figures."""
+"""The pieces of a page: texts made harmless, the document, sections, tables and figures."""
 
 from __future__ import annotations
 
 import html
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+STYLE = Path(__file__).with_name("style.css")
 
 
 class Html(str):
@@ -48,6 +51,28 @@ def short(text: str, most: int) -> str:
     head = (most - 1) // 2
     tail = most - 1 - head
     return f"{text[:head]}…{text[len(text) - tail :]}"
+
+
+def document(title: str, intro: str, sections: Sequence[Section], style: str = "") -> str:
+    """A whole page: its title, ``intro``, a table of contents, and the sections.
+
+    The policy in its head forbids the browser to load or run anything. style: rules of this page alone.
+    """
+    contents = "".join(f'<li><a href="#{section.name}">{escaped(section.title)}</a></li>' for section in sections)
+    bodies = "\n".join(
+        f'<section id="{section.name}" aria-labelledby="{section.name}-title">'
+        f'<h2 id="{section.name}-title">{escaped(section.title)}</h2>{section.content}</section>'
+        for section in sections
+    )
+    rules = STYLE.read_text(encoding="utf-8") + style
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{rules}</style>\n</head>\n<body>\n"
+        f"<header><h1>{escaped(title)}</h1>{intro}</header>\n"
+        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>\n<main>\n{bodies}\n</main>\n</body>\n</html>\n'
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str, kind: str = "") -> Html:

@@ -14,7 +14,6 @@ from rlkit.report.comparison import Comparison
 from rlkit.report.markup import Section, escaped
 from rlkit.runs import serialization
 
-STYLE = Path(__file__).with_name("style.css")
 HOW_TO_READ = (
     "A return is the sum of an episode's rewards. A score is a return on a scale on which 0 is a policy of random "
     "actions and 100 an expert, where these are known.",
@@ -43,21 +42,7 @@ def page(comparison: Comparison) -> str:
     Example:
         page(read([Path("runs/hopper"), Path("runs/hopper-bc")]))
     """
-    sections = _sections(comparison)
-    title = _title(comparison)
-    entries = "".join(f'<li><a href="#{section.name}">{escaped(section.title)}</a></li>' for section in sections)
-    bodies = "\n".join(
-        f'<section id="{section.name}" aria-labelledby="{section.name}-title">'
-        f'<h2 id="{section.name}-title">{escaped(section.title)}</h2>{section.content}</section>'
-        for section in sections
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        f"<header><h1>{escaped(title)}</h1>{_summary(comparison)}</header>\n"
-        f'<nav aria-label="Contents"><ol>{entries}</ol></nav>\n<main>\n{bodies}\n</main>\n</body>\n</html>\n'
-    )
+    return markup.document(_title(comparison), _summary(comparison), _sections(comparison))
 
 
 def _sections(comparison: Comparison) -> list[Section]:
