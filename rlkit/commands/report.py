@@ -19,6 +19,7 @@ from rlkit.types import InputError
 
 FILES = ("table.txt", "table.md", "table.tex", "table.csv", "curve.png", "curve.svg", "report.html")  # in a folder
 SUFFIXES = tuple(dict.fromkeys(Path(name).suffix for name in FILES))  # of a file that is asked for alone
+CURVES = (".png", ".svg")
 
 
 class _Report(NamedTuple):
@@ -34,39 +35,59 @@ class _Report(NamedTuple):
 def run(options: ReportOptions, catalog: Catalog) -> int:
     """Print one table of the runs, the data first; with ``--out`` write what its name asks for.
 
-    Raises InputError for what cannot be read or written, and, but for a page, where nothing has been evaluated.
+    Raises InputError for what cannot be read or written, and for a picture of curves where nothing has been evaluated.
     """
     if not options.runs:
         raise InputError("report: name the run directories: rlkit report RUN RUN ...")
     out = options.out
-    is_file = out is not None and out.suffix.lower() in SUFFIXES
-    if is_file and out.is_dir():
-        raise InputError(f"--out {out} is a folder: name a file, or a folder without such an ending")
+    is_file = out is not None and _is_file(out)
     serialization.make_folder(out.parent if is_file else out)
-    report = _read(options.runs, is_page=is_file and out.suffix.lower() == ".html")
+    report = _read(options.runs)
+    # the files first: whoever reads the table may close the pipe before its end
+    written = [] if out is None else _write_all(out, is_file, report)
     print(*report.headings, sep="\n")
     tables.show(tables.under_titles(report.groups))
     for note in report.notes:
         print(f"note: {note}")
-    if out is None:
-        return 0
+    if written:
+        print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+def _is_file(out: Path) -> bool:
+    """Whether ``out`` names one file, and no folder. Raises InputError for what it must not name."""
+    suffix = out.suffix.lower()
+    if suffix in SUFFIXES:
+        if out.is_dir():
+            raise InputError(f"--out {out} is a folder: name a file, or a folder without such an ending")
+        return True
+    if suffix or out.name == "-":
+        raise InputError(f"--out {out}: a file ends in {', '.join(SUFFIXES)}; a folder has no ending")
+    if (out / "run.json").exists():
+        raise InputError(f"--out {out} is a run directory: name another folder")
+    return False
+
+
+def _write_all(out: Path, is_file: bool, report: _Report) -> list[Path]:
+    """Write what ``out`` asks for and return the files. Where nothing was evaluated, a folder has no curves."""
+    has_curves = any(entry.by_goal for entry in report.comparison.entries)
+    written = [out] if is_file else [out / name for name in FILES]
+    if not has_curves:
+        if is_file and out.suffix.lower() in CURVES:
+            raise InputError(f"--out {out}: there is no curve to draw ({'; '.join(report.notes)})")
+        written = [path for path in written if path.suffix.lower() not in CURVES]
     try:
-        written = [out] if is_file else [out / name for name in FILES]
         for path in written:
             _write(path, report)
         if not is_file and _draw_asked(out / ASKED, report.comparison):
             written.append(out / ASKED)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written to ({error.strerror})") from error
-    print(f"written: {', '.join(map(str, written))}")
-    return 0
+    return written
 
 
-def _read(folders: Sequence[Path], is_page: bool) -> _Report:
-    """InputError where nothing has been evaluated, but for a page: it has losses and data to show all the same."""
+def _read(folders: Sequence[Path]) -> _Report:
     compared = comparison.read(folders)
-    if not is_page and not any(entry.by_goal for entry in compared.entries):
-        raise InputError(f"there is nothing to report ({'; '.join(compared.notes)})")
     means = aggregate(compared)
     lines = rows.lines(compared)
     groups = rows.groups(lines, means)
