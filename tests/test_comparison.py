@@ -17,7 +17,7 @@ from rlkit.evaluation import tables
 from rlkit.evaluation.statistics import Estimate, estimate
 from rlkit.evaluation.tables import Group, Line, Row, csv_text, latex, markdown, table, under_titles
 from rlkit.online import Online
-from rlkit.report import comparison, rows
+from rlkit.report import comparison, page, rows
 from rlkit.report.aggregates import aggregate
 from rlkit.runs import serialization
 from rlkit.runs.record import DataRecord, EvaluationRecord, Parent, Record, Reference
@@ -143,6 +143,12 @@ def test_runs_of_other_data_with_the_same_name_are_kept_apart(tmp_path):
     assert [len(entry.folders) for entry in found.entries] == [1, 1]
     assert found.differences["fingerprint"] == ["ab12", "cd34"]
     assert any("not trained on the same rows" in note for note in found.notes)
+    names = [f"data of bc ({tmp_path / name})" for name in ("first", "other")]
+    assert [line.row.method for line in rows.lines(found)][:2] == names
+    made = page.page(found)
+    for name, fingerprint in zip(names, ("ab12", "cd34"), strict=True):
+        card = made[made.index(f"<h3>toy/a-v0, {name}</h3>") :]
+        assert f"<dd>{fingerprint}</dd>" in card[: card.index("</dl>")]
 
 
 def test_runs_that_go_on_from_runs_of_their_own_seeds_are_pooled(tmp_path):
@@ -257,6 +263,15 @@ def test_a_parent_folder_stands_for_all_runs_below_it(tmp_path):
     shutil.copytree(tmp_path / "sweep" / "beta=1", tmp_path / "sweep" / "beta=1" / "inside")
     assert list(run_folders(tmp_path)) == [tmp_path / "sweep" / "beta=1", tmp_path / "sweep" / "beta=2"]
     assert labels(tmp_path) == [["bc, beta 1", "bc, beta 2"]]
+
+
+def test_the_runs_of_a_sweep_stand_by_the_size_of_their_values(tmp_path):
+    for name in ("beta=-1", "beta=-0.5", "beta=1e-4", "beta=0.01", "beta=1", "beta=3", "beta=10", "beta=10,x=a", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("")
+    assert [path.name for path in run_folders(tmp_path)] == [
+        "beta=-1", "beta=-0.5", "beta=1e-4", "beta=0.01", "beta=1", "beta=3", "beta=10", "beta=10,x=a", "c"
+    ]  # fmt: skip
 
 
 def test_a_run_that_cannot_be_read_is_told(tmp_path):

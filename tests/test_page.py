@@ -251,6 +251,12 @@ def test_the_same_runs_give_the_same_bytes(whole, text):
     assert page.page(whole) == text
 
 
+def test_titles_of_numbers_are_broken_between_words_alone(text):
+    """The rest of the page breaks anywhere, which made "probabilit-y" of a narrow column."""
+    assert re.search(r"body \{[^}]*overflow-wrap: anywhere", text)
+    assert ".numbers thead th { overflow-wrap: normal; }" in text
+
+
 def test_every_colour_of_the_style_is_for_light_dark_and_print(text):
     for name in ("page", "text", "soft", "rule", "grid", "panel", "link", *(f"s{n}" for n in range(drawings.COLOURS))):
         assert len(re.findall(rf"--{name}: #", text)) == 3, name
@@ -427,6 +433,11 @@ def test_a_card_counts_what_the_episodes_hold():
     assert sum(found.returns.counts) == 4
     assert [found.returns.edges[0], found.returns.edges[-1]] == pytest.approx(
         [episodes.returns().min(), episodes.returns().max()]
+    )
+    assert found.terminal_lengths.edges == (4.5, 5.5), "each whole number is in the middle of its bin"
+    assert found.terminal_lengths.ends == (5, 5) and found.returns.ends == (
+        found.returns.edges[0],
+        found.returns.edges[-1],
     )
     assert sum(found.terminal_lengths.counts) == 2 and sum(found.cut_lengths.counts) == 2
     assert found.terminal_lengths.edges == found.cut_lengths.edges

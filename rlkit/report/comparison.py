@@ -40,6 +40,21 @@ class Panel(NamedTuple):
     record: Record  # for its data and its reference returns
     entries: list[Entry]
 
+    @property
+    def data(self) -> dict[str, Record]:
+        """A name -> a record of the data, one for each fingerprint: "data", or where there are several "data of bc",
+        with the methods that were trained on them."""
+        by_fingerprint: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            by_fingerprint.setdefault(entry.record.data.fingerprint, []).append(entry)
+        if len(by_fingerprint) == 1:
+            return {"data": self.record}
+        named = {}
+        for entries in by_fingerprint.values():
+            labels = ", ".join(entry.label for entry in entries)
+            named[f"data of {labels}"] = entries[0].record
+        return named
+
 
 class Comparison(NamedTuple):
     """Everything that a report shows. Entries with the same label on several datasets are the same method."""

@@ -104,9 +104,13 @@ def _ends(line: Line) -> str:
 
 def _data_levels(panel: Panel) -> list[Level]:
     """The mean return of the data, or its score; none where it is not known."""
-    returns = np.array(panel.record.data.mean_return.value)
-    value = float(_scaled(panel, panel.record, returns))
-    return [Level(f"data ({value:.1f})", value)] if math.isfinite(value) else []
+    levels = []
+    for name, record in panel.data.items():
+        returns = np.array(record.data.mean_return.value)
+        value = float(_scaled(panel, record, returns))
+        if math.isfinite(value):
+            levels.append(Level(f"{name} ({value:.1f})", value))
+    return levels
 
 
 def _scaled(panel: Panel, record: Record, returns: np.ndarray) -> np.ndarray:

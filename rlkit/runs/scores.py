@@ -173,7 +173,7 @@ def _last_fifth(record: Record, evaluated: Sequence[Evaluated]) -> np.ndarray | 
     end = evaluated[-1]
     if end.position.stage < len(record.stages) - 1:
         return None
-    _, planned = record.stages[-1]
+    planned = record.stages[-1][1] if record.stages else None
     last = [one for one in evaluated if one.position.stage == end.position.stage and one.starts == end.starts]
     steps = [one.position.step for one in last]
     returns = [one.returns for one in last]
