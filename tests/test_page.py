@@ -369,7 +369,7 @@ def test_few_seeds_are_told_beside_the_means_and_the_pairs_and_a_pair_names_its_
     section = made[made.index('<section id="aggregates"') : made.index('<section id="curves"')]
     shown = words(Parsed(section))
     assert shown.count("with 2 seeds the intervals over seeds are too short") == 2
-    assert shown.count("one seed, so no interval over seeds: x on a, y on a") == 2
+    assert shown.count("one seed, so no interval over seeds: x on a; y on a") == 2
     pairs = re.findall(
         r'rowheader">(\w) above (\w)( \(1 seed each\))?</th>.*?title="datasets of both"><span>(.*?)</span>', section
     )

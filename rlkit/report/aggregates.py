@@ -94,9 +94,9 @@ def _few_seeds(seeds: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
             by_number.setdefault(number, []).append(f"{label} on {name}")
     for number, found in sorted(by_number.items()):
         if number == 1:
-            yield f"one seed, so no interval over seeds: {', '.join(found)}"
+            yield f"one seed, so no interval over seeds: {'; '.join(found)}"
         elif number < FEW_SEEDS:
-            yield f"with {number} seeds the intervals over seeds are too short (docs/report.md): {', '.join(found)}"
+            yield f"with {number} seeds the intervals over seeds are too short (docs/report.md): {'; '.join(found)}"
 
 
 def _last_returns(entry: Entry) -> np.ndarray | None:
