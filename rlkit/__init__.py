@@ -1,5 +1,5 @@
 """rlkit: offline reinforcement learning in JAX. ``rlkit.train("iql", data)`` trains, ``rlkit.load(run).act(obs)`` is a
-trained policy."""
+trained policy; ``rlkit.check(data)`` and ``rlkit.judge(run)`` say what data and a policy are worth."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlkit import datasets
-    from rlkit.commands.script import train
+    from rlkit.commands.script import check, judge, train
     from rlkit.runs.policy import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "datasets", "load", "train"]
+__all__ = ["__version__", "check", "datasets", "judge", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,10 +21,8 @@ def __getattr__(name: str) -> Any:
         from rlkit.runs.policy import load
 
         return load
-    if name == "train":
-        from rlkit.commands.script import train
-
-        return train
+    if name in ("check", "judge", "train"):
+        return getattr(importlib.import_module("rlkit.commands.script"), name)
     if name == "datasets":
         return importlib.import_module("rlkit.datasets")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

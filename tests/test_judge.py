@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+import rlkit
 from rlkit import commands
 from rlkit.commands import judge
 from rlkit.commands.options import JudgeOptions
@@ -72,6 +73,28 @@ def test_other_data_may_be_named_and_several_runs_are_ranked(held_out_run, clini
     assert code == 0, err
     assert out.count("bc, greedy (") == 2 and "others" in out
     assert "not offered: effective sample size" in out, "half of all weights are 0 after a step, and three of four more"
+
+
+def test_python_has_the_commands_words_and_its_numbers_and_takes_data_in_memory(held_out_run, rlkit_command):
+    code, out, err = rlkit_command("judge", held_out_run, *FEW)
+    assert code == 0, err
+    few = {"replicates": 2, "updates": 4}
+    judged = rlkit.judge(held_out_run, **few)
+    assert str(judged) in out and judged.held_out and judged.observed.low < judged.observed.high
+    (verdict,) = judged.verdicts
+    assert f"[{verdict.fqe.low:.2f}, {verdict.fqe.high:.2f}]" in out
+
+    # --- of the episodes that training was split from, those that it did not see ---
+    told = recorded_data(Record.read(held_out_run), held_out_run)
+    whole = load(dataclasses.replace(told, holdout=0.0))
+    assert str(rlkit.judge([held_out_run], whole, **few)) == str(judged)
+    for given, words in [
+        ({"data": holdout.training(whole, told)}, "visits.csv is what .* was trained on"),
+        ({"data": told}, "a DataOptions is no data to judge by"),
+        ({"replicates": 1}, "judge: replicates 1: must be at least 2"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            rlkit.judge(held_out_run, **(few | given))
 
 
 def test_the_data_of_training_are_refused_unless_asked_for(held_out_run, rlkit_command, monkeypatch):

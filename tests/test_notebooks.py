@@ -46,11 +46,9 @@ def run(source, scope, name):
 @pytest.fixture
 def kernel(tmp_path, monkeypatch, cache):
     """What a notebook has: a folder, from which modules are imported, and IPython's way to show a picture."""
-    ipython = types.ModuleType("IPython")
-    ipython.display = types.ModuleType("IPython.display")
-    ipython.display.Image = lambda filename: Path(filename).read_bytes()
-    monkeypatch.setitem(sys.modules, "IPython", ipython)
-    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
+    display = types.ModuleType("IPython.display")
+    display.Image = lambda filename: Path(filename).read_bytes()
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.setenv("RLKIT_CACHE_DIR", str(cache))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where notebooks that write make their folders
     monkeypatch.chdir(tmp_path)
@@ -97,3 +95,12 @@ def test_a_path_of_a_machine_is_known_from_a_name():
     for text in ("saved in /tmp/run/x", "'/home/me'", "folder=/work/a/b"):
         assert ABSOLUTE.search(text)
     assert not ABSOLUTE.search("hopper/medium-v0, 1 / 2, https://arxiv.org/abs/2106.01345, ../docs/python.md")
+
+
+def test_from_a_table_to_an_exported_policy_takes_ten_lines():
+    (notebook,) = (path for path in NOTEBOOKS if path.stem == "own_table")
+    (cell,) = (source_of(cell) for cell in code_cells(notebook) if "rlkit.train(" in source_of(cell))
+    lines = [line for line in cell.splitlines() if line.strip()]
+    assert len(lines) <= 10 and max(map(len, lines)) <= 120
+    for step in ("rlkit.check(", ".judge(", ".export(", "policy.load("):
+        assert step in cell

@@ -134,6 +134,10 @@ def test_without_an_environment_there_are_no_returns(capsys):
     assert "data" not in capsys.readouterr().out  # no table
     with pytest.raises(InputError, match="names no environment"):
         run.evaluate()
+    with pytest.raises(InputError, match="give them to judge once more"):
+        run.judge()
+    with pytest.raises(InputError, match="mine is what .* was trained on"):
+        run.judge(episodes)
 
 
 def test_an_agent_in_a_file_of_ones_own(tmp_path, monkeypatch):
@@ -161,12 +165,23 @@ def test_the_columns_of_a_table_keep_their_names(tmp_path):
         "reward": "score",
         "terminated": "none",
     }
+    assert rlkit.check(table, columns=columns).steps == 5
     policy = rlkit.train("bc", table, columns=columns, on_progress=lambda progress: None, **TINY).policy()
     dose = policy.act({"pulse": 82.0, "bp": 118.0})
     assert dose == policy.act([118.0, 82.0]) and policy.action_space.contains(dose)
     assert "observation_names=['bp', 'pulse'], action_names=['dose']" in repr(policy)
     with pytest.raises(InputError, match="element 0 is nan .*(bp)"):
         policy.act({"pulse": 82.0, "bp": np.nan})
+
+
+def test_data_are_checked_from_python():
+    report = rlkit.check([episode(), episode()])
+    assert report.steps == 6 and "notice: 1 of 2 episodes repeats an earlier one" in str(report)
+    assert "note: 1 of 2 episodes are held out" in str(rlkit.check([episode(), episode()], holdout=0.5))
+    with pytest.raises(InputError, match="episode 0, index 1, .*nan"):
+        rlkit.check([episode() | {"rewards": [0.0, np.nan, 0.0]}])
+    with pytest.raises(InputError, match="unknown setting of the data 'holdot'; did you mean holdout"):
+        rlkit.check([episode()], holdot=0.5)
 
 
 @pytest.mark.parametrize(

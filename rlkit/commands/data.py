@@ -29,8 +29,7 @@ def run(options: DataList | DataShow | DataCheck, catalog: Catalog) -> int:
         console.print(_spaces(episodes))
     console.print(_report(episodes))
     for warning in episodes.report.warnings:
-        label = "warning" if warning.serious else "notice"
-        console.print(f"{label}: {warning.sentence}", markup=False)
+        console.print(f"{warning.kind}: {warning.sentence}", markup=False)
     if isinstance(options, DataShow):
         console.print(_returns(episodes))
     return 0

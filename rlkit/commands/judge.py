@@ -16,7 +16,7 @@ from rlkit.datasets import Episodes, Normaliser, holdout, spaces
 from rlkit.datasets.environment import fit
 from rlkit.ope import judged, verdict
 from rlkit.ope.fqe import Config
-from rlkit.ope.verdict import Held, Verdict
+from rlkit.ope.verdict import Held, Judgement, Verdict
 from rlkit.ranges import Seed
 from rlkit.runs.progress import Waiting
 from rlkit.runs.record import Record, recorded_config, recorded_data
@@ -28,7 +28,13 @@ USUAL_GAMMA = 0.99  # where no agent has a discount of its own
 
 
 def run(options: JudgeOptions, catalog: Catalog) -> int:
-    """Print the verdicts on the runs, ranked. Returns 0.
+    """Print what `judgement` finds. Returns 0."""
+    print(judgement(options, catalog))
+    return 0
+
+
+def judgement(options: JudgeOptions, catalog: Catalog, given: Episodes | None = None) -> Judgement:
+    """Verdicts on the runs, by the data that ``options`` name, or by episodes that are ``given``.
 
     Raises InputError for data that training has seen, unless that is asked for; for data that a policy does not fit;
     for agents whose actions do not follow from one observation; and for what cannot be read.
@@ -42,16 +48,21 @@ def run(options: JudgeOptions, catalog: Catalog) -> int:
     records = [Record.read(folder) for folder in options.runs]
     configs = [recorded_config(record, options.agent) for record in records]
     gamma = options.gamma if options.gamma is not None else _own_gamma(options.runs, configs)
-    episodes, is_same = _episodes(options, records, catalog)
+    episodes, is_same = _episodes(options, records, catalog, given)
     verdicts = []
     for folder, record, config in zip(options.runs, records, configs, strict=True):
         with Waiting(f"judging {folder}"):
             held, found = _judge(options, folder, record, config, episodes, gamma)
         verdicts.append(found)
     unseen = "ON THE DATA OF ITS TRAINING (--same-data), so too well" if is_same else "on held-out data"
-    print(f"judged {unseen}: {episodes.name}")
-    print(verdict.text(verdicts, held, gamma))
-    return 0
+    heading = f"judged {unseen}: {episodes.name}"
+    return Judgement(
+        data=episodes.name,
+        held_out=not is_same,
+        verdicts=tuple(verdicts),
+        observed=verdict.recorded_behaviour(held, gamma),
+        text=f"{heading}\n{verdict.text(verdicts, held, gamma)}",
+    )
 
 
 def _judge(
@@ -97,23 +108,30 @@ def _judge(
     return held, found
 
 
-def _episodes(options: JudgeOptions, records: Sequence[Record], catalog: Catalog) -> tuple[Episodes, bool]:
+def _episodes(
+    options: JudgeOptions, records: Sequence[Record], catalog: Catalog, given: Episodes | None = None
+) -> tuple[Episodes, bool]:
     """The data to judge by, and whether a run's training has seen them. InputError where it has, unasked, or where the
     data have changed since.
 
-    Without --dataset these are the episodes that --holdout kept from the first run.
+    They are ``given``, or named with --dataset, or else those of the first run's training. Of the last, and where the
+    others are those that it was split from, only the episodes are taken that --holdout kept from it.
     """
     told = recorded_data(records[0], options.runs[0])
     if options.dataset:
         told = dataclasses.replace(told, dataset=options.dataset)
     if options.data_root is not None:
         told = dataclasses.replace(told, data_root=options.data_root)
-    if any(name.startswith(f"{collect.RANDOM}:") for name in told.names):
+    if given is not None:
+        whole = given
+    elif any(name.startswith(f"{collect.RANDOM}:") for name in told.names):
         raise InputError("judge: random steps are played anew, not recorded: name recorded episodes with --dataset")
-    whole = collect.load(dataclasses.replace(told, holdout=0.0, label_share=1.0), catalog, infos=True)
+    else:
+        whole = collect.load(dataclasses.replace(told, holdout=0.0, label_share=1.0), catalog, infos=True)
     trained_on = records[0].data.fingerprint
     episodes = holdout.held_out(whole, told, trained_on) or whole
-    if not options.dataset and episodes is whole and whole.fingerprint != trained_on:
+    is_named = bool(options.dataset) or given is not None
+    if not is_named and episodes is whole and whole.fingerprint != trained_on:
         raise InputError(
             f"{whole.name} has changed since {options.runs[0]} was trained on it, so what training has not seen is not "
             "known: name held-out data with --dataset"

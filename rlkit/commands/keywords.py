@@ -105,6 +105,31 @@ def finetuning(
     return options
 
 
+def resolve_data(data: Any, settings: Mapping[str, Any]) -> tuple[DataOptions, Episodes | None]:
+    """What names the data, with ``settings`` of them, and the data if they are in memory; InputError as `resolve`."""
+    changed = {}
+    for name, value in settings.items():
+        _one_of("setting of the data", name, DATA)
+        changed[name] = _typed(DataOptions, name, _whole(value))
+    options = dataclasses.replace(_named_data(data), **changed)
+    ranges.check(options, "data")
+    return options, _in_memory(data, options)
+
+
+def recorded(data: Any) -> tuple[tuple[str, ...], Episodes | None]:
+    """Names of recorded episodes, or the episodes if they are in memory; neither for None.
+
+    They are read as the run that they judge was, so that a DataOptions has nothing to say: InputError.
+    """
+    if data is None:
+        return (), None
+    if isinstance(data, DataOptions):
+        raise InputError("data: a DataOptions is no data to judge by: give its name, which is read as in training")
+    named = _named_data(data)
+    episodes = _in_memory(data, named)
+    return (named.names if episodes is None else ()), episodes
+
+
 def _method(agent: str, catalog: Catalog) -> Method:
     if registry.is_typed(agent):
         return registry.typed(agent)

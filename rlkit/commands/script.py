@@ -1,8 +1,9 @@
-"""``rlkit.train``: what the command ``rlkit train`` does, for a script or a notebook.
+"""``rlkit.train``, ``rlkit.check`` and ``rlkit.judge``: the commands ``rlkit train``, ``rlkit data check`` and ``rlkit
+judge``, for a script or a notebook.
 
-It goes the same way and writes the same run directory. What differs: data and environment may be objects, errors are
-raised, no signal is caught (Ctrl-C is a KeyboardInterrupt, as everywhere in Python), and nothing but the progress is
-printed.
+Training goes the same way and writes the same run directory. What differs: data and environment may be objects, errors
+are raised, no signal is caught (Ctrl-C is a KeyboardInterrupt, as everywhere in Python), and nothing but the progress
+is printed.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from rlkit.commands import Catalog, export, finetune, keywords
-from rlkit.commands.options import ExportOptions, TrainOptions
+from rlkit import ranges
+from rlkit.commands import Catalog, collect, export, finetune, keywords
+from rlkit.commands import judge as judging
+from rlkit.commands.options import ExportOptions, JudgeOptions, TrainOptions
 from rlkit.commands.train import check_length, prepare
-from rlkit.datasets import Episodes
+from rlkit.datasets import Episodes, Report
 from rlkit.evaluation.evaluate import Evaluation
+from rlkit.ope.verdict import Judgement
 from rlkit.runs import environments, registry, trainer
 from rlkit.runs.before import Before
 from rlkit.runs.lock import RunLock
@@ -95,6 +99,82 @@ def train(
         catalog = catalog._replace(make_env=lambda _: _made(env))
     options = dataclasses.replace(options, out=None if out is None else Path(out))
     return _trained(options, catalog, episodes, on_progress)
+
+
+def check(data: Any, **settings: Any) -> Report:
+    """Read data past the cache and check them, as the command ``rlkit data check`` does and as training will.
+
+    Args:
+        data: as `train` takes it.
+        settings: of the data (columns, action, repair, holdout, ...), as for `train`.
+
+    Returns:
+        The counts of rows that came in and that are used, notes, and warnings of what looks wrong. Printed, it is a
+        table of them.
+
+    Raises:
+        InputError: for data that cannot be right: one line with the episode, the index and the field.
+
+    Example:
+        print(rlkit.check("visits.csv", columns={"episode": "patient"}))
+    """
+    options, episodes = keywords.resolve_data(data, settings)
+    if episodes is None:
+        episodes = collect.load(options, installed(), infos=True, use_cache=False)
+    return episodes.report
+
+
+def judge(
+    runs: str | Path | Sequence[str | Path],
+    data: Any = None,
+    *,
+    replicates: int = 20,
+    gamma: float | None = None,
+    sampled: bool = False,
+    same_data: bool = False,
+    updates: int | None = None,
+    seed: int = 0,
+    agent: str | None = None,
+) -> Judgement:
+    """What policies are worth by recorded episodes alone, as the command ``rlkit judge`` finds it (docs/judging.md).
+
+    Args:
+        runs: a run directory, or several, which are ranked.
+        data: held-out episodes: the name of a dataset, a path, a list of either, Episodes, or a list of episodes. None:
+            those that ``holdout`` kept from the first run's training.
+        replicates: fits with other weights of the episodes, of which the interval is made.
+        gamma: discount of the rewards to come. None: the agents' own.
+        sampled: judge the policy that draws its actions; else the one that takes its likeliest action.
+        same_data: judge by the data of the training all the same, which flatters.
+        updates: of each fit. None: 70 for each step of the horizon 1 / (1 - gamma), and at least 2,000.
+        seed: of the weights, the fits and what is sampled.
+        agent: ``module:Config``, for an agent in a module of your own.
+
+    Returns:
+        The verdicts on the runs beside the recorded behaviour. Printed, it is the command's table.
+
+    Raises:
+        InputError: for data that training has seen, or that do not fit, and for agents that cannot be judged.
+
+    Example:
+        judged = rlkit.judge(["runs/dose", "runs/bc"])
+        print(judged)
+        judged.verdicts[0].fqe.low > judged.observed.high
+    """
+    names, episodes = keywords.recorded(data)
+    options = JudgeOptions(
+        runs=tuple(map(Path, [runs] if isinstance(runs, str | Path) else runs)),
+        dataset=names,
+        replicates=replicates,
+        gamma=gamma,
+        sampled=sampled,
+        same_data=same_data,
+        updates=updates,
+        seed=seed,
+        agent=agent,
+    )
+    ranges.check(options, "judge")
+    return judging.judgement(options, installed(), episodes)
 
 
 class TrainedRun:
@@ -214,6 +294,18 @@ class TrainedRun:
         options, before = finetune.resolve(asked)
         options = dataclasses.replace(options, out=None if out is None else Path(out))
         return _trained(options, self._catalog, self._episodes, on_progress, before)
+
+    def judge(self, data: Any = None, **options: Any) -> Judgement:
+        """What the policy is worth by recorded episodes alone; arguments and errors are those of `rlkit.judge`.
+
+        Where the training data were in memory, they are given again: those that ``holdout`` kept are found in them.
+
+        Example:
+            print(run.judge())
+        """
+        if data is None and self._episodes is not None:
+            raise InputError("the data of the training were in memory: give them to judge once more")
+        return judge(self.folder, data, agent=self._typed, **options)
 
     def export(
         self,

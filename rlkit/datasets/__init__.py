@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     import gymnasium
 
     from rlkit.datasets.environment import check_env
-    from rlkit.datasets.episodes import Episodes, Report
+    from rlkit.datasets.episodes import Episodes, Report, summary
     from rlkit.datasets.normaliser import Normaliser, spec
-    from rlkit.datasets.rows import summary
     from rlkit.datasets.sources import available
 
 __all__ = [
@@ -35,7 +34,7 @@ _HOMES = {
     "Normaliser": "normaliser",
     "check_env": "environment",
     "spec": "normaliser",
-    "summary": "rows",
+    "summary": "episodes",
     "available": "sources",
 }
 

@@ -27,6 +27,11 @@ class DataWarning(NamedTuple):
     serious: bool  # `train` says it too
     sentence: str
 
+    @property
+    def kind(self) -> str:
+        """The word before the sentence."""
+        return "warning" if self.serious else "notice"
+
 
 @dataclass(frozen=True)
 class Names:
@@ -53,6 +58,41 @@ class Report:
     repaired: int = 0  # steps changed by --repair
     notes: tuple[str, ...] = ()  # anything else that a reader should know, one sentence each
     warnings: tuple[DataWarning, ...] = ()  # what looks wrong, the serious first
+
+    def __str__(self) -> str:
+        """What `rlkit data check` says: the counts, then a line for each note and warning."""
+        counts = _counts(self)
+        width = max(len(label) for label, _ in counts)
+        lines = [f"{label:{width}}  {value}" for label, value in counts]
+        lines += [f"note: {sentence}" for sentence in self.notes]
+        lines += [f"{warning.kind}: {warning.sentence}" for warning in self.warnings]
+        return "\n".join(lines)
+
+
+def summary(report: Report) -> list[tuple[str, str]]:
+    """(label, value) pairs for a table; notes come last, each under the label "note"."""
+    return [*_counts(report), *(("note", note) for note in report.notes)]
+
+
+def _counts(report: Report) -> list[tuple[str, str]]:
+    """(label, value) of each number."""
+    labels = {
+        "episodes": "episodes",
+        "steps": "steps in the source",
+        "used": "steps used",
+        "no_successor": "steps not drawn: next observation not recorded",
+        "terminal_episodes": "episodes ended by a terminal state",
+        "truncated_episodes": "episodes cut short (time limit or end of recording)",
+        "unflagged_ends": "episodes without an end flag, taken as cut short",
+        "both_flags": "steps flagged terminal and truncated, taken as terminal",
+        "on_bounds": "steps with an action exactly on a bound",
+        "repaired": "steps changed by --repair",
+    }
+    lines = []
+    for name, label in labels.items():
+        count = getattr(report, name)
+        lines.append((label, f"{count:,}"))
+    return lines
 
 
 @dataclass(frozen=True)

@@ -115,29 +115,6 @@ def _assemble(recording: Recording, repair: Sequence[str], told: ActionOptions) 
     return dataclasses.replace(episodes, report=dataclasses.replace(report, warnings=warnings))
 
 
-def summary(report: Report) -> list[tuple[str, str]]:
-    """(label, value) pairs for a table; notes come last, each under the label "note"."""
-    labels = {
-        "episodes": "episodes",
-        "steps": "steps in the source",
-        "used": "steps used",
-        "no_successor": "steps not drawn: next observation not recorded",
-        "terminal_episodes": "episodes ended by a terminal state",
-        "truncated_episodes": "episodes cut short (time limit or end of recording)",
-        "unflagged_ends": "episodes without an end flag, taken as cut short",
-        "both_flags": "steps flagged terminal and truncated, taken as terminal",
-        "on_bounds": "steps with an action exactly on a bound",
-        "repaired": "steps changed by --repair",
-    }
-    lines = []
-    for field, label in labels.items():
-        count = getattr(report, field)
-        lines.append((label, f"{count:,}"))
-    for note in report.notes:
-        lines.append(("note", note))
-    return lines
-
-
 def _where(recording: Recording, step: int) -> str:
     """Episode and index of the step that is number ``step`` of all N, for a message."""
     ends = np.cumsum(recording.lengths)

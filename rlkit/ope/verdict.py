@@ -61,6 +61,19 @@ class Verdict(NamedTuple):
     notes: tuple[str, ...]
 
 
+class Judgement(NamedTuple):
+    """What recorded episodes tell of one or several policies. Printed, it is what `rlkit judge` prints."""
+
+    data: str  # name of the episodes
+    held_out: bool  # whether they are none of the training
+    verdicts: tuple[Verdict, ...]  # in the order of the runs
+    observed: Row  # return of the recorded behaviour in the same episodes
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def hold(episodes: Episodes, trained: Normaliser) -> Held:
     """The data as FQE learns from them. ``trained``: the Normaliser of the judged run.
 
@@ -235,7 +248,7 @@ def text(verdicts: Sequence[Verdict], held: Held, gamma: float) -> str:
     """The verdicts, ranked by the lower end of FQE's interval, beside the behaviour's observed return, in lines of 80
     columns."""
     ranked = sorted(verdicts, key=lambda verdict: -verdict.fqe.low)
-    observed = _observed(held, gamma)
+    observed = recorded_behaviour(held, gamma)
     lines = _filled(_estimand(held, gamma))
     lines += ["", f"{INDENT}{'':{NAME}}{'value':>12}  95 % interval"]
     for verdict in ranked:
@@ -265,7 +278,8 @@ def _estimand(held: Held, gamma: float) -> str:
     )
 
 
-def _observed(held: Held, gamma: float) -> Row:
+def recorded_behaviour(held: Held, gamma: float) -> Row:
+    """What was observed: the mean discounted return of the episodes as they were recorded."""
     returns = importance.discounted_returns(held.episodes, gamma)
     found = statistics.estimate(returns[None])
     return Row(f"observed, {len(returns):,} episodes", found.value, found.low, found.high)
