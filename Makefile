@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 RLKIT := $(BIN)/python train.py
 
-.PHONY: install train train-hopper test test-fast toys mutants soak lint clean
+.PHONY: install docs train train-hopper test test-fast toys mutants soak lint clean
 
 install: .venv/.installed
 
@@ -44,6 +44,10 @@ toys: install
 
 soak: install
 	$(BIN)/python -m tests.soak --rounds 50
+
+# the site, from docs/*.md and the agents: docs/_build/index.html
+docs: install
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -138,16 +138,16 @@ def write(found: list[dict[str, str]], path: Path) -> None:
         writer.writerows(found)
 
 
-def rendered(path: Path) -> str:
-    """The means over the recordings, and each recording's values, as Markdown."""
+def rendered(path: Path, agent: str | None = None) -> str:
+    """The means over the recordings, and each recording's values, as Markdown; of one ``agent`` alone if given."""
     with path.open(newline="") as stream:
         found = list(csv.DictReader(stream))
     lines = [
         "| method | estimated | realised, sampled | each | realised, greedy | each |",
         "|---|---|---|---|---|---|",
     ]
-    for name in METHODS:
-        own = [row for row in found if row["method"] == name]
+    for name, method in METHODS.items():
+        own = [row for row in found if row["method"] == name and agent in (None, method.agent)]
         if own:
             sampled, greedy = ([_mean(own, column), _each(own, column)] for column in ("sampled", "greedy"))
             cells = [name, _mean(own, "estimated"), *sampled, *greedy]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.table run benchmarks/tables/baselines.toml --cores 0 1
     python -m benchmarks.table render benchmarks/tables/baselines.toml
-    python -m benchmarks.table insert README.md docs/discrete.md
+    python -m benchmarks.table insert README.md docs/results.md docs/discrete.md
 
 A cell is one agent on one dataset with one seed: a resumable run of ``train.py`` in a folder of its own. What came of
 it is a row of the tracked CSV beside the TOML file. ``run`` trains the cells that have no row, ``render`` prints the
@@ -161,12 +161,12 @@ def resolve(cell: Cell, files: Path | None) -> str:
     InputError if the command is refused.
     """
     import train as composition_root
-    from rlkit.commands import options, train
+    from rlkit.commands import parsing, preparation
 
     catalog = composition_root.catalog()
     try:
         with contextlib.chdir(files or Path.cwd()):
-            record = train.resolve(options.parse(cell.arguments(), catalog), catalog)
+            record = preparation.resolve(parsing.parse(cell.arguments(), catalog), catalog)
     except SystemExit:  # of the parser of the command line, which has told why
         raise InputError("the command is refused") from None
     return configuration(record)
@@ -374,13 +374,13 @@ def _stays(row: dict, only: str | None, keys: dict[Cell, Key], refused: Sequence
     return current and not (retry and row["status"] != FINISHED)
 
 
-def render(path: Path) -> str:
-    """The table of the TOML file ``path`` in Markdown, from the CSV beside it.
+def render(path: Path, agent: str | None = None) -> str:
+    """The table of the TOML file ``path`` in Markdown, from the CSV beside it; of one ``agent`` alone if it is given.
 
     Rows of commands that are no longer in the table are left out. InputError if rows of one method on one dataset have
     different configurations, or the same seed.
     """
-    order = cells(path)
+    order = [cell for cell in cells(path) if agent in (None, cell.agent)]
     labels = {cell.command: cell.label for cell in order}  # not the row's: a method may be called otherwise by now
     done = [row for row in rows(path.with_suffix(".csv")) if row["command"] in labels]
     lines = ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]

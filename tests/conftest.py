@@ -1,5 +1,6 @@
 """Tests run on eight virtual CPU devices, with silent rank promotion made an error."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -39,6 +40,10 @@ from rlkit.types import Stats
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Tracing makes millions of objects that live on. Python's collector, which looks at them all again and again, would
+# take a twentieth of the suite's time.
+gc.set_threshold(100_000, 20, 50)
+
 SMALL = ["--config.widths", "8", "--config.batch-size", "8", "--steps", "40", "--seeds", "2", "--eval-episodes", "2"]
 PACE = ["--eval-every", "10", "--log-every", "5"]
 
@@ -63,7 +68,7 @@ SPREAD = {"test_interrupts"}  # files of which each test may go to another worke
 # CPU seconds of the files that take longest, by measurement; what is not named takes less
 WEIGHTS = {
     "test_pdt": 60, "test_online_runs": 58, "test_semi_pessimistic": 50, "test_accelerator": 45, "test_dt": 40,
-    "test_online_futures": 30, "test_online": 34, "test_toys": 30,
+    "test_notebooks": 31, "test_online_futures": 30, "test_online": 34, "test_toys": 30,
     "test_diffusion_policy": 28, "test_online_sac": 22, "test_online_agents": 21, "test_online_episodes": 19,
     "test_networks": 18, "test_collect": 18, "test_cql": 13, "test_cli": 13, "test_divergence": 11, "test_sac": 11,
     "test_conformance": 10,

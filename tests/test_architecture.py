@@ -15,14 +15,14 @@ FILES = sorted(p for folder in ("rlkit", "agents", "envs") for p in (ROOT / fold
 
 # rlkit's rooms from the ground up: a file imports from its own floor and those below it
 FLOORS = (
-    {"types", "ranges"},
+    {"messages", "types", "ranges"},
     {"datasets"},
     {"acting", "buffer", "columns", "losses", "networks", "online", "optim", "ring"},
     {"diffusion", "evaluation"},
     {"models", "training"},
     {"ope"},
     {"runs"},
-    {"export"},
+    {"export", "report"},
     {"commands", "testing"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -132,6 +132,7 @@ def test_every_module_is_in_the_wheel_and_can_be_imported_from_it(tmp_path):
         archive.extractall(tmp_path / "installed")
     installed = {module for module in MODULES if (tmp_path / "installed" / _inside(module)).exists()}
     assert installed == set(MODULES)
+    assert (tmp_path / "installed/rlkit/report/style.css").exists()
     code = "import importlib, sys; sys.path.insert(0, '.')\nfor name in sys.argv[1:]: importlib.import_module(name)"
     command = [sys.executable, "-c", code, *sorted(MODULES)]
     done = subprocess.run(command, cwd=tmp_path / "installed", capture_output=True, text=True)

@@ -136,6 +136,16 @@ def test_a_success_is_what_the_last_step_says_and_nothing_where_no_step_does():
     assert np.isnan(Evaluator(Recorder(), normaliser(), Counter, episodes=2).run(jnp.zeros(1)).success).all()
 
 
+def test_a_success_is_a_single_flag_or_number():
+    for value in (True, 2.0, np.int8(1), [True], np.ones((1, 1))):
+        assert play._success({"success": value}) == 1
+    for value in (False, 0, np.zeros(1)):
+        assert play._success({"success": value}) == 0
+    for value in (None, "yes", [1, 0], [[1], [1, 0]], {}, np.nan):
+        assert np.isnan(play._success({"success": value}))
+    assert np.isnan(play._success({}))
+
+
 def test_a_three_step_environment_is_stepped_three_times_an_episode():
     logs: list[list] = []
 

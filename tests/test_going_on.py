@@ -15,11 +15,11 @@ from conftest import PACE, SMALL, _catalog, final_bits
 import envs
 import rlkit
 from rlkit import commands
-from rlkit.commands import announce, train
-from rlkit.commands.options import parse
+from rlkit.commands import announce, preparation
+from rlkit.commands.parsing import parse
 from rlkit.runs import serialization
 from rlkit.runs.job import Job
-from rlkit.runs.record import Record
+from rlkit.runs.record import Parent, Record
 from rlkit.runs.restored import restore
 from rlkit.runs.run import earlier_records, evaluations
 from rlkit.testing import bits
@@ -87,6 +87,7 @@ def test_what_a_run_was_made_with_is_read_and_what_is_typed_wins(trained):
     [
         (["--resume", "auto", "--out", "nothing"], "nothing is no run to go on with: it has no run.json"),
         (["--out", "RUN"], "rlkit train --resume auto --out RUN"),
+        (["--resume", "auto", "bc", "--out", "RUN"], "before its options: rlkit train bc --resume auto --out "),
         (["--resume", "auto", "--out", "RUN", "--preset", "pendulum"], "goes on with its own settings"),
         (["--resume", "auto", "--out", "RUN", "--sweep", "config.learning-rate=1,2"], "is one run"),
         (["--resume", "auto", "--out", "RUN", "--config.learning-rate", "0.5"], "config.learning_rate: 0.0003 -> 0.5"),
@@ -155,11 +156,27 @@ def test_steps_are_not_lowered(rlkit_command, run):
 def test_a_schedule_over_the_steps_refuses_more_of_them_and_says_what_to_do(rlkit_command, tmp_path):
     """A cosine that has fallen to 0 cannot fall to 0 later: the first update would have been another one."""
     argv = ["train", "iql", "--eval-episodes", "0", "--out", str(tmp_path)]
-    serialization.write_json(tmp_path / "run.json", train.resolve(parse([*argv, "--steps", "100"], CATALOG), CATALOG))
+    serialization.write_json(
+        tmp_path / "run.json", preparation.resolve(parse([*argv, "--steps", "100"], CATALOG), CATALOG)
+    )
     before = (tmp_path / "run.json").read_bytes()
     code, _, err = rlkit_command(*argv, "--steps", "200", "--eval-every", "5", "--log-every", "5", "--resume", "auto")
     assert code == 2 and "--init-from" in err and "a schedule of iql" in err
     assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_run_that_has_been_online_is_finetuned_and_not_made_longer(rlkit_command, tmp_path):
+    begun = parse(["train", "bc", "--steps", "100", "--online.steps", "20", "--eval-episodes", "0"], CATALOG)
+    record = preparation.resolve(begun, CATALOG)
+    finetuned = dataclasses.replace(record, parent=Parent(100, "0" * 64, str(tmp_path / "before")))
+    for recorded, more in (
+        (record, ["--steps", "200"]),
+        (record, ["--online.steps", "40"]),
+        (finetuned, ["--steps=200"]),
+    ):
+        serialization.write_json(tmp_path / "run.json", recorded)
+        code, _, err = rlkit_command("train", "--resume", "auto", "--out", tmp_path, *more)
+        assert code == 2 and f"rlkit finetune {tmp_path} --online.steps N" in err and err.count("\n") == 1
 
 
 # ---- evaluated and logged otherwise
@@ -196,6 +213,21 @@ def test_a_finished_run_is_not_evaluated_otherwise(rlkit_command, run):
     code, out, err = rlkit_command("train", "--resume", "auto", "--out", run, "--eval-episodes", "3")
     assert code == 0 and "already finished" in out and "rlkit evaluate makes other evaluations" in err
     assert [(run / name).read_bytes() for name in ("run.json", "metrics.jsonl")] == kept
+
+
+@pytest.mark.parametrize(
+    ("words", "intervals"),
+    [
+        (["--steps", "20"], (4, 20)),
+        (["--steps", "150"], (20, 100)),
+        (["--steps", "10000"], (100, 500)),
+        (["--steps", "20", "--log-every", "30"], (30, 30)),
+        (["--steps", "20", "--eval-every", "1"], (1, 1)),
+        (["--steps", "0", "--online.steps", "60"], (12, 60)),
+    ],
+)
+def test_a_short_run_is_evaluated_at_its_ends_alone_unless_it_is_asked_for_more(words, intervals):
+    assert preparation.intervals(parse(["train", "bc", *words], CATALOG)) == intervals
 
 
 # ---- begun with another run's weights

@@ -206,13 +206,32 @@ def test_infos_only_when_asked_for_and_metadata_never(tmp_path):
         ({"actions": np.full(7, 0.5), "discrete_action": True}, "index 0, actions: 0.5 is no whole number"),
         ({"discrete_action": [True, False]}, "discrete_action: not one number"),
         ({"observations/nested": np.zeros(7), "observations": None}, "observations is not an array"),
-        ({"episode_0/rewards": np.zeros(7)}, "holds Minari episodes"),
+        ({"episode_0/rewards": np.zeros(7)}, "none of the known layouts"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, changes, message):
     with pytest.raises(InputError, match=rf"^x\.h5: .*{message}") as caught:
         rows.assemble(read(write(tmp_path / "x.h5", **{"timeouts": flags(6)} | changes)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_group_for_each_episode_is_refused_with_what_was_found_and_what_is_known(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as root:
+        root["infos/a"], root["elsewhere"] = REWARDS, h5py.ExternalLink("other.h5", "/")
+        for number in range(2):
+            root[f"ep{number}/obs"], root[f"ep{number}/act"] = OBSERVATIONS, ACTIONS
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "x.h5")
+    told = str(caught.value)
+    assert told.startswith(
+        "x.h5: none of the known layouts: its root has elsewhere, ep0, ep1, infos, and the group ep0 "
+    )
+    for words in ("has act, obs;", "D4RL", "data/demo_0", "d3rlpy 2", "metadata.json", "a .npz for each episode"):
+        assert words in told
+    with h5py.File(tmp_path / "y.h5", "w") as root:
+        root["infos/a"], root["acts"] = REWARDS, ACTIONS
+    with pytest.raises(InputError, match="no field observations, actions, .*found: acts, infos"):
+        read(tmp_path / "y.h5")
 
 
 def test_damaged_missing_and_empty_files(tmp_path):

@@ -14,7 +14,10 @@ from pyarrow import parquet
 from rlkit.types import InputError
 
 PAGE = Path(__file__).parent.parent / "docs/journeys.md"
-FEW = ["--steps", "4", "--config.batch-size", "8", "--config.widths", "8"]
+FEW = {
+    "train": ["--steps", "4", "--config.batch-size", "8", "--config.widths", "8"],
+    "judge": ["--replicates", "2", "--updates", "4"],
+}
 REACH = '''
 import gymnasium, numpy as np
 from gymnasium.wrappers import TimeLimit
@@ -56,7 +59,7 @@ def follow(rlkit_command, tmp_path, monkeypatch):
                 continue
             for line in re.sub(r"\n +", " ", block).splitlines():
                 _, *words = shlex.split(line)
-                few = FEW if words[0] == "train" else []
+                few = FEW.get(words[0], [])
                 code, out, err = rlkit_command(*words, *few)
                 assert code == 0, err
                 defined[words[0]] = out + err
@@ -65,17 +68,26 @@ def follow(rlkit_command, tmp_path, monkeypatch):
     return run
 
 
-def test_an_analyst_with_a_table_and_no_simulator(follow):
-    rng = np.random.default_rng(0)
-    lines = ["patient;hour;heart_rate;lactate;dose;score;died"]
-    for patient in range(6):
+def ward(path, seed):
+    """Twelve patients of three visits, of whom every second one leaves alive."""
+    rng = np.random.default_rng(seed)
+    lines = ["patient;hour;heart_rate;lactate;dose;alive;left"]
+    for patient in range(12):
         for hour in range(0, 12, 4):
             rate, lactate = rng.normal(80, 9), rng.uniform(1, 4)
-            died = "yes" if hour == 8 and patient % 2 else "no"
-            lines.append(f"p{patient};{hour};{rate:.1f};{lactate:.2f};{rng.integers(3)};{-lactate:.2f};{died}")
-    Path("visits.csv").write_text("\n".join(lines) + "\n")
+            left = hour == 8
+            alive = int(left and patient % 2)
+            lines.append(
+                f"p{patient};{hour};{rate:.1f};{lactate:.2f};{rng.integers(3)};{alive};{'yes' if left else 'no'}"
+            )
+    Path(path).write_text("\n".join(lines) + "\n")
+
+
+def test_a_clinician_with_a_table_and_no_simulator(follow):
+    ward("visits.csv", 0)
+    ward("later.csv", 1)
     said = follow("A table of patients, and no simulator")
-    assert "18" in said["data"] and "without evaluation" in said["train"]
+    assert "36" in said["data"] and "without evaluation" in said["train"]
     policy = said["policy"]
     assert policy.action_space.contains(said["dose"]) and policy.action_space.n == 3
     assert said["preferences"].shape == (3,) and said["preferences"].argmax() == said["dose"]
@@ -83,6 +95,9 @@ def test_an_analyst_with_a_table_and_no_simulator(follow):
     np.testing.assert_allclose(said["preferences"], in_order, rtol=1e-6)
     with pytest.raises(InputError, match="heart_rate"):
         policy.act({"lactate": 2.1, "pulse": 91.0})
+    assert "on held-out data: later.csv" in said["judge"] and "minus the recorded return" in said["judge"]
+    page = Path("dose.html").read_text()
+    assert "Of 100 patients like these" in page and "lactate" in page and "given \\ proposed" in page
 
 
 def test_a_roboticist_with_an_environment_in_a_file(follow):

@@ -11,8 +11,9 @@ import rlkit
 from rlkit import commands
 from rlkit.commands import judge
 from rlkit.commands.options import JudgeOptions
-from rlkit.datasets import DataOptions, from_episodes, holdout, load
+from rlkit.datasets import ActionOptions, DataOptions, from_episodes, holdout, load
 from rlkit.datasets.episodes import HAS_ACTION
+from rlkit.runs import serialization
 from rlkit.runs.record import Record, recorded_data
 from rlkit.types import InputError
 
@@ -55,27 +56,31 @@ def held_out_run(clinic, rlkit_command, monkeypatch):
     return run
 
 
-def test_training_never_sees_what_is_held_out_and_judge_takes_that(held_out_run, rlkit_command):
+def test_training_never_sees_what_is_held_out_and_judge_takes_that(held_out_run, clinic, rlkit_command):
     assert Record.read(held_out_run).data.episodes == 40
-    code, out, err = rlkit_command("judge", held_out_run, *FEW, "--sampled")
+    page = clinic / "new" / "page.html"
+    code, out, err = rlkit_command("judge", held_out_run, *FEW, "--sampled", "--page", page)
     assert code == 0, err
     words = " ".join(out.split())
     assert "on held-out data" in words and "120 episodes (480 steps)" in words and "discounted by 0.99 a step" in words
     assert "FQE, 2 replicates" in words and "bc, sampled" in words and "recorded behaviour" in words
     assert "FQE made 4 of the 7,000 updates" in words and "tried fewer than 5 times in their state" in words
     assert "weighted importance sampling" in words and "doubly robust" in words and "not offered" not in words
-    assert max(map(len, out.splitlines())) <= 80
+    assert words.count("minus the recorded return") == 5, "FQE, counts and three by weights"
+    assert max(map(len, out.splitlines()[:-1])) <= 80 and f"page: {page}" in words
+    text = page.read_text()
+    assert "What survival is in these data is not said" in text and "Given and proposed" in text and "state" in text
 
 
 def test_other_data_may_be_named_and_several_runs_are_ranked(held_out_run, clinic, rlkit_command):
     other = table(clinic / "others.csv", seed=1, patients=120)
     code, out, err = rlkit_command("judge", held_out_run, held_out_run, "--dataset", other, *FEW)
     assert code == 0, err
-    assert out.count("bc, greedy (") == 2 and "others" in out
+    assert "others" in out and "minus bc, greedy (" in out and "differences between them" in out
     assert "not offered: effective sample size" in out, "half of all weights are 0 after a step, and three of four more"
 
 
-def test_python_has_the_commands_words_and_its_numbers_and_takes_data_in_memory(held_out_run, rlkit_command):
+def test_python_has_the_commands_words_and_its_numbers_and_takes_data_in_memory(held_out_run, clinic, rlkit_command):
     code, out, err = rlkit_command("judge", held_out_run, *FEW)
     assert code == 0, err
     few = {"replicates": 2, "updates": 4}
@@ -83,6 +88,7 @@ def test_python_has_the_commands_words_and_its_numbers_and_takes_data_in_memory(
     assert str(judged) in out and judged.held_out and judged.observed.low < judged.observed.high
     (verdict,) = judged.verdicts
     assert f"[{verdict.fqe.low:.2f}, {verdict.fqe.high:.2f}]" in out
+    assert f"[{verdict.gain.low:+.2f}, {verdict.gain.high:+.2f}]" in out
 
     # --- of the episodes that training was split from, those that it did not see ---
     told = recorded_data(Record.read(held_out_run), held_out_run)
@@ -92,18 +98,22 @@ def test_python_has_the_commands_words_and_its_numbers_and_takes_data_in_memory(
         ({"data": holdout.training(whole, told)}, "visits.csv is what .* was trained on"),
         ({"data": told}, "a DataOptions is no data to judge by"),
         ({"replicates": 1}, "judge: replicates 1: must be at least 2"),
+        ({"survived": 9.0, "page": clinic / "never.html"}, "--survived 9: 0 of the 120 episodes"),
     ]:
         with pytest.raises(InputError, match=words):
             rlkit.judge(held_out_run, **(few | given))
 
 
-def test_the_data_of_training_are_refused_unless_asked_for(held_out_run, rlkit_command, monkeypatch):
+def test_the_data_of_training_are_refused_unless_asked_for(held_out_run, clinic, rlkit_command, monkeypatch):
     monkeypatch.setattr(judge, "_has_seen", lambda *_: True)
     code, out, err = rlkit_command("judge", held_out_run)
     assert code == 2 and "was trained on" in err and "--same-data" in err and not out
-    code, out, err = rlkit_command("judge", held_out_run, *FEW, "--sampled", "--same-data")
+    page = clinic / "survival.html"
+    survival = ["--survived", 1, "--doses", "--page", page]
+    code, out, err = rlkit_command("judge", held_out_run, *FEW, "--sampled", "--same-data", *survival)
     assert code == 0, err
-    assert "judged ON THE DATA OF ITS TRAINING" in out
+    assert "judged ON THE DATA OF ITS TRAINING" in out and "of survival (1: the last reward" in " ".join(out.split())
+    assert "Judged ON THE DATA OF ITS TRAINING" in page.read_text() and "Of 100 patients like these" in page.read_text()
 
 
 def test_a_run_is_known_by_what_it_was_trained_on(held_out_run, clinic):
@@ -128,6 +138,15 @@ def test_a_run_is_known_by_what_it_was_trained_on(held_out_run, clinic):
     rest = holdout.training(whole, dataclasses.replace(told, holdout_seed=1))
     assert judge._has_seen(trained_on(rest.fingerprint, holdout_seed=1), held_out_run, whole, episodes)
 
+    # --- a list of episodes is the run's own only where it is read with what the run was told ---
+    rows = {"observations": np.arange(3.0)[:, None], "actions": [0, 1], "rewards": [0.0, 1.0]}
+    listed = [rows | {"rewards": [0.0, number]} for number in range(4)]
+    action = ActionOptions(choices=5)
+    rest = holdout.training(from_episodes(listed, action=action), told)
+    changed = trained_on(rest.fingerprint, action=serialization.encode(action))
+    episodes, seen = judge._episodes(JudgeOptions((held_out_run,)), [changed], catalog, listed)
+    assert not seen and len(episodes.starts) == 3, "a quarter of the four was trained on"
+
 
 def test_what_cannot_be_judged_is_refused(held_out_run, clinic, rlkit_command):
     wide = clinic / "wide.csv"
@@ -138,6 +157,11 @@ def test_what_cannot_be_judged_is_refused(held_out_run, clinic, rlkit_command):
         (["judge", held_out_run, "--dataset", "random:50"], "random steps are played anew"),
         (["judge", held_out_run, "--replicates", 1], "must be at least 2"),
         (["judge", held_out_run, "--seed", 2**32 - 1], "the last seed, 4294967314, must be"),
+        (["judge", held_out_run, "--survived", 1, "--gamma", 0.9], "--gamma 0.9: survival is not discounted"),
+        (["judge", held_out_run, "--survived", 9], "--survived 9: 0 of the 120 episodes"),
+        (["judge", held_out_run, "--page", "page.pdf"], "--page page.pdf: end the name in .html"),
+        (["judge", held_out_run, "--page", clinic / "visits.csv" / "page.html"], "its folder cannot be made"),
+        (["judge", held_out_run, "--doses"], "--doses is of the page"),
     ]:
         code, _, err = rlkit_command(*argv)
         assert code == 2 and words in err, err

@@ -72,6 +72,21 @@ def test_a_run_that_stopped_in_the_middle_of_an_interval_goes_on_to_the_same_bit
         assert steps[-1] == STEPS
 
 
+def test_another_training_of_the_same_stage_traces_no_update(world, monkeypatch):
+    """Tracing is Python's work, and as much of it as of compiling: a run that goes on must not pay for it again."""
+    traced = []
+    update = BC.update
+    monkeypatch.setattr(BC, "update", lambda *arguments: traced.append(1) or update(*arguments))
+    episodes = from_episodes(random_episodes())
+    fresh = (Config(widths=(8,), batch_size=6).stages(spec(episodes, None), STEPS), *world[1:])
+    _outcome(_fit(fresh))
+    assert len(traced) == 1
+    saved = next(_fit(fresh))
+    assert len(traced) == 1
+    _outcome(_fit(fresh, resume=saved))
+    assert len(traced) == 1
+
+
 def test_chunks_grow_to_what_fits_and_not_at_once():
     pace = loop._Pace(0.5)
     lengths = []

@@ -14,8 +14,8 @@ import envs
 from agents import odt
 from rlkit import buffer, commands
 from rlkit.acting import first_goal
-from rlkit.commands import train
-from rlkit.commands.options import parse
+from rlkit.commands import preparation
+from rlkit.commands.parsing import parse
 from rlkit.online import Online
 from rlkit.runs import serialization
 from rlkit.testing import bits
@@ -170,7 +170,7 @@ def test_what_the_paper_fixes_is_the_default_and_what_is_typed_wins():
 def test_finetuning_begins_with_what_the_runs_agent_and_preset_fix(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("RLKIT_CACHE_DIR", str(cache))
     options = parse(["train", "odt", "--preset", "pendulum", "--eval-episodes", "0"], CATALOG)
-    serialization.write_json(tmp_path / "run.json", train.resolve(options, CATALOG))
+    serialization.write_json(tmp_path / "run.json", preparation.resolve(options, CATALOG))
     asked = parse(["finetune", str(tmp_path), "--online.steps", "9"], CATALOG)
     assert asked.online == Online(steps=9, unit="episode", updates=300, share=0.0, best=1000)
     preset = dataclasses.replace(odt.PRESETS["pendulum"], online={"updates": 50})

@@ -13,7 +13,7 @@ from gymnasium.wrappers import RescaleAction, TimeLimit
 
 import envs
 import rlkit
-from rlkit.commands import options
+from rlkit.commands import parsing
 from rlkit.evaluation import interface, task
 from rlkit.runs import environments
 from rlkit.runs.record import EvaluationRecord, Record
@@ -133,11 +133,11 @@ def test_what_data_say_imports_nothing_and_its_module_is_named(folder):
 
 def test_a_module_is_imported_before_anything_else_is_done(folder):
     words = ["data", "show", "random:5", "--env", "OwnCart-v0"]
-    asked = options.parse([*words, "--import", "own_env", "--import", "json"], None)
+    asked = parsing.parse([*words, "--import", "own_env", "--import", "json"], None)
     assert asked.imports == ("own_env", "json")
     assert envs.make("OwnCart-v0").spec.max_episode_steps == 20
     with pytest.raises(InputError, match="--import nowhere: there is no module nowhere"):
-        options.parse([*words, "--import", "nowhere"], None)
+        parsing.parse([*words, "--import", "nowhere"], None)
 
 
 def test_what_a_run_imported_is_asked_for_again():

@@ -1,6 +1,8 @@
 """A policy takes and gives what the environment's spaces hold, refuses the rest by name, and says what it is."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium
 import jax
@@ -150,6 +152,8 @@ def test_names_give_the_order_and_others_are_refused():
     assert policy.act({"pressure": 0.75, "heart_rate": 0.25}) == plain
     table = {"pressure": np.array([0.75, 0.1]), "heart_rate": np.array([0.25, 0.1])}
     assert policy.act_batch(table)[0] == plain
+    assert policy.act_batch([{"pressure": 0.75, "heart_rate": 0.25}, {"heart_rate": 0.1, "pressure": 0.1}])[0] == plain
+    assert policy.act_batch([np.array([0.25, 0.75]), [0.1, 0.1]])[0] == plain
     with pytest.raises(InputError, match=r"missing \['pressure'\], unknown \['presure'\]"):
         policy.act({"presure": 0.75, "heart_rate": 0.25})
     with pytest.raises(InputError, match=r"element 1 is nan .*\(pressure\)"):
@@ -169,6 +173,23 @@ def test_a_dict_space_is_read_by_its_keys():
     assert policy.act_batch(batch).shape == (2, 1)
     with pytest.raises(InputError, match="observation/mode: missing"):
         policy.act({"position": np.array([0.5])})
+
+    # --- N of them in a list ---
+    rows = [{"mode": 0, "position": np.array([0.5])}, {"position": [0.1], "mode": 1}]
+    actions = policy.act_batch(rows)
+    assert actions.tolist() == policy.act_batch(batch).tolist() and actions[0] != actions[1]
+    with pytest.raises(InputError, match=r"row 1 has \['mode'\], and row 0 \['mode', 'position'\]"):
+        policy.act_batch([rows[0], {"mode": 1}])
+    with pytest.raises(InputError, match="row 1 is a ndarray, and row 0 a mapping"):
+        policy.act_batch([rows[0], np.zeros(3)])
+    with pytest.raises(InputError, match="not a mapping, though the space is a Dict of mode, position"):
+        policy.act_batch(np.zeros((2, 3)))
+
+
+def test_the_documentation_names_all_that_a_policy_has():
+    text = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
+    own = {*vars(fixed(SPACES["float32"])), *vars(Policy)}
+    assert [name for name in own if not name.startswith("_") and not re.search(rf"`{name}\b", text)] == []
 
 
 def test_a_batch_is_compiled_once_for_its_size(monkeypatch):

@@ -18,7 +18,7 @@ import agents
 import envs
 from agents import td3_bc
 from rlkit import commands
-from rlkit.commands.options import parse
+from rlkit.commands.parsing import parse
 from rlkit.datasets import DataOptions
 from rlkit.runs import registry
 from rlkit.types import InputError

@@ -14,7 +14,7 @@ import envs
 from agents import bc, iql, semi_pessimistic
 from rlkit import commands, ranges
 from rlkit.buffer import Buffer, stats
-from rlkit.commands import options
+from rlkit.commands import options, parsing
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, load, spec
 from rlkit.ranges import Count, Range
 from rlkit.testing import random_episodes
@@ -205,16 +205,16 @@ def test_what_is_not_whole_is_not_a_count(text):
 
 def test_every_count_of_the_command_line_is_read_so():
     argv = ["train", "bc", "--steps", "1e6", "--eval-every", "5_000", "--online.capacity", "1e5"]
-    asked = options.parse([*argv, "--config.widths", "1e1", "2e1", "--config.batch-size", "1e2"], CATALOG)
+    asked = parsing.parse([*argv, "--config.widths", "1e1", "2e1", "--config.batch-size", "1e2"], CATALOG)
     assert (asked.steps, asked.eval_every, asked.online.capacity) == (1_000_000, 5_000, 100_000)
     assert (asked.config.widths, asked.config.batch_size) == ((10, 20), 100)
     collect = ["data", "collect", "random", "--name", "a/b-v0", "--episodes", "1e3", "--out", "data"]
-    assert options.parse(collect, CATALOG).episodes == 1000
+    assert parsing.parse(collect, CATALOG).episodes == 1000
 
 
 def test_a_count_that_is_not_whole_is_refused(capsys):
     with pytest.raises(SystemExit) as end:
-        options.parse(["train", "bc", "--seeds", "1.5"], CATALOG)
+        parsing.parse(["train", "bc", "--seeds", "1.5"], CATALOG)
     assert end.value.code == 2 and "1.5" in capsys.readouterr().err
     with pytest.raises(InputError, match="--seeds 0: must be at least 1"):
-        options.parse(["train", "bc", "--seeds", "0e0"], CATALOG)
+        parsing.parse(["train", "bc", "--seeds", "0e0"], CATALOG)

@@ -9,9 +9,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from rlkit.evaluation.figures import Asked, Curve, _draw, _draw_asked, asked_and_achieved, learning_curve
+from rlkit.evaluation.figures import Asked, Curve, CurvePanel, _draw, _draw_asked, asked_and_achieved, learning_curves
 from rlkit.evaluation.statistics import Estimate, estimate
-from rlkit.evaluation.tables import Row, row, show, table
+from rlkit.evaluation.tables import Row, row, show, side_by_side, table
 
 ROWS = [
     row("data", [[1.0, 3.0]]),
@@ -81,6 +81,13 @@ def test_a_single_number_has_no_interval():
     assert table([Row("x", Estimate(3.0, np.nan, np.nan, "episodes"))]).splitlines()[2].split() == ["x", "3.0"]
 
 
+def test_numbers_side_by_side_go_on_below_where_they_do_not_fit():
+    columns = {"a=1": {"loss": 0.123456, "q": 1e6}, "a=20": {"loss": 2.0}}
+    assert side_by_side(columns, 80) == ["         a=1  a=20", "loss  0.1235     2", "q      1e+06"]
+    below = ["         a=1", "loss  0.1235", "q      1e+06", "      a=20", "loss     2", "q"]
+    assert side_by_side(columns, 14) == below
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -123,7 +130,7 @@ def curves() -> list[Curve]:
 
 def test_learning_curve_draws_curves_bands_and_levels(tmp_path):
     path = tmp_path / "curve.png"
-    learning_curve(path, curves(), title="pendulum/mixed-v0", levels={"data": 12.3})
+    learning_curves(path, [CurvePanel("pendulum/mixed-v0", curves(), levels={"data": 12.3})])
     image = pixels(path)
     assert image.shape[0] >= 500 and image.shape[1] >= 900
     blue, orange = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)
@@ -131,12 +138,13 @@ def test_learning_curve_draws_curves_bands_and_levels(tmp_path):
         assert (np.abs(image - np.array(colour) / 255).max(-1) < 0.02).sum() > 300
     assert list(tmp_path.iterdir()) == [path]
     before = path.read_bytes()
-    learning_curve(path, curves()[:1], title="pendulum/mixed-v0")
+    learning_curves(path, [CurvePanel("pendulum/mixed-v0", curves()[:1])])
     assert path.read_bytes() != before
 
 
 def test_a_single_evaluation_is_drawn(tmp_path):
-    learning_curve(tmp_path / "one.png", [Curve("bc", [0], [[[1.0, 3.0], [2.0, 2.0]]])], title="", ylabel="return")
+    one = Curve("bc", [0], [[[1.0, 3.0], [2.0, 2.0]]])
+    learning_curves(tmp_path / "one.png", [CurvePanel("", [one], "return")])
     assert (np.abs(pixels(tmp_path / "one.png") - np.array([0, 0x72, 0xB2]) / 255).max(-1) < 0.02).any()
 
 
@@ -145,7 +153,7 @@ def test_a_single_evaluation_is_drawn(tmp_path):
 )
 def test_wrong_shapes_are_value_errors(tmp_path, broken):
     with pytest.raises(ValueError):
-        learning_curve(tmp_path / "x.png", broken, title="")
+        learning_curves(tmp_path / "x.png", [CurvePanel("", broken)])
     assert not list(tmp_path.iterdir())
 
 
@@ -165,7 +173,7 @@ def test_the_band_is_the_interval_of_each_evaluation():
 
 def test_a_path_that_cannot_be_written_is_an_os_error(tmp_path):
     with pytest.raises(OSError):
-        learning_curve(tmp_path / "missing" / "x.png", curves(), title="")
+        learning_curves(tmp_path / "missing" / "x.png", [CurvePanel("", curves())])
 
 
 def asked() -> Asked:

@@ -359,7 +359,9 @@ def test_exact_values_have_intervals_over_seeds_alone(monkeypatch):
         icu_sepsis.render([*rows, icu_sepsis._row("`bc`", "2", 0.8, 0.8, "d")])
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/discrete.md", "docs/sequence.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/results.md", "docs/discrete.md", "docs/sequence.md", "docs/diffusion_policy.md"]
+)
 def test_documents_show_what_the_tracked_rows_say(name):
     document = table.ROOT / name
     text = document.read_text()

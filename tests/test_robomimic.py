@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from rlkit.datasets import DataOptions, load
+from rlkit.datasets import ColumnOptions, DataOptions, load
 from rlkit.datasets.formats import hdf5
 from rlkit.types import InputError
 
@@ -35,8 +35,8 @@ def demonstrate(path, dones=((0, 0, 1), (0, 1)), following=True, **attributes):
     return path
 
 
-def read(path, env=None):
-    return hdf5.read(path, options=DataOptions(str(path), env=env), infos=False)
+def read(path, **options):
+    return hdf5.read(path, options=DataOptions(str(path), **options), infos=False)
 
 
 def test_demonstrations_are_episodes_in_the_order_of_their_numbers(tmp_path):
@@ -83,6 +83,38 @@ def test_the_environment_of_the_file(tmp_path, arguments, env, note):
     recording = read(path)
     assert recording.env_spec == env and (note is None or note in " ".join(recording.notes))
     assert read(path, env="Mine-v0").env_spec == "Mine-v0"
+
+
+def test_keys_are_chosen_and_ordered(tmp_path):
+    path = demonstrate(tmp_path / "x.hdf5")
+    with h5py.File(path, "a") as file:
+        for part in (f"data/demo_{number}/{name}/eef" for number in (0, 10) for name in ("obs", "next_obs")):
+            file[part][:] = -file[part][:]
+    chosen = load(DataOptions(str(path), columns=ColumnOptions(observation=("object", "eef"))), use_cache=False)
+    assert chosen.obs.tolist() == [[i, i, -i] for i in range(7)]
+    assert "observations are, in this order: object (2), eef (1)" in " ".join(chosen.report.notes)
+    one = read(path, columns=ColumnOptions(observation=("e*",)))
+    assert one.observations.tolist() == [[-i] for i in (0, 1, 2, 4, 5)] and one.finals.tolist() == [[-3], [-6]]
+    assert "keys of the observations that were not chosen: object" in one.notes
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"observation": ("eeff",)}, r"demo_0, obs: --columns.observation eeff: .*found: eef, object.*mean eef"),
+        ({"observation": ("agentview_image",)}, "found: eef, object"),
+        ({"observation": ("eef", "e*")}, r"--columns.observation eef e\* names a key twice"),
+        ({"observation": ("eef",), "reward": "score"}, "--columns.observation alone is told"),
+    ],
+)
+def test_keys_that_are_not_there_are_refused(tmp_path, columns, message):
+    with pytest.raises(InputError, match=rf"^x.hdf5: .*{message}|^x.hdf5: {message}"):
+        read(demonstrate(tmp_path / "x.hdf5"), columns=ColumnOptions(**columns))
+
+
+def test_files_whose_arrays_have_no_names_of_their_own_take_no_columns(tmp_path):
+    with pytest.raises(InputError, match="x.h5: is no table, and --columns names"):
+        read(dump(tmp_path / "x.h5"), columns=ColumnOptions(observation=("a",)))
 
 
 def test_subsets_are_named(tmp_path):

@@ -20,6 +20,7 @@ from agents import iql
 from rlkit.acting import Reactive
 from rlkit.buffer import Buffer, stats
 from rlkit.commands import grid
+from rlkit.commands import sweep as commands_sweep
 from rlkit.datasets import DataOptions, Normaliser, from_episodes, spec
 from rlkit.evaluation.figures import Swept, over_values
 from rlkit.evaluation.statistics import Estimate
@@ -28,7 +29,7 @@ from rlkit.runs import sweep
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.job import Job
 from rlkit.runs.record import Record
-from rlkit.runs.run import evaluations, lines
+from rlkit.runs.run import evaluations, final_metrics, lines
 from rlkit.runs.sweep import Member, groups
 from rlkit.testing import random_episodes
 from rlkit.training import swept
@@ -273,10 +274,36 @@ def test_those_go_together_that_one_program_can_train_from_where_they_stand(worl
     assert labels([first, second, third]) == [["a", "c"], ["b"]]
 
 
-def test_what_cannot_train_side_by_side_is_one_run_each(rlkit_command, tmp_path):
-    code, out, _ = _sweep(rlkit_command, tmp_path / "runs", "--sweep", "config.limit=0.5,1", "--eval-episodes", "0")
+def test_what_cannot_train_side_by_side_is_one_run_each_and_what_is_not_evaluated_has_its_metrics(
+    rlkit_command, tmp_path, monkeypatch
+):
+    judged = []
+
+    def judgement(options, catalog):
+        judged.append(options.runs)
+        return "what was held out says this"
+
+    monkeypatch.setattr("rlkit.commands.judge.judgement", judgement)
+    folder = tmp_path / "runs"
+    words = ["--sweep", "config.limit=0.5,1", "--eval-episodes", "0", "--holdout", "0.2"]
+    code, out, _ = _sweep(rlkit_command, folder, *words)
     assert code == 0 and "training limit=0.5\n" in out and "training limit=1\n" in out
-    assert abs(_final_state(tmp_path / "runs" / "limit=0.5")).max() <= 0.5
+    assert abs(_final_state(folder / "limit=0.5")).max() <= 0.5
+
+    # --- the table, without a score and without a figure ---
+    table = (folder / "table.txt").read_text()
+    assert all(line in out for line in table.splitlines())
+    assert "No run was evaluated, so there is neither a score nor a figure" in table
+    title, metrics = table.splitlines()[-4:-2]
+    assert title.split() == ["limit=0.5", "limit=1"]
+    shown = [float(cell) for cell in metrics.removeprefix("drift/place").split()]
+    for label, value in zip(title.split(), shown, strict=True):
+        assert value == pytest.approx(np.mean(final_metrics(folder / label)["drift/place"]), rel=1e-3)
+    assert table.splitlines()[-1] == "what was held out says this"
+    assert judged == [(folder / "limit=0.5", folder / "limit=1")]
+    assert "sweep.png" not in out and not (folder / "sweep.png").exists()
+    nothing_held_out = SimpleNamespace(data=DataOptions("x"))
+    assert "--holdout 0.2" in commands_sweep._held_out({}, nothing_held_out, None)
 
 
 def test_a_value_at_which_every_seed_diverges_ends_alone(rlkit_command, tmp_path):

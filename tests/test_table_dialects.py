@@ -14,7 +14,7 @@ from pyarrow import parquet
 from rlkit.commands import train
 from rlkit.datasets import ColumnOptions, DataOptions, load
 from rlkit.datasets.episodes import Names
-from rlkit.datasets.formats import csv_dialect, table
+from rlkit.datasets.formats import csv_dialect, table, table_recoding
 from rlkit.types import InputError
 
 CSV = """\
@@ -274,7 +274,8 @@ def test_what_a_table_does_not_have_is_told_so(tmp_path):
         (
             ["27.11.2026", "26.11.2026", "27.11.2026"],
             False,
-            "line 2: hour is '27.11.2026'; expected a number, or a time",
+            r"line 2: hour is '27.11.2026'; expected a number, or a time.*; write it so in pandas: "
+            r"`t\['hour'\] = pandas.to_datetime\(t\['hour'\], dayfirst=True\)`$",
         ),
         (["3", "3", "1"], False, "episode b: hour 3 is there twice"),
         (["3", "", "1"], False, "line 3: hour is missing"),
@@ -292,6 +293,64 @@ def test_steps_may_be_times_if_told(tmp_path, steps, is_right, words):
     recording = read(path, columns=OWN_COLUMNS)
     assert recording.rewards.tolist() == [3, 2, 1]
     assert words in " ".join(recording.notes)
+
+
+def recoding(tmp_path, column, first, second, third=""):
+    """What is said of a column of CSV that holds these words in its first rows."""
+    text = CSV.replace("action_0", "action")
+    header = text.partition("\n")[0].split(",")
+    lines = [line.split(",") for line in text.splitlines()]
+    for line, word in zip(lines[1:], (first, second, third), strict=False):
+        line[header.index(column)] = word or line[header.index(column)]
+    with pytest.raises(InputError) as refusal:
+        read(write(tmp_path / "x.csv", "\n".join(map(",".join, lines)) + "\n"))
+    return str(refusal.value)
+
+
+MAPPED = "; number its words in pandas: `t['action'] = t['action'].map({}).astype('Int64')`"
+DAYS = "; count the days in pandas: `t['observation_1'] = pandas.to_datetime(t['observation_1']{}).pipe("
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "told"),
+    [
+        ("action", ("right", "left", "left"), MAPPED.format("{'left': 0, 'right': 1}")),
+        ("action", ("no", "True", "False"), MAPPED.format("{'False': 0, 'True': 1, 'no': 2}")),
+        ("action", ("True", "True", "False"), "; number them in pandas: `t['action'] = t['action'].astype('boolean')"),
+        ("action", ("left", "right"), ""),  # the third row has a number
+        ("observation_1", ("31.01.2021", "01.02.2021", "03.02.2021"), ""),  # the fourth row has a number
+        ("action", ("-", "?", "-"), ""),
+    ],
+)
+def test_words_are_refused_with_the_line_that_numbers_them(tmp_path, column, words, told):
+    message = recoding(tmp_path, column, *words)
+    assert message.startswith(f"x.csv: line 2: {column} is '{words[0]}'; expected a number")
+    assert told in message and ("pandas" in message) is bool(told)
+
+
+@pytest.mark.parametrize(
+    ("dates", "how"),
+    [
+        (("31.01.2021", "01.02.2021 12:00"), ", dayfirst=True"),
+        (("01/02/2021", "03/02/2021"), ", dayfirst=True"),
+        (("01/31/2021", "02/01/2021"), ""),
+        (("2021-01-31", "2021-02-01T12:00"), ""),
+    ],
+)
+def test_dates_are_refused_with_the_line_that_counts_their_days(dates, how):
+    told = table_recoding.cure("observation_1", [*dates, None, ""])
+    assert told.startswith(DAYS.format(how))
+    assert how or "dayfirst" not in told
+
+
+def test_many_words_are_numbered_without_naming_each():
+    told = table_recoding.cure("action", [f"move {letter}" for letter in "abcdefgh"])
+    assert "enumerate(sorted(t['action'].dropna().unique()))" in told and "move" not in told
+
+
+def test_times_in_a_column_of_steps_are_taken_where_that_is_said(tmp_path):
+    message = recoding(tmp_path, "step", "2026-11-27", "2026-11-28")
+    assert "step is '2026-11-27'; expected a number: 0, 1, 2, ... (--columns.step step takes times too)" in message
 
 
 def test_times_of_parquet_order_the_rows(tmp_path):
@@ -462,6 +521,12 @@ def test_columns_are_told_of_tables_alone(tmp_path):
     write(tmp_path / "x.npz", b"")
     with pytest.raises(InputError, match="x.npz: is no table, and --columns names the columns of tables"):
         load(DataOptions(str(tmp_path / "x.npz"), columns=OWN_COLUMNS), use_cache=False)
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path):
+    for name in ("x.xlsx", "*.XLS"):
+        with pytest.raises(InputError, match="spreadsheets are not read: save it as CSV"):
+            load(DataOptions(str(tmp_path / name), columns=OWN_COLUMNS))
 
 
 @pytest.mark.parametrize(

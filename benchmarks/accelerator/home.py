@@ -19,8 +19,7 @@ from benchmarks import table
 from benchmarks.accelerator import files
 from benchmarks.accelerator.files import CARRIED, MIB, ROWS, Carried, Cell, digest
 from benchmarks.accelerator.training import bytes_kept, shapes_of
-from rlkit.commands import options
-from rlkit.commands import train as training
+from rlkit.commands import parsing, preparation
 from rlkit.datasets import Episodes, load
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import serialization
@@ -46,8 +45,8 @@ def pack(path: Path, home: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     cells, packed = [], set()
     for cell in table.cells(path):
-        asked = options.parse(cell.arguments(), catalog)
-        record = training.resolve(asked, catalog)
+        asked = parsing.parse(cell.arguments(), catalog)
+        record = preparation.resolve(asked, catalog)
         name = f"{'-'.join(Path(cell.dataset).parts)}.npz"
         if name not in packed:
             _pack_rows(folder / name, load(asked.data, roots=[catalog.datasets]))

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlkit.commands import options
+from rlkit import messages
+from rlkit.commands import parsing
+from rlkit.commands.words import HELP
 from rlkit.runs.stopping import Stop
 from rlkit.types import InputError, RunError
 
@@ -51,22 +53,22 @@ def _run(argv: Sequence[str], catalog: Catalog) -> int:
     if _takes_long_to_start(argv) and sys.stdout.isatty():
         print("starting", flush=True)
     try:
-        asked = options.parse(argv, catalog)
+        asked = parsing.parse(argv, catalog)
         if isinstance(asked, str):
             print(asked)
             return 0
         command = importlib.import_module(f"rlkit.commands.{asked.command}")
         return command.run(asked, catalog)
     except InputError as error:
-        print(f"rlkit: {error}", file=sys.stderr)
+        messages.tell(str(error))
         return 2
     except RunError as error:
-        print(f"rlkit: {error}", file=sys.stderr)
+        messages.tell(str(error))
         return 1
     except Stop as stop:  # train has said why
         return stop.code
     except KeyboardInterrupt:
-        print("rlkit: interrupted", file=sys.stderr)
+        messages.tell("interrupted")
         return 130
 
 
@@ -74,4 +76,4 @@ def _takes_long_to_start(argv: Sequence[str]) -> bool:
     """Whether jax is imported for this, which takes seconds."""
     command, *rest = argv or [""]
     slow = ("train", "finetune", "evaluate", "judge", "export")
-    return command in slow and bool(rest) and not set(options.HELP) & set(rest)
+    return command in slow and bool(rest) and not set(HELP) & set(rest)

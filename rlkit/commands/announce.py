@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import textwrap
 from collections.abc import Sequence
@@ -87,15 +86,8 @@ def _environment(record: Record) -> str:
     evaluation = record.evaluation
     if evaluation is None:
         return "no evaluations"
-    name = environment_name(evaluation.environment)
+    name = environments.environment_name(evaluation.environment)
     return f"{name}, {evaluation.episodes} episodes each {record.eval_every:,} updates, from seed {evaluation.seed:,}"
-
-
-def environment_name(spec: str) -> str:
-    """The id in an environment's spec, which may be gymnasium's EnvSpec as JSON."""
-    if not spec.lstrip().startswith("{"):
-        return spec
-    return str(json.loads(spec)["id"])
 
 
 def _parent(record: Record) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
+from rlkit import messages
 from rlkit.commands import Catalog
 from rlkit.commands.options import EVAL_SEED, EvaluateOptions, TrainOptions
 from rlkit.datasets import Episodes, spaces
@@ -71,7 +71,7 @@ def of_data(options: TrainOptions, episodes: Episodes, catalog: Catalog, guard: 
             return Found(episodes.env_spec, env, make)
     if options.online.steps:
         raise InputError(f"--online.steps {options.online.steps}: there is no environment to act in: {why}")
-    print(f"rlkit: training without evaluation: {why}", file=sys.stderr)
+    messages.tell(f"training without evaluation: {why}")
     return None
 
 
@@ -97,7 +97,7 @@ def of_run(
         seed = recorded.seed if recorded else EVAL_SEED
     called = name_of(name, env)
     for sentence in interface.check(env, called, seed):
-        print(f"rlkit: {sentence}", file=sys.stderr)
+        messages.tell(sentence)
     check_fits(options.run, record, called, env)
 
     # --- what to play, and what it is measured by ---
@@ -158,10 +158,9 @@ def close(env: gymnasium.Env) -> None:
 
 def say_endless(name: str, longest_episode: int) -> None:
     """Say of an environment without a time limit how long its episodes may be."""
-    print(
-        f"rlkit: environment {name} has no time limit: an episode of {longest_episode} steps, ten times the longest of "
-        "the data, fails its evaluation; gymnasium.wrappers.TimeLimit sets another limit",
-        file=sys.stderr,
+    messages.tell(
+        f"environment {name} has no time limit: an episode of {longest_episode} steps, ten times the longest of "
+        "the data, fails its evaluation; gymnasium.wrappers.TimeLimit sets another limit"
     )
 
 
@@ -181,6 +180,6 @@ def _try(env: gymnasium.Env, name: str, options: TrainOptions, guard: Guard | No
             raise
         raise InputError(f"{fault} (--env none trains without an environment)") from fault
     for sentence in sentences:
-        print(f"rlkit: {sentence}", file=sys.stderr)
+        messages.tell(sentence)
     if guard is not None:
         guard.enter("loading")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
-from rlkit import datasets
+from rlkit import datasets, messages
 from rlkit.commands import Catalog
 from rlkit.commands.options import ExportOptions
 from rlkit.datasets import Episodes
@@ -62,10 +61,9 @@ def _sample(policy: Policy, record: Record, run: Path, catalog: Catalog) -> Samp
     try:
         return sample.of_data(_data(record, run, catalog))
     except InputError as error:
-        print(
-            f"rlkit: observations to check with are drawn from the data's recorded means and standard deviations, "
-            f"since the data themselves cannot be read: {error}",
-            file=sys.stderr,
+        messages.tell(
+            f"observations to check with are drawn from the data's recorded means and standard deviations, "
+            f"since the data themselves cannot be read: {error}"
         )
         return sample.of_statistics(record.stats, policy.normaliser)
 

@@ -59,6 +59,7 @@ def resolve(options: FinetuneOptions) -> tuple[TrainOptions, Before]:
         dry_run=options.dry_run,
         imports=options.imports,
         wandb=options.wandb,
+        words=options.words,
     )
     if seed is not None:
         wanted = replace(wanted, eval_seed=seed)

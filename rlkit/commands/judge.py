@@ -9,15 +9,19 @@ from typing import Any
 
 import jax
 
-from rlkit import ranges
+from rlkit import datasets, ranges
 from rlkit.commands import Catalog, collect
 from rlkit.commands.options import JudgeOptions
 from rlkit.datasets import Episodes, Normaliser, holdout, spaces
 from rlkit.datasets.environment import fit
 from rlkit.ope import judged, verdict
-from rlkit.ope.fqe import Config
-from rlkit.ope.verdict import Held, Judgement, Verdict
+from rlkit.ope.fqe import Config, Fits
+from rlkit.ope.held import hold
+from rlkit.ope.verdict import Judgement
 from rlkit.ranges import Seed
+from rlkit.report import clinician
+from rlkit.report.clinician import Judged
+from rlkit.runs import serialization
 from rlkit.runs.progress import Waiting
 from rlkit.runs.record import Record, recorded_config, recorded_data
 from rlkit.runs.restored import restore
@@ -30,44 +34,87 @@ USUAL_GAMMA = 0.99  # where no agent has a discount of its own
 def run(options: JudgeOptions, catalog: Catalog) -> int:
     """Print what `judgement` finds. Returns 0."""
     print(judgement(options, catalog))
+    if options.page is not None:
+        print(f"page: {options.page}")
     return 0
 
 
-def judgement(options: JudgeOptions, catalog: Catalog, given: Episodes | None = None) -> Judgement:
-    """Verdicts on the runs, by the data that ``options`` name, or by episodes that are ``given``.
+def judgement(options: JudgeOptions, catalog: Catalog, given: Any = None) -> Judgement:
+    """Verdicts on the runs, by the data that ``options`` name, or by those that are ``given``: Episodes, or a list of
+    episodes, which is read as the data of the first run were. The page is written, if one is asked for.
 
     Raises InputError for data that training has seen, unless that is asked for; for data that a policy does not fit;
-    for agents whose actions do not follow from one observation; and for what cannot be read.
+    for agents whose actions do not follow from one observation; and for what cannot be read or written.
     """
     if not options.runs:
         raise InputError("judge: name the run directories: rlkit judge RUN RUN ...")
     last_seed = options.seed + options.replicates - 1
     if last_seed not in ranges.find(Seed):
         raise InputError(f"--replicates {options.replicates}: the last seed, {last_seed}, must be {ranges.find(Seed)}")
+    _check_page(options)
     keep_compiled()
     records = [Record.read(folder) for folder in options.runs]
     configs = [recorded_config(record, options.agent) for record in records]
-    gamma = options.gamma if options.gamma is not None else _own_gamma(options.runs, configs)
+    gamma = _gamma(options, configs)
     episodes, is_same = _episodes(options, records, catalog, given)
-    verdicts = []
+    runs = []
     for folder, record, config in zip(options.runs, records, configs, strict=True):
         with Waiting(f"judging {folder}"):
-            held, found = _judge(options, folder, record, config, episodes, gamma)
-        verdicts.append(found)
+            runs.append(_judge(options, folder, record, config, episodes, gamma))
+
+    # --- in words, and on the page ---
     unseen = "ON THE DATA OF ITS TRAINING (--same-data), so too well" if is_same else "on held-out data"
-    heading = f"judged {unseen}: {episodes.name}"
+    heading = f"{unseen}: {episodes.name}"
+    if options.page is not None:
+        _write(options.page, clinician.page(runs, gamma, heading=heading, doses=options.doses))
+    held = runs[0].held
+    verdicts = tuple(one.verdict for one in runs)
     return Judgement(
         data=episodes.name,
         held_out=not is_same,
-        verdicts=tuple(verdicts),
-        observed=verdict.recorded_behaviour(held, gamma),
-        text=f"{heading}\n{verdict.text(verdicts, held, gamma)}",
+        verdicts=verdicts,
+        observed=held.observed(gamma),
+        text=f"judged {heading}\n{verdict.text(verdicts, held, gamma)}",
     )
+
+
+def _check_page(options: JudgeOptions) -> None:
+    """InputError where no page can come of --page, before anything is fitted."""
+    if options.page is None:
+        if options.doses:
+            raise InputError("--doses is of the page: name its file with --page FILE.html")
+        return
+    if options.page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--page {options.page}: end the name in .html")
+    if options.page.is_dir():
+        raise InputError(f"--page {options.page}: it is a folder; name a file in it")
+    try:
+        options.page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--page {options.page}: its folder cannot be made ({error.strerror})") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        serialization.write_text(path, text)
+    except OSError as error:
+        raise InputError(f"--page {path}: cannot be written ({error.strerror})") from error
+
+
+def _gamma(options: JudgeOptions, configs: Sequence[Any]) -> float:
+    """The discount that is judged with. Whether a patient survives is not discounted."""
+    if options.survived is not None:
+        if options.gamma not in (None, 1):
+            raise InputError(f"--gamma {options.gamma:g}: survival is not discounted, so leave it out with --survived")
+        return 1.0
+    if options.gamma is not None:
+        return options.gamma
+    return _own_gamma(options.runs, configs)
 
 
 def _judge(
     options: JudgeOptions, folder: Path, record: Record, config: Any, episodes: Episodes, gamma: float
-) -> tuple[Held, Verdict]:
+) -> Judged:
     """One run, by the data as it would see them."""
     # --- the policy ---
     restored = restore(folder, record, config)
@@ -83,7 +130,7 @@ def _judge(
         listed = "; ".join(differences).replace("the environment's", "the policy's")
         raise InputError(f"{folder} cannot be judged by {episodes.name}: {listed}")
     normaliser = Normaliser.from_json(record.normaliser)
-    held = verdict.hold(fitted, normaliser)
+    held = hold(fitted, normaliser, options.survived)
     policy = judged.actions_of(
         restored.agent,
         state,
@@ -100,16 +147,14 @@ def _judge(
         record.spec,
         policy,
         Config(gamma=gamma),
+        Fits(options.replicates, options.seed, options.updates),
         title=f"{record.agent}, {form} ({folder}, seed {seed})",
-        replicates=options.replicates,
-        seed=options.seed,
-        updates=options.updates,
     )
-    return held, found
+    return Judged(held, policy, found)
 
 
 def _episodes(
-    options: JudgeOptions, records: Sequence[Record], catalog: Catalog, given: Episodes | None = None
+    options: JudgeOptions, records: Sequence[Record], catalog: Catalog, given: Any = None
 ) -> tuple[Episodes, bool]:
     """The data to judge by, and whether a run's training has seen them. InputError where it has, unasked, or where the
     data have changed since.
@@ -122,8 +167,10 @@ def _episodes(
         told = dataclasses.replace(told, dataset=options.dataset)
     if options.data_root is not None:
         told = dataclasses.replace(told, data_root=options.data_root)
-    if given is not None:
+    if isinstance(given, Episodes):
         whole = given
+    elif given is not None:
+        whole = datasets.from_episodes(given, repair=told.repair, action=told.action)
     elif any(name.startswith(f"{collect.RANDOM}:") for name in told.names):
         raise InputError("judge: random steps are played anew, not recorded: name recorded episodes with --dataset")
     else:

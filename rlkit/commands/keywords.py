@@ -116,8 +116,8 @@ def resolve_data(data: Any, settings: Mapping[str, Any]) -> tuple[DataOptions, E
     return options, _in_memory(data, options)
 
 
-def recorded(data: Any) -> tuple[tuple[str, ...], Episodes | None]:
-    """Names of recorded episodes, or the episodes if they are in memory; neither for None.
+def recorded(data: Any) -> tuple[tuple[str, ...], Any]:
+    """Names of recorded episodes, or what holds them in memory, Episodes or a list; neither for None.
 
     They are read as the run that they judge was, so that a DataOptions has nothing to say: InputError.
     """
@@ -126,8 +126,7 @@ def recorded(data: Any) -> tuple[tuple[str, ...], Episodes | None]:
     if isinstance(data, DataOptions):
         raise InputError("data: a DataOptions is no data to judge by: give its name, which is read as in training")
     named = _named_data(data)
-    episodes = _in_memory(data, named)
-    return (named.names if episodes is None else ()), episodes
+    return ((), data) if _is_in_memory(data) else (named.names, None)
 
 
 def _method(agent: str, catalog: Catalog) -> Method:

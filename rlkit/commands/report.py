@@ -1,100 +1,119 @@
-"""``rlkit report RUNS``: a table and a figure of several runs, side by side."""
+"""``rlkit report RUNS``: several runs side by side, as a table, as figures and as a page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rlkit.commands import Catalog
 from rlkit.commands.options import ReportOptions
 from rlkit.evaluation import tables
-from rlkit.evaluation.tables import Row
+from rlkit.evaluation.tables import Group, Line
+from rlkit.report import comparison, page, rows
+from rlkit.report.aggregates import aggregate
+from rlkit.report.comparison import Comparison
 from rlkit.runs import serialization
-from rlkit.runs.record import Record
-from rlkit.runs.run import evaluations_by_goal
-from rlkit.runs.scores import (
-    ASKED,
-    data_row,
-    draw_asked,
-    draw_curves,
-    heading,
-    label_of,
-    last_returns,
-    run_row,
-    sound_evaluations,
-    switch_rows,
-)
+from rlkit.runs.scores import ASKED, draw_asked, draw_curves, label_of, last_returns
 from rlkit.types import InputError
+
+FILES = ("table.txt", "table.md", "table.tex", "table.csv", "curve.png", "curve.svg", "report.html")  # in a folder
+SUFFIXES = tuple(dict.fromkeys(Path(name).suffix for name in FILES))  # of a file that is asked for alone
+
+
+class _Report(NamedTuple):
+    """All that is shown."""
+
+    comparison: Comparison
+    lines: list[Line]
+    groups: list[Group]
+    headings: list[str]
+    notes: list[str]
 
 
 def run(options: ReportOptions, catalog: Catalog) -> int:
-    """Print one table of the runs, the data first; with ``--out`` write it and the figures to that folder."""
+    """Print one table of the runs, the data first; with ``--out`` write what its name asks for.
+
+    Raises InputError for what cannot be read or written, and, but for a page, where nothing has been evaluated.
+    """
     if not options.runs:
         raise InputError("report: name the run directories: rlkit report RUN RUN ...")
-    serialization.make_folder(options.out)
-    # --- read the runs: one curve for each run and goal ---
-    run_records = [Record.read(folder) for folder in options.runs]
-    run_labels = _labels(options.runs, run_records)
-    labels = []
-    records = []
-    curves = []
-    last = {}
-    rows = []
-    for folder, record, label in zip(options.runs, run_records, run_labels, strict=True):
-        by_goal = sound_evaluations(folder)
-        if not by_goal:
-            rows.append(Row(f"{label}: {_why_none(folder)}", None))
-            continue
-        rows += switch_rows(label, record, by_goal).values()
-        last[label] = record, last_returns(by_goal)
-        for goal, evaluated in by_goal.items():
-            labels.append(label_of(label, goal))
-            records.append(record)
-            curves.append(evaluated)
-            rows.append(run_row(label_of(label, goal), record, evaluated))
-    if not curves:
-        listed = "; ".join(f"{folder}: {_why_none(folder)}" for folder in options.runs)
-        raise InputError(f"there is nothing to report ({listed})")
-
-    # --- the table ---
-    rows = [*_data_rows(records), *rows]
-    headings = [heading(record) for record in _by_dataset(records).values()]
-    print(*headings, sep="\n")
-    tables.show(rows)
-    if options.out is None:
+    out = options.out
+    is_file = out is not None and out.suffix.lower() in SUFFIXES
+    if is_file and out.is_dir():
+        raise InputError(f"--out {out} is a folder: name a file, or a folder without such an ending")
+    serialization.make_folder(out.parent if is_file else out)
+    report = _read(options.runs, is_page=is_file and out.suffix.lower() == ".html")
+    print(*report.headings, sep="\n")
+    tables.show(tables.under_titles(report.groups))
+    for note in report.notes:
+        print(f"note: {note}")
+    if out is None:
         return 0
-
-    # --- files ---
-    text = "\n".join([*headings, tables.table(rows), ""])
-    serialization.write_text(options.out / "table.txt", text)
-    draw_curves(options.out / "curve.png", labels, records, curves)
-    draw_asked(options.out / ASKED, last)
+    try:
+        written = [out] if is_file else [out / name for name in FILES]
+        for path in written:
+            _write(path, report)
+        if not is_file and _draw_asked(out / ASKED, report.comparison):
+            written.append(out / ASKED)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written to ({error.strerror})") from error
+    print(f"written: {', '.join(map(str, written))}")
     return 0
 
 
-def _why_none(folder: Path) -> str:
-    """Why a run has no row of its own."""
-    return "every seed diverged" if evaluations_by_goal(folder) else "no evaluations"
+def _read(folders: Sequence[Path], is_page: bool) -> _Report:
+    """InputError where nothing has been evaluated, but for a page: it has losses and data to show all the same."""
+    compared = comparison.read(folders)
+    if not is_page and not any(entry.by_goal for entry in compared.entries):
+        raise InputError(f"there is nothing to report ({'; '.join(compared.notes)})")
+    means = aggregate(compared)
+    lines = rows.lines(compared)
+    groups = rows.groups(lines, means)
+    notes = compared.notes
+    if len(means.datasets) > 1:  # else no mean over them is shown
+        notes = [*notes, *means.notes]
+    return _Report(compared, lines, groups, rows.headings(compared), notes)
 
 
-def _by_dataset(records: Sequence[Record]) -> dict[str, Record]:
-    """Dataset -> the last record of a run on it, in the order of the runs."""
-    return {record.data.name: record for record in records}
+def _write(path: Path, report: _Report) -> None:
+    """Write the one file that the ending of ``path`` asks for."""
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        serialization.write_text(path, tables.csv_text(report.lines))
+    elif suffix == ".md":
+        serialization.write_text(path, tables.markdown(report.groups, report.headings))
+    elif suffix == ".tex":
+        serialization.write_text(path, tables.latex(report.groups, report.headings))
+    elif suffix == ".txt":
+        table = tables.table(tables.under_titles(report.groups))
+        notes = [f"note: {note}" for note in report.notes]
+        serialization.write_text(path, "\n".join([*report.headings, table, *notes, ""]))
+    elif suffix == ".html":
+        page.write(path, report.comparison)
+    else:
+        _draw_curves(path, report.comparison)
 
 
-def _data_rows(records: Sequence[Record]) -> list[Row]:
-    by_dataset = _by_dataset(records)
-    if len(by_dataset) == 1:
-        (record,) = by_dataset.values()
-        return [data_row(record)]
-    return [data_row(record, f"data ({name})") for name, record in by_dataset.items()]
-
-
-def _labels(folders: Sequence[Path], records: Sequence[Record]) -> list[str]:
-    """The agents' names, with the folder where that alone does not tell the runs apart."""
-    names = [record.agent for record in records]
+def _draw_curves(path: Path, compared: Comparison) -> None:
+    """A curve for each method and goal."""
     labels = []
-    for name, folder in zip(names, folders, strict=True):
-        is_unique = names.count(name) == 1
-        labels.append(name if is_unique else f"{name} ({folder})")
-    return labels
+    records = []
+    curves = []
+    for entry in compared.entries:
+        for goal, evaluated in entry.by_goal.items():
+            labels.append(label_of(entry.label, goal))
+            records.append(entry.record)
+            curves.append(evaluated)
+    draw_curves(path, labels, records, curves)
+
+
+def _draw_asked(path: Path, compared: Comparison) -> bool:
+    """What came of the returns that were asked for; False where no method was asked for several."""
+    last = {}
+    for panel in compared.panels:
+        where = f" ({panel.name})" if len(compared.panels) > 1 else ""
+        for entry in panel.entries:
+            if entry.by_goal:
+                last[f"{entry.label}{where}"] = entry.record, last_returns(entry.by_goal)
+    return draw_asked(path, last)

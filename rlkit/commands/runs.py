@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from rlkit.commands.options import RunsOptions
 from rlkit.evaluation.evaluate import score
 from rlkit.runs import lock
 from rlkit.runs.record import Record
-from rlkit.runs.run import checkpoint_numbers, diverged, finished
+from rlkit.runs.run import checkpoint_numbers, diverged, finished, run_folders
 from rlkit.runs.scores import sound_evaluations
 from rlkit.types import InputError
 
@@ -27,21 +26,12 @@ def run(options: RunsOptions, catalog: Catalog) -> int:
     for root in options.folders:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; name one that holds runs")
-        rows += [_row(folder) for folder in _run_folders(root)]
+        rows += [_row(folder) for folder in run_folders(root)]
     if not rows:
         listed = ", ".join(map(str, options.folders))
         raise InputError(f"no run below {listed}: rlkit train writes one")
     print(_table(rows))
     return 0
-
-
-def _run_folders(root: Path) -> Iterator[Path]:
-    """Run directories in ``root``, itself too, sorted; nothing below a run is looked at."""
-    for name, below, files in os.walk(root):
-        below.sort()
-        if "run.json" in files:
-            below.clear()
-            yield Path(name)
 
 
 def _row(folder: Path) -> list[str]:

@@ -27,7 +27,8 @@ from rlkit import ranges
 from rlkit.commands import Catalog, collect, export, finetune, keywords
 from rlkit.commands import judge as judging
 from rlkit.commands.options import ExportOptions, JudgeOptions, TrainOptions
-from rlkit.commands.train import check_length, prepare
+from rlkit.commands.preparation import prepare
+from rlkit.commands.train import check_length
 from rlkit.datasets import Episodes, Report
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.ope.verdict import Judgement
@@ -133,6 +134,9 @@ def judge(
     sampled: bool = False,
     same_data: bool = False,
     updates: int | None = None,
+    survived: float | None = None,
+    page: str | Path | None = None,
+    doses: bool = False,
     seed: int = 0,
     agent: str | None = None,
 ) -> Judgement:
@@ -146,7 +150,10 @@ def judge(
         gamma: discount of the rewards to come. None: the agents' own.
         sampled: judge the policy that draws its actions; else the one that takes its likeliest action.
         same_data: judge by the data of the training all the same, which flatters.
-        updates: of each fit. None: 70 for each step of the horizon 1 / (1 - gamma), and at least 2,000.
+        updates: of each fit. None: as many as the command says.
+        survived: judge survival in place of the rewards: the share of episodes whose last reward is at least this.
+        page: file to write a page for a clinician to, .html.
+        doses: on the page a larger action is a stronger treatment.
         seed: of the weights, the fits and what is sampled.
         agent: ``module:Config``, for an agent in a module of your own.
 
@@ -159,9 +166,9 @@ def judge(
     Example:
         judged = rlkit.judge(["runs/dose", "runs/bc"])
         print(judged)
-        judged.verdicts[0].fqe.low > judged.observed.high
+        judged.verdicts[0].gain.low > 0  # better than what was recorded
     """
-    names, episodes = keywords.recorded(data)
+    names, in_memory = keywords.recorded(data)
     options = JudgeOptions(
         runs=tuple(map(Path, [runs] if isinstance(runs, str | Path) else runs)),
         dataset=names,
@@ -170,11 +177,14 @@ def judge(
         sampled=sampled,
         same_data=same_data,
         updates=updates,
+        survived=survived,
+        page=None if page is None else Path(page),
+        doses=doses,
         seed=seed,
         agent=agent,
     )
     ranges.check(options, "judge")
-    return judging.judgement(options, installed(), episodes)
+    return judging.judgement(options, installed(), in_memory)
 
 
 class TrainedRun:

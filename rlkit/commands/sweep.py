@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from rlkit import buffer, online
-from rlkit.commands import Catalog, announce, dry_run
+import numpy as np
+
+from rlkit import buffer, messages, online
+from rlkit.commands import Catalog, announce, dry_run, judge
 from rlkit.commands import train as commands_train
 from rlkit.commands.grid import Point, SweepOptions
-from rlkit.commands.options import TrainOptions
+from rlkit.commands.options import JudgeOptions, TrainOptions
+from rlkit.commands.preparation import prepare
 from rlkit.evaluation import figures, tables
 from rlkit.evaluation.figures import Swept
 from rlkit.evaluation.tables import Row
-from rlkit.runs import serialization
+from rlkit.runs import registry, serialization
 from rlkit.runs.job import Job
 from rlkit.runs.lock import RunLock
 from rlkit.runs.record import Record
-from rlkit.runs.run import Run, claim, finished
+from rlkit.runs.run import Run, claim, final_metrics, finished
 from rlkit.runs.scores import conclude, data_row, heading, label_of, run_row, sound_evaluations
 from rlkit.runs.stopping import Guard
 from rlkit.runs.sweep import Member, Outcome, alone, groups, train
@@ -70,9 +73,9 @@ def run(options: SweepOptions, catalog: Catalog) -> int:
             members.append(Member(point.label, job, opened))
         faults = _train(members, guard, wanted.q_limit)
         guard.enter("reporting")
-        _compare(root, options.points, folders)
+        _compare(root, options, folders, catalog)
     for fault in faults:
-        print(f"rlkit: {fault}", file=sys.stderr)
+        messages.tell(fault)
     return 1 if faults else 0
 
 
@@ -83,7 +86,7 @@ def _jobs(options: SweepOptions, catalog: Catalog) -> list[Job]:
     for point in options.points:
         wanted = replace(options.train, config=point.config)
         if first is None:
-            first = commands_train.prepare(wanted, catalog)
+            first = prepare(wanted, catalog)
             jobs.append(first)
         else:
             jobs.append(_sibling(first, wanted, catalog))
@@ -96,7 +99,7 @@ def _sibling(job: Job, options: TrainOptions, catalog: Catalog) -> Job:
     stages = online.stages(options.config, record.spec, options.steps, record.online)
     needs_more = buffer.needs(stages) != buffer.needs(job.stages)
     if needs_more or options.init_from is not None:  # whose arrays may be others with these settings
-        return commands_train.prepare(options, catalog)
+        return prepare(options, catalog)
     sibling = replace(
         record,
         config=serialization.encode(options.config),
@@ -130,17 +133,20 @@ def _train(members: Sequence[Member], guard: Guard, q_limit: float | None) -> li
     return faults
 
 
-def _compare(root: Path, points: Sequence[Point], folders: Sequence[Path]) -> None:
-    """Print and write the table of the finished runs, and draw the score, or the return, over the value."""
+def _compare(root: Path, options: SweepOptions, folders: Sequence[Path], catalog: Catalog) -> None:
+    """Print and write the table of the finished runs, and draw the score, or the return, over the value. Of runs that
+    were not evaluated there are their last metrics, and what held-out episodes tell."""
     rows: list[Row] = []
     firsts: dict[Point, Row] = {}  # the line of each point's first goal, which is its score
-    for point, folder in zip(points, folders, strict=True):
+    done: dict[str, Path] = {}  # label of a finished run -> its folder
+    for point, folder in zip(options.points, folders, strict=True):
         if not finished(folder):
             continue
         record = Record.read(folder)
         if not rows:
             rows.append(data_row(record))
             title = heading(record)
+        done[point.label] = folder
         for goal, evaluated in sound_evaluations(folder).items():
             row = run_row(label_of(point.label, goal), record, evaluated)
             firsts.setdefault(point, row)
@@ -149,23 +155,68 @@ def _compare(root: Path, points: Sequence[Point], folders: Sequence[Path]) -> No
         return
     print(title)
     tables.show(rows)
-    serialization.write_text(root / "table.txt", "\n".join([title, tables.table(rows), ""]))
+    text = [title, tables.table(rows)]
     if not firsts:
-        return
+        metrics = _last_metrics(done)
+        print(metrics)
+        text.append(metrics)
+    serialization.write_text(root / "table.txt", "\n".join([*text, ""]))
+    figure = ""
+    if firsts:
+        figure = f", {FIGURE}"
+        _draw(root / FIGURE, options.points, firsts, rows[0], record.data.name)
+    else:
+        judged = _held_out(done, options.train, catalog)  # which takes its time
+        print(judged)
+        serialization.write_text(root / "table.txt", "\n".join([*text, judged, ""]))
+    print(f"written to {root}: a run directory for each value, table.txt{figure}")
+
+
+def _last_metrics(done: Mapping[str, Path]) -> str:
+    """The last metrics of the runs in ``done``, by their labels, and why there is no more of them."""
+    columns = {}
+    for label, folder in done.items():
+        metrics = {}
+        for name, values in final_metrics(folder).items():
+            of_seeds = np.array(values, np.float64)
+            sound = of_seeds[np.isfinite(of_seeds)]  # those that diverged are NaN
+            metrics[name] = float(sound.mean()) if sound.size else np.nan
+        columns[label] = metrics
+    why = (
+        "No run was evaluated, so there is neither a score nor a figure: an evaluation needs an environment (--env). "
+        "These are the last metrics, means over the seeds; losses do not tell which policy is better."
+    )
+    lines = textwrap.wrap(why, announce.WIDTH, break_on_hyphens=False)
+    return "\n".join(["", *lines, *tables.side_by_side(columns, announce.WIDTH), ""])
+
+
+def _held_out(done: Mapping[str, Path], options: TrainOptions, catalog: Catalog) -> str:
+    """What held-out episodes tell of the runs in ``done``, or what would."""
+    if not options.data.holdout:
+        advice = "Held-out episodes tell more: --holdout 0.2 keeps a fifth of them, and rlkit judge takes other data."
+        return textwrap.fill(advice, announce.WIDTH, break_on_hyphens=False)
+    agent = options.module if registry.is_typed(options.module) else None
+    try:
+        return str(judge.judgement(JudgeOptions(tuple(done.values()), agent=agent), catalog))
+    except InputError as error:
+        return f"not judged by the held-out episodes: {error}"
+
+
+def _draw(path: Path, points: Sequence[Point], firsts: Mapping[Point, Row], data: Row, title: str) -> None:
+    """Draw the score over the value, or the return where one of the runs has no score."""
     is_scored = all(row.score is not None for row in firsts.values())
-    level = rows[0].score if is_scored else rows[0].returns
+    level = data.score if is_scored else data.returns
     try:
         figures.over_values(
-            root / FIGURE,
+            path,
             _lines(firsts, is_scored),
-            title=Record.read(folders[0]).data.name,
+            title=title,
             xlabel=points[0].values[0][0],
             ylabel="normalised score" if is_scored else "return",
             levels={"data": level.value},
         )
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # the runs are done, with or without the picture
-        print(f"rlkit: the figure could not be drawn: {error}", file=sys.stderr)
-    print(f"written to {root}: a run directory for each value, table.txt, {FIGURE}")
+        messages.tell(f"the figure could not be drawn: {error}")
 
 
 def _lines(firsts: Mapping[Point, Row], is_scored: bool) -> list[Swept]:

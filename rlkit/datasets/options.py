@@ -63,7 +63,7 @@ class ColumnOptions:
     """Column that orders the rows of an episode: numbers or times, each once. none: the rows are in order already."""
 
     observation: tuple[str, ...] = ()
-    """Columns of the observation, in this order; a * in a name stands for any letters."""
+    """Columns of the observation, in this order; a * in a name stands for any letters. Of robomimic: its keys."""
 
     next_observation: tuple[str, ...] = ()
     """Columns of the observation that a step led to, in the order of the observation. none: they are not read."""

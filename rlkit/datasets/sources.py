@@ -23,6 +23,7 @@ from rlkit.types import InputError
 # file suffix -> module with read(path, *, options, infos) -> Recording; tables are found by table_files.suffix
 READERS = {".hdf5": "hdf5", ".h5": "hdf5", ".npz": "npz"}
 COLUMNAR = (".parquet", ".arrow")
+SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
 
@@ -62,19 +63,21 @@ class Source:
 def find(options: DataOptions, roots: Sequence[Path] = ()) -> Source:
     """The source that ``options.dataset`` names. Raises InputError that lists where it looked and what is alike."""
     path = Path(options.dataset).expanduser()
+    if path.suffix.lower() in SPREADSHEETS:
+        raise InputError(f"{path}: spreadsheets are not read: save it as CSV, and name that file")
     episodes = _npz_episodes(path)
     table = _find_table(options.dataset, path)
     if episodes and table is not None:
         raise InputError(f"{path}: the folder holds both .npz episodes and tables; name those meant: '{path}/*.npz'")
     if table is not None:
         return table
-    if options.columns != ColumnOptions():
+    module = READERS.get(path.suffix.lower())
+    if options.columns != ColumnOptions() and module != "hdf5":  # whose reader knows which files have names
         raise InputError(f"{options.dataset}: is no table, and --columns names the columns of tables; leave it out")
     if episodes:
         from rlkit.datasets.formats import npz
 
         return Source(path, partial(npz.read_episodes, episodes, name=options.dataset), tuple(episodes))
-    module = READERS.get(path.suffix.lower())
     if module:
         if not path.is_file():
             raise InputError(f"{path}: no such file")

@@ -79,7 +79,7 @@ def flatten(space: Space, values: Any, field: str) -> np.ndarray:
     if isinstance(space, Box):
         return flatten_box(space, values, field)
     if not isinstance(values, Mapping):
-        raise BadValue(field, "not a mapping, though the space is a Dict")
+        raise BadValue(field, f"not a mapping, though the space is a Dict of {', '.join(space.spaces)}")
     for key in space.spaces:
         if key not in values:
             raise BadValue(f"{field}/{key}", "missing, though the space names it")

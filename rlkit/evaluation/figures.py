@@ -1,9 +1,10 @@
-"""Figures as PNGs: learning curves, what came over the values of a setting, and of the returns that were asked
+"""Figures as files: learning curves, what came over the values of a setting, and of the returns that were asked
 for."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from rlkit.evaluation.statistics import Estimate, half_width
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 GREY = "#6b6b6b"
 LIGHT_GREY = "#e4e4e4"
+MOST_COLUMNS = 3  # of panels side by side
 DASHES = ((5, 3), (1.5, 2), (7, 2, 1.5, 2))
 
 
@@ -28,37 +30,46 @@ class Curve(NamedTuple):
     switch: float | None = None  # updates after which it went online
 
 
-def learning_curve(
-    path: Path,
-    curves: Sequence[Curve],
-    *,
-    title: str,
-    ylabel: str = "normalised score",
-    levels: Mapping[str, float] | None = None,
-) -> None:
-    """Draw ``curves`` against updates to the PNG ``path``: means, and where there are several seeds their 95 % bands
-    (rlkit.evaluation.statistics) and each seed as a thin line.
+class CurvePanel(NamedTuple):
+    """The learning curves on one dataset."""
 
-    levels: horizontal lines by label, such as the mean return of the data. Raises ValueError for shapes that do not
+    title: str
+    curves: Sequence[Curve]
+    ylabel: str = "normalised score"
+    levels: Mapping[str, float] = {}  # horizontal lines by label, such as the mean return of the data
+
+
+def learning_curves(path: Path, panels: Sequence[CurvePanel]) -> None:
+    """Draw curves against updates to ``path``, a PNG or SVG by its name, side by side where there are several panels.
+
+    Each has its mean, and where there are several seeds the 95 % band (rlkit.evaluation.statistics) and each seed as a
+    thin line. Curves with the same label have the same colour in every panel. Raises ValueError for shapes that do not
     agree, or OSError if the file cannot be written; an older file is replaced at once or not at all.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    if not curves:
+    labels = dict.fromkeys(curve.label for panel in panels for curve in panel.curves)
+    if not labels:
         raise ValueError("there is no curve to draw")
-    figure = Figure(
-        figsize=(7.2, 4.4), dpi=150, layout="constrained"
-    )  # not made by pyplot, which opens windows and keeps figures
-    axes = figure.add_subplot()
-    for curve, colour in zip(curves, itertools.cycle(COLOURS), strict=False):
-        _draw(axes, curve, colour)
-    levels = levels or {}
-    for (label, level), dashes in zip(levels.items(), itertools.cycle(DASHES), strict=False):
-        style = (0, dashes)
-        axes.axhline(level, color=GREY, linewidth=1.2, linestyle=style, label=f"{label} ({level:.1f})", zorder=1)
-    decorate(axes, title, "updates", ylabel)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    colours = dict(zip(labels, itertools.cycle(COLOURS), strict=False))
+    is_alone = len(panels) == 1
+    columns = 2 if len(panels) == 4 else min(len(panels), MOST_COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    size = (7.2, 4.4) if is_alone else (4.6 * columns, 3.6 * rows + 0.6)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")  # pyplot's would open windows, and be kept
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(places, panels, strict=False):
+        for curve in panel.curves:
+            _draw(axes, curve, colours[curve.label])
+        for (label, level), dashes in zip(panel.levels.items(), itertools.cycle(DASHES), strict=False):
+            style = (0, dashes)
+            words = f"{label} ({level:.1f})" if is_alone else label  # it is another number in each panel
+            axes.axhline(level, color=GREY, linewidth=1.2, linestyle=style, label=words, zorder=1)
+        decorate(axes, panel.title, "updates", panel.ylabel)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for axes in places[len(panels) :]:
+        axes.remove()
     save(figure, path)
 
 
@@ -82,7 +93,7 @@ def asked_and_achieved(
     where there are several seeds each of them as a thin line. On the diagonal one gets what one asks for.
 
     best: the largest return of the data, beyond which nothing was learnt from. levels: horizontal lines by label, such
-    as a method that is not asked. Raises as `learning_curve`.
+    as a method that is not asked. Raises as `learning_curves`.
     """
     from matplotlib.figure import Figure
 
@@ -148,7 +159,7 @@ def over_values(
 
     Numbers stand at their places, on a logarithmic axis where the largest is ten times the smallest or more; other
     values stand side by side in the order in which they were typed. levels: horizontal lines by label. Raises as
-    `learning_curve`.
+    `learning_curves`.
     """
     from matplotlib.figure import Figure
 
@@ -195,11 +206,17 @@ def _draw_swept(axes: Any, line: Swept, places: Mapping[str, float], colour: str
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write the figure as a PNG, with one legend for all axes, at once or not at all. Raises OSError, ValueError."""
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    """Write the figure as a PNG or SVG, by the path's ending, with one legend for all axes, at once or not at all.
+    Raises OSError, ValueError."""
+    handles: dict[str, Any] = {}  # by label; what stands in several axes is told once
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     part = path.with_name(f"{path.name}.part")
     try:
-        figure.savefig(part, format="png")
+        figure.savefig(part, format=path.suffix[1:].lower())
     except RuntimeError as error:  # of matplotlib's font and image libraries
         raise ValueError(f"{path} could not be drawn: {error}") from error
     except OSError:

@@ -129,11 +129,15 @@ def another(make_env: Callable[[], gymnasium.Env], envs: Sequence[gymnasium.Env]
 
 def _success(info: Mapping[str, Any]) -> float:
     """``info["success"]`` of a step as 1 or 0; NaN where the environment gives none that is a single flag or number."""
-    try:
-        flag = np.asarray(info["success"]).item()
-        return float(bool(flag))
-    except Exception:  # whatever it is, it is no flag
+    if "success" not in info:
         return math.nan
+    try:
+        told = np.asarray(info["success"])
+    except (TypeError, ValueError, RuntimeError):  # rows of several lengths, a tensor on a device or with a gradient
+        return math.nan
+    if told.size != 1 or told.dtype.kind not in "buif" or math.isnan(told.item()):
+        return math.nan
+    return float(told.item() != 0)
 
 
 class Seen(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-Over = Literal["seeds and starts", "seeds", "episodes"]
+Over = Literal["seeds and starts", "seeds", "episodes", "seeds, resampled"]
 LEVEL = 0.95
 
 
@@ -26,7 +26,8 @@ class Estimate(NamedTuple):
     """A mean and its 95 % interval, whose ends are NaN where one number is all there is.
 
     over: what varied. With one seed it is its episodes: the interval then says how well that one policy was measured,
-    and nothing about the method. With one start, or exact values, it is the seeds.
+    and nothing about the method. With one start, or exact values, it is the seeds. Over several datasets the seeds of
+    each are resampled (rlkit.evaluation.aggregate); else the interval is Student's.
     """
 
     value: float
@@ -41,7 +42,7 @@ def estimate(returns: Any) -> Estimate:
     Column e must be the same start for every seed. For returns of recorded episodes S is 1; for exact values E is 1.
     Raises ValueError unless there are two axes, neither of them empty, and as many starts for each seed.
     """
-    values = _table(returns)
+    values = table(returns)
     seeds, starts = values.shape
     value = float(values.mean())
     half = float(half_width(values))
@@ -125,7 +126,8 @@ def _t_quantile(freedom: Any) -> np.ndarray:
     return stdtrit(freedom, probability)
 
 
-def _table(returns: Any) -> np.ndarray:
+def table(returns: Any) -> np.ndarray:
+    """Returns as float64 [S, E]. ValueError unless there are two axes, neither empty, and as many starts for each."""
     try:
         values = np.asarray(returns, np.float64)
     except ValueError as error:  # numpy's words for rows of different lengths

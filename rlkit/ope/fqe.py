@@ -35,6 +35,7 @@ import optax
 from rlkit import networks, optim
 from rlkit.buffer import Buffer
 from rlkit.datasets.episodes import TERMINAL
+from rlkit.ope.replicated import Replicated
 from rlkit.optim import Net
 from rlkit.ranges import Count, Discount, LearningRate, TargetShare, Widths
 from rlkit.training.loop import fit
@@ -44,7 +45,11 @@ from rlkit.types import Array, Discrete, InputError, Key, Metrics, Spec, Stage, 
 NEXT_POLICY = "next_policy"  # the column that says what the policy does at the observation after a step
 ITERATIONS = 7.0  # times that the target is replaced, in units of 1 / (1 - gamma): e^-7 of a return is missing then
 LEAST_UPDATES = 2_000
-WIDTH = 1.96  # standard deviations of the replicates on either side of a 95 % interval
+SETTLED = 4.0
+PASSES = (
+    40  # times that each step is drawn, for a network to fit: a third of it left values 4 % short (docs/judging.md)
+)
+ENOUGH_UPDATES = 7_000  # beyond which nothing is added for that
 CHUNK_SECONDS = 1.0  # an interrupt is answered so soon
 
 
@@ -69,10 +74,13 @@ class Config:
             return float(longest)
         return 1 / (1 - self.gamma)
 
-    def updates(self, longest: int) -> int:
-        """Updates after which the start of Q has been forgotten, for data whose longest episode has so many steps."""
+    def updates(self, longest: int, steps: int) -> int:
+        """Updates after which the start of Q has been forgotten and a network has had the time to fit, for data of so
+        many ``steps`` whose ``longest`` episode has so many."""
         iterations = ITERATIONS * self.horizon(longest)
-        return max(math.ceil(iterations / self.tau), LEAST_UPDATES)
+        to_forget = math.ceil(iterations / self.tau)
+        to_fit = min(math.ceil(PASSES * steps / self.batch_size), ENOUGH_UPDATES)
+        return max(to_forget, to_fit, LEAST_UPDATES)
 
 
 class FQEState(NamedTuple):
@@ -178,28 +186,51 @@ def attainable(rewards: np.ndarray, horizon: float, ends: bool) -> tuple[float, 
     return min(least * shortest, least * horizon), max(most * shortest, most * horizon)
 
 
-class Evaluation(NamedTuple):
-    """What FQE says of a policy."""
+class Fits(NamedTuple):
+    """How often Q is fitted, and for how long."""
 
-    estimate: float  # mean over the first observations of the episodes
-    half: float  # of the width of its 95 % interval
-    replicates: np.ndarray  # [R] the estimate of each
+    replicates: int = 20  # at least 2
+    seed: int = 0  # of the first replicate; the others have the next ones
+    updates: int | None = None  # of each; None: as many as `Config.updates` says
+
+
+USUAL = Fits()
+
+
+class Evaluation(NamedTuple):
+    """What FQE says of a policy: R replicates, each with its own weights of the E episodes."""
+
+    value: Replicated  # mean over the first observations of the episodes
     halfway: float  # the estimate after half of the updates
     updates: int
     error: float  # root mean squared temporal difference of the last updates
+    weights: np.ndarray  # [R, E], the same for every policy that is judged by as many episodes with the same seeds
+    learner: FQE
+    state: FQEState  # [R] on every leaf
+
+    @property
+    def estimate(self) -> float:
+        return self.value.estimate
 
     @property
     def low(self) -> float:
-        return self.estimate - self.half
+        return self.value.low
 
     @property
     def high(self) -> float:
-        return self.estimate + self.half
+        return self.value.high
 
     @property
     def has_settled(self) -> bool:
-        """Whether the second half of the updates moved the estimate by less than the interval is wide."""
-        return abs(self.estimate - self.halfway) <= 2 * self.half
+        """Whether the second half of the updates moved the estimate by at most SETTLED standard deviations of the
+        replicates: with many of these that is the width of the interval, with few it does not grow as that does."""
+        return abs(self.value.estimate - self.halfway) <= SETTLED * self.value.replicates.std(ddof=1)
+
+    def predict(self, obs: Array, policy: np.ndarray) -> np.ndarray:
+        """[K] what is to come from the observations [K, O], as the buffer has them, under ``policy`` [K, n] or [K, A]:
+        mean over the replicates, in the units of the rewards."""
+        values = jax.device_get(_values(self.learner, self.state, obs, jnp.asarray(policy)))
+        return self.learner.unit * values.mean(0, dtype=np.float64)
 
 
 def with_policy(buffer: Buffer, policy: np.ndarray) -> Buffer:
@@ -214,18 +245,14 @@ def evaluate(
     spec: Spec,
     policy: np.ndarray,
     config: Config,
-    *,
-    replicates: int = 20,
-    seed: int = 0,
-    updates: int | None = None,
+    fits: Fits = USUAL,
 ) -> Evaluation:
     """Judge a policy by the steps in ``buffer``.
 
     Args:
         buffer: the data, with the column ``episode``, recorded actions as the agent has them and rewards as recorded.
         moments: rlkit.buffer.stats of it. spec: what the agent was built for. policy: what it does at every row, from
-        rlkit.ope.judged. config: of FQE. replicates: R, at least 2. seed: of the first replicate. updates: of each
-        replicate; None: as many as `Config.updates` says.
+        rlkit.ope.judged. config: of FQE. fits: how often and how long.
 
     Returns:
         An Evaluation in the units of the rewards.
@@ -235,7 +262,7 @@ def evaluate(
 
     Example:
         result = evaluate(buffer, stats(buffer), spec, probabilities, Config(gamma=0.97))
-        print(result.estimate, result.low, result.high)
+        print(result.value.estimate, result.value.low, result.value.high)
     """
     # --- what the rewards can add up to ---
     rewards = np.asarray(buffer.reward)[np.asarray(buffer.index)]
@@ -247,42 +274,44 @@ def evaluate(
     unit = float(np.abs(rewards).max()) or 1.0
 
     # --- fit, and look at the first observations half-way and at the end ---
-    updates = updates or config.updates(longest)
+    updates = fits.updates or config.updates(longest, buffer.index.shape[0])
     starts = np.flatnonzero(np.asarray(buffer.t) == 0)
     learner = FQE(config, spec, low, high, unit, len(starts))
     first_obs = buffer.obs[starts]
     first_policy = jnp.asarray(policy[starts])
-    mesh = make_mesh(replicates, jax.devices()[:1])
+    mesh = make_mesh(fits.replicates, jax.devices()[:1])
     looks = []
     error = math.nan
     for progress in fit(
         (Stage("fqe", learner, updates),),
         with_policy(buffer, policy),
         moments,
-        range(seed, seed + replicates),
+        range(fits.seed, fits.seed + fits.replicates),
         log_every=math.ceil(updates / 2),
         mesh=mesh,
         chunk_seconds=CHUNK_SECONDS,
     ):
         if progress.metrics:
-            looks.append(jax.device_get(_at_starts(learner, progress.state, first_obs, first_policy)))
-            weights = jax.device_get(progress.state.weight)
+            state = progress.state
+            looks.append(jax.device_get(_values(learner, state, first_obs, first_policy)))
             error = unit * math.sqrt(progress.metrics["fqe/loss"].mean())
 
     # --- the estimate, and how much it varies ---
-    values = looks[-1]
-    by_replicate = unit * (weights * values).sum(1) / weights.sum(1)
+    weights = np.asarray(jax.device_get(state.weight), np.float64)
+    values = unit * looks[-1].astype(np.float64)
+    by_replicate = (weights * values).sum(1) / weights.sum(1)
     return Evaluation(
-        estimate=unit * float(values.mean(dtype=np.float64)),
-        half=WIDTH * float(by_replicate.std(ddof=1)),
-        replicates=by_replicate,
+        value=Replicated(float(values.mean()), by_replicate),
         halfway=unit * float(looks[0].mean(dtype=np.float64)),
         updates=updates,
         error=error,
+        weights=weights,
+        learner=learner,
+        state=state,
     )
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _at_starts(learner: FQE, state: FQEState, obs: Array, policy: Array) -> Array:
-    """[R, E] the values in units, of every replicate."""
+def _values(learner: FQE, state: FQEState, obs: Array, policy: Array) -> Array:
+    """[R, K] the values in units, of every replicate."""
     return jax.lax.map(lambda one: learner.value(one.target, obs, policy), state)

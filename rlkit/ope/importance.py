@@ -27,7 +27,6 @@ LEAST_ESS = 100.0  # effective number of episodes
 MEAN_WEIGHT = (0.8, 1.25)  # its expectation is 1
 LARGEST_SHARE = 0.05  # of one episode in the sum of the weights
 REPLICATES = 200
-WIDTH = 1.96
 
 
 class Ratios(NamedTuple):

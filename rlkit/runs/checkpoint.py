@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
+from rlkit import messages
 from rlkit.buffer import Buffer
 from rlkit.runs import integrity, serialization
 from rlkit.runs.integrity import Damaged
@@ -46,6 +46,10 @@ _FAILURES = (
 )  # what orbax raises, and what the packages that it uses raise
 _BESIDE = {"run.json": False, "metrics.jsonl": True}  # files of the run that are sealed too, and whether they grow
 LISTED = 4  # arrays that differ, in a message
+
+
+class OtherArrays(InputError):
+    """A checkpoint whose arrays are not those of the agent that is to have them."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class Checkpoints:
             try:
                 return self._read(updates, stages, buffer, stats, seeds, mesh, abstract_live)
             except Damaged as error:
-                print(f"rlkit: {error}; going back to the checkpoint before it", file=sys.stderr)
+                messages.tell(f"{error}; going back to the checkpoint before it")
                 if self._keep is not None:
                     self._set_aside(updates)
         if saved:
@@ -232,7 +236,7 @@ class Checkpoints:
             listed = [f"{name}: saved {saved.get(name)}, wanted {expected.get(name)}" for name in differing[:LISTED]]
             if len(differing) > LISTED:
                 listed.append(f"and {len(differing) - LISTED} more")
-            raise InputError(
+            raise OtherArrays(
                 f"{self.folder}: checkpoint {updates} is of another agent or configuration: {len(differing)} of "
                 f"{len(expected)} arrays differ: {'; '.join(listed)}"
             )

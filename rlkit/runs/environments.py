@@ -12,6 +12,7 @@ ids alone, and an environment of the user's own is typed again where its run is 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,16 @@ NONE = "none"
 def is_typed(name: str) -> bool:
     """Whether ``name`` has the form module:name, which is no id and no EnvSpec in JSON."""
     return ":" in name and not name.lstrip().startswith("{")
+
+
+def environment_name(spec: str) -> str:
+    """The id in an environment's spec, which may be gymnasium's EnvSpec as JSON; ``spec`` itself if it names none."""
+    if not spec.lstrip().startswith("{"):
+        return spec
+    try:
+        return str(json.loads(spec)["id"])
+    except (ValueError, KeyError, TypeError):
+        return spec
 
 
 def make(name: str, known: Callable[[str], gymnasium.Env]) -> gymnasium.Env:

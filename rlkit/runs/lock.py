@@ -14,13 +14,13 @@ import fcntl
 import json
 import os
 import socket
-import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rlkit import messages
 from rlkit.types import InputError
 
 NAME = ".lock"
@@ -101,7 +101,7 @@ class RunLock(AbstractContextManager):
         holder = _holder(self._handle)
         if holder and (holder["host"] != socket.gethostname() or not self._locked):
             who = f"process {holder['pid']} on {holder['host']}"
-            print(f"rlkit: {self._folder} has a lock of {who}; watching whether it lives", file=sys.stderr)
+            messages.tell(f"{self._folder} has a lock of {who}; watching whether it lives")
             self._wait(holder)
         own = {"host": socket.gethostname(), "pid": os.getpid()}
         os.ftruncate(self._handle, 0)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlkit import messages
 from rlkit.types import InputError
 
 
@@ -102,11 +102,11 @@ def start(folder: Path, config: Mapping[str, Any], updates: int, *, wandb: bool)
     try:
         started.append(TensorBoard(folder, updates))
     except TensorBoard.errors as error:
-        print(f"rlkit: TensorBoard does not start and is off: {error}", file=sys.stderr)
+        messages.tell(f"TensorBoard does not start and is off: {error}")
     if wandb:
         package = import_wandb()
         try:
             started.append(WeightsAndBiases(folder, config))
         except (OSError, RuntimeError, ValueError, package.Error) as error:
-            print(f"rlkit: Weights & Biases does not start and is off: {error}", file=sys.stderr)
+            messages.tell(f"Weights & Biases does not start and is off: {error}")
     return started

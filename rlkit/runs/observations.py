@@ -31,8 +31,10 @@ class Observations:
 
     def batch(self, observations: Any) -> np.ndarray:
         """[N, O] float32 of N observations. InputError names the row and the element that are wrong."""
-        is_named = hasattr(observations, "keys") and not isinstance(self._space, Dict)
         try:
+            if _are_mappings(observations):
+                observations = _as_columns(observations)
+            is_named = hasattr(observations, "keys") and not isinstance(self._space, Dict)
             values = self._in_order(observations) if is_named else observations
             return spaces.flatten(self._space, values, "observation")
         except BadValue as error:
@@ -70,3 +72,27 @@ def _batch_of_one(obs: Any) -> Any:
     except ValueError as error:
         hint = "env.reset() and env.step() return more than the observation"
         raise InputError(f"observation: no array of numbers ({one_line(error)}); {hint}") from None
+
+
+def _are_mappings(observations: Any) -> bool:
+    """Whether these are N observations one by one, each of them by its names."""
+    return isinstance(observations, list | tuple) and len(observations) > 0 and hasattr(observations[0], "keys")
+
+
+def _as_columns(rows: Sequence[Any]) -> dict[str, Any]:
+    """N mappings as one mapping of columns [N, ...], and so for the mappings in them. InputError where their keys
+    differ."""
+    names = list(rows[0].keys())
+    for number, row in enumerate(rows):
+        if not hasattr(row, "keys"):
+            raise InputError(
+                f"observation: row {number} is a {type(row).__name__}, and row 0 a mapping: give all alike"
+            )
+        given = list(row.keys())
+        if set(given) != set(names):
+            raise InputError(f"observation: row {number} has {given}, and row 0 {names}: give each row the same names")
+    columns: dict[str, Any] = {}
+    for name in names:
+        values = [row[name] for row in rows]
+        columns[name] = _as_columns(values) if hasattr(values[0], "keys") else np.asarray(values)
+    return columns

@@ -257,8 +257,8 @@ class Policy:
         It leaves the episode that `act` is in as it is. Each N that is asked for is compiled once.
 
         Args:
-            observations: as for `act`, with N rows: [N, ...], for a Dict space a mapping of such, or with names a
-                table or a mapping of columns [N].
+            observations: N of them: a list of observations as `act` takes them, or [N, ...] as one array, for a Dict
+                space as a mapping of arrays, or with names as a table or a mapping of columns [N].
 
         Returns:
             [N, ...] members of the action space.

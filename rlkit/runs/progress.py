@@ -17,7 +17,19 @@ SETTLED_SECONDS = 1.0  # of work, from which on the time left is told: the first
 NAMES: dict[Phase, str] = {"compilation": "compiling", "training": "training", "evaluation": "evaluating"}
 
 
-class Display(AbstractContextManager):
+class _Shown(AbstractContextManager):
+    """Something that moves on a terminal until it is left."""
+
+    _bar: Progress | None = None  # None where there is no terminal
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+class Display(_Shown):
     """Shows how far a run of ``total`` updates, or of what ``unit`` names, has come, starting from ``done``.
 
     The time left is told by the work since: compiling, and the update that was compiled for, do not count.
@@ -33,7 +45,6 @@ class Display(AbstractContextManager):
         self._entered = time.monotonic()
         self._last_line = self._entered
         self._named: set[tuple[str, Phase]] = set()
-        self._bar: Progress | None = None
         console = Console()
         if console.is_terminal:
             self._bar = Progress(
@@ -52,12 +63,6 @@ class Display(AbstractContextManager):
         if self._bar:
             self._bar.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
 
     def enter(self, phase: Phase, stage: str) -> None:
         """Name what begins now, in ``stage``. Without a bar each is named once, and compilation whenever it begins."""
@@ -116,28 +121,21 @@ class Display(AbstractContextManager):
         return timedelta(seconds=round(seconds))
 
 
-class Waiting(AbstractContextManager):
+class Waiting(_Shown):
     """Says ``what`` is being done where nothing tells how far it has come: with the seconds that pass on a terminal, as
     a line elsewhere, which is left out if ``quiet``."""
 
     def __init__(self, what: str, *, quiet: bool = False):
         self._what = what
         self._quiet = quiet
-        self._shown: Progress | None = None
 
     def __enter__(self) -> Waiting:
         console = Console()
         if console.is_terminal:
             text = TextColumn("{task.description}", markup=False)
-            self._shown = Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=console, transient=True)
-            self._shown.add_task(self._what, total=None)
-            self._shown.start()
+            self._bar = Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=console, transient=True)
+            self._bar.add_task(self._what, total=None)
+            self._bar.start()
         elif not self._quiet:
             print(self._what, flush=True)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shown:
-            self._shown.stop()

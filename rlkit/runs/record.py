@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import online
+from rlkit.datasets.card import Card
 from rlkit.datasets.episodes import Names
 from rlkit.datasets.options import DataOptions
 from rlkit.evaluation.statistics import Estimate
@@ -56,6 +57,7 @@ class DataRecord:
     names: Names = Names()  # of the components of observations and actions
     notes: tuple[str, ...] = ()  # what had to be taken from the data, and what else is to be known of them
     warnings: tuple[str, ...] = ()  # what looks wrong in them, see rlkit.datasets.inspection
+    card: Card | None = None  # what its episodes look like
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Record:
     parent: Parent | None = None
     q_limit: float | None = None  # as it was given
     unscored: str = ""  # why there is no reference, where one is known for another task
+    command: tuple[str, ...] = ()  # the words that were typed; none for a run from Python
+    commit: str = ""  # of the code, where that is a git checkout; "-dirty" where files differ from it
 
     @classmethod
     def read(cls, folder: Path) -> Record:
@@ -202,10 +206,7 @@ def check_longer(recorded: Record, longer: Record, config: Any, folder: Path) ->
     if longer.steps < recorded.steps:
         raise InputError(f"--steps {longer.steps}: {folder} has {recorded.steps}, which can be raised and not lowered")
     if recorded.online:
-        raise InputError(
-            f"--steps {longer.steps}: {folder} goes online after {recorded.steps} updates, so it is another run with "
-            "more of them: choose another --out, or collect more in a run that goes on from it (rlkit finetune)"
-        )
+        raise InputError(f"--steps {longer.steps}: {online_is_not_longer(folder)}")
     before = config.stages(longer.spec, recorded.steps)
     *earlier, last = config.stages(longer.spec, longer.steps)
     if (*earlier, replace(last, steps=recorded.steps)) != tuple(before):
@@ -214,6 +215,14 @@ def check_longer(recorded: Record, longer: Record, config: Any, folder: Path) ->
             f"so a longer run differs from its first update on: begin one with its weights, --init-from {folder} and "
             "another --out"
         )
+
+
+def online_is_not_longer(folder: Path) -> str:
+    """What to do instead of making the run in ``folder``, which has been online, longer."""
+    return (
+        f"{folder} has been online, and such a run is not made longer: finetune it, which is a run of its own from "
+        f"where it ended: rlkit finetune {folder} --online.steps N"
+    )
 
 
 def recorded_data(record: Record, folder: Path) -> DataOptions:

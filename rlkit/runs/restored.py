@@ -16,7 +16,7 @@ from rlkit import buffer, ranges
 from rlkit.datasets import Normaliser
 from rlkit.evaluation.evaluate import EvaluationError, Evaluator, longest
 from rlkit.runs import serialization
-from rlkit.runs.checkpoint import Checkpoints
+from rlkit.runs.checkpoint import Checkpoints, OtherArrays
 from rlkit.runs.record import EvaluationRecord, Record, rebuild
 from rlkit.runs.run import diverged
 from rlkit.training.loop import finite
@@ -69,7 +69,10 @@ def restore(folder: Path, record: Record, config: Any = None) -> Restored:
     rows = buffer.abstract(record.spec, record.data.rows, record.data.steps, columns)
     mesh = make_mesh(len(record.seeds), jax.devices()[:1])
     with Checkpoints(folder / "checkpoints", identity=record.identity()) as checkpoints:
-        progress = checkpoints.last(stages, rows, stats, record.seeds, mesh)
+        try:
+            progress = checkpoints.last(stages, rows, stats, record.seeds, mesh)
+        except OtherArrays as error:
+            raise _explained(error, folder, record, config) from None
     if progress is None or progress.stage != len(stages) - 1:
         raise InputError(f"{folder} has no checkpoint of its last stage yet: continue it with train --resume auto")
 
@@ -80,6 +83,20 @@ def restore(folder: Path, record: Record, config: Any = None) -> Restored:
         rows_kept = np.array(members)
         state = jax.tree.map(lambda leaf: leaf[rows_kept], state)
     return Restored(stages[-1].learner, state, members)
+
+
+def _explained(error: OtherArrays, folder: Path, record: Record, config: Any) -> InputError:
+    """The settings that were changed, where the arrays of the agent are others for that."""
+    if config is None:
+        return error
+    changed = serialization.differences(record.config, serialization.encode(config))
+    if not changed:
+        return error
+    names = ", ".join(field.name for field in dataclasses.fields(config))
+    return InputError(
+        f"config ({'; '.join(changed)}): the networks of {folder} are others: leave out what changes them; the agent's "
+        f"settings are {names}"
+    )
 
 
 def _recorded_stats(folder: Path, record: Record) -> Stats:

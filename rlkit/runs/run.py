@@ -19,13 +19,14 @@ from __future__ import annotations
 import functools
 import json
 import math
-import sys
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
+from rlkit import messages
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import loggers, serialization
 from rlkit.runs.record import Record
@@ -76,6 +77,15 @@ def claim(folder: Path, resume: Resume) -> None:
 def finished(folder: Path) -> bool:
     """Whether the run in ``folder`` has come to its end."""
     return (folder / "result.json").exists()
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Run directories in ``root``, itself too, sorted; nothing below a run is looked at."""
+    for name, below, files in os.walk(root):
+        below.sort()
+        if "run.json" in files:
+            below.clear()
+            yield Path(name)
 
 
 def earlier_records(folder: Path) -> list[Path]:
@@ -146,7 +156,7 @@ def _evaluated(line: Mapping[str, Any], path: Path) -> Evaluated:
         success = np.full(returns.shape, np.nan)  # where the environment does not tell, the line does not either
         if "success" in line:
             success = np.array(line["success"], np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: an evaluation is not what was written ({reason})") from None
     goal = str(line.get("goal", ""))
@@ -166,6 +176,26 @@ def _position(line: Mapping[str, Any]) -> Position:
 def final_metrics(folder: Path) -> dict[str, list[float]]:
     """The metrics that the run in ``folder`` logged last, [S] each."""
     return _last_metrics(lines(folder / "metrics.jsonl"))
+
+
+def logged_metrics(folder: Path) -> list[tuple[Position, dict[str, np.ndarray]]]:
+    """Each line of metrics of the run in ``folder``: where the run stood, and "net/quantity" -> [S], NaN for seeds that
+    had diverged. InputError where a metric has not a number for each seed."""
+    path = folder / "metrics.jsonl"
+    found = []
+    seeds = set()
+    for line in lines(path):
+        if "metrics" not in line:
+            continue
+        try:
+            values = {str(name): np.array(numbers, np.float64) for name, numbers in line["metrics"].items()}
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: a line of metrics is not what was written ({one_line(error)})") from None
+        seeds.update(numbers.shape for numbers in values.values())
+        if len(seeds) > 1 or any(len(shape) != 1 for shape in seeds):
+            raise InputError(f"{path}: not every metric has a number for each seed")
+        found.append((_position(line), values))
+    return found
 
 
 def diverged(folder: Path) -> set[int]:
@@ -217,10 +247,15 @@ class Run:
         recorded = Record.read(self.folder)
         differences = recorded.differences(self.record)
         if differences:
-            raise InputError(f"{self.folder} holds another run ({'; '.join(differences)}): choose another --out")
+            cure = "choose another --out"
+            if recorded.online != self.record.online:
+                cure += (
+                    f", or collect more in a run that goes on from it: rlkit finetune {self.folder} --online.steps N"
+                )
+            raise InputError(f"{self.folder} holds another run ({'; '.join(differences)}): {cure}")
         drift = recorded.drift(self.record)
         if drift:
-            print(f"rlkit: {self.folder} goes on, but not to the same bits ({'; '.join(drift)})", file=sys.stderr)
+            messages.tell(f"{self.folder} goes on, but not to the same bits ({'; '.join(drift)})")
         changes = recorded.changes(self.record)
         if not changes:
             return
@@ -228,9 +263,9 @@ class Run:
         if finished(self.folder) and self.record.steps == recorded.steps:
             self.record = recorded
             told = f"{self.folder} is finished and stays as it is ({listed})"
-            print(f"rlkit: {told}: rlkit evaluate makes other evaluations", file=sys.stderr)
+            messages.tell(f"{told}: rlkit evaluate makes other evaluations")
             return
-        print(f"rlkit: {self.folder} goes on with other settings ({listed})", file=sys.stderr)
+        messages.tell(f"{self.folder} goes on with other settings ({listed})")
         self._change_record()
 
     def _change_record(self) -> None:
@@ -372,7 +407,7 @@ class Run:
             call()
         except logger.errors as error:
             self._loggers.remove(logger)
-            print(f"rlkit: {type(logger).__name__} failed and is off from here on: {error}", file=sys.stderr)
+            messages.tell(f"{type(logger).__name__} failed and is off from here on: {error}")
 
 
 def _mean(values: np.ndarray) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rlkit import messages
 from rlkit.evaluation import figures, tables
 from rlkit.evaluation.evaluate import score
 from rlkit.evaluation.figures import Asked, Curve
@@ -53,7 +53,7 @@ def conclude(folder: Path, *, show: bool = True) -> None:
         draw_curves(folder / "curve.png", labels, records, list(by_goal.values()))
         draw_asked(folder / ASKED, {record.agent: (record, last_returns(by_goal))})
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # the run is done, with or without its pictures
-        print(f"rlkit: the figures could not be drawn: {error}", file=sys.stderr)
+        messages.tell(f"the figures could not be drawn: {error}")
 
 
 def _result(folder: Path, record: Record, rows: Sequence[Row], switch: Mapping[str, Row]) -> dict[str, Any]:
@@ -115,7 +115,8 @@ def heading(record: Record) -> str:
     name = record.data.name
     reference = record.reference
     if reference is None:
-        why = record.unscored or "no reference returns are known"
+        nothing = "nothing was evaluated" if record.evaluation is None else "no reference returns are known"
+        why = record.unscored or nothing
         return f"{name}: no scores: {why}"
     low = f"{reference.random:.1f}"
     high = f"{reference.expert:.1f}"
@@ -211,9 +212,22 @@ def _scores(record: Record, returns: np.ndarray) -> np.ndarray | None:
 def draw_curves(
     path: Path, labels: Sequence[str], records: Sequence[Record], evaluated: Sequence[Sequence[Evaluated]]
 ) -> None:
-    """Draw learning curves, from the first stage on that was evaluated: scores where every run has references for them,
-    else returns."""
-    is_scored = all(record.reference for record in records)
+    """Draw learning curves, from the first stage on that was evaluated, in a panel for each dataset: scores where every
+    run on it has references for them, else returns."""
+    by_dataset: dict[str, list[int]] = {}
+    for number, record in enumerate(records):
+        by_dataset.setdefault(record.data.name, []).append(number)
+    panels = []
+    for name, numbers in by_dataset.items():
+        level = f"data ({name})" if len(by_dataset) == 1 else "data"
+        of_dataset = [(labels[number], records[number], evaluated[number]) for number in numbers]
+        panels.append(_curve_panel(name, level, of_dataset))
+    figures.learning_curves(path, panels)
+
+
+def _curve_panel(name: str, level: str, runs: Sequence[tuple[str, Record, Sequence[Evaluated]]]) -> figures.CurvePanel:
+    """The curves on the dataset ``name``. level: label of the line at the mean of the data."""
+    is_scored = all(record.reference for _, record, _ in runs)
 
     def scaled(record: Record, returns: Any) -> np.ndarray:
         if is_scored:
@@ -221,8 +235,7 @@ def draw_curves(
         return np.asarray(returns)
 
     curves = []
-    levels = {}
-    for label, record, run in zip(labels, records, evaluated, strict=True):
+    for label, record, run in runs:
         earlier = run[0].position.updates - run[0].position.step  # of stages that were not evaluated
         steps = [one.position.updates - earlier for one in run]
         values = [scaled(record, one.returns) for one in run]
@@ -230,13 +243,11 @@ def draw_curves(
         if record.online_from is not None:
             offline = record.stages[: record.online_from]
             switch = sum(updates for _, updates in offline) - earlier
-        curve = Curve(label, steps, values, switch)
-        curves.append(curve)
-        level = scaled(record, record.data.mean_return.value)
-        levels[f"data ({record.data.name})"] = float(level)
-    names = dict.fromkeys(record.data.name for record in records)
+        curves.append(Curve(label, steps, values, switch))
+    _, last, _ = runs[-1]
     ylabel = "normalised score" if is_scored else "return"
-    figures.learning_curve(path, curves, title=", ".join(names), ylabel=ylabel, levels=levels)
+    levels = {level: float(scaled(last, last.data.mean_return.value))}
+    return figures.CurvePanel(name, curves, ylabel, levels)
 
 
 # --- what came of what was asked for ---
@@ -247,8 +258,9 @@ def last_returns(by_goal: Mapping[str, Sequence[Evaluated]]) -> dict[str, np.nda
     return {goal: evaluated[-1].returns for goal, evaluated in by_goal.items()}
 
 
-def draw_asked(path: Path, runs: Mapping[str, tuple[Record, Mapping[str, np.ndarray]]]) -> None:
-    """Draw the returns that came against those that were asked for, where a run was asked for at least two.
+def draw_asked(path: Path, runs: Mapping[str, tuple[Record, Mapping[str, np.ndarray]]]) -> bool:
+    """Draw the returns that came against those that were asked for, where a run was asked for at least two; whether one
+    was.
 
     runs: label -> (record, label of a goal -> [S, episodes] returns). A goal is a return if its label is a number. Runs
     that were asked for nothing are horizontal lines. Nothing is drawn where no run was asked for several returns.
@@ -263,12 +275,13 @@ def draw_asked(path: Path, runs: Mapping[str, tuple[Record, Mapping[str, np.ndar
         elif "" in by_goal:
             levels[label] = float(by_goal[""].mean())
     if not asked:
-        return
+        return False
     records = [record for record, _ in runs.values()]
     largest = {_largest_return(record) for record in records}
     best = largest.pop() if len(largest) == 1 else None
     names = dict.fromkeys(record.data.name for record in records)
     figures.asked_and_achieved(path, asked, title=", ".join(names), best=best, levels=levels)
+    return True
 
 
 def _number(goal: str) -> float | None:

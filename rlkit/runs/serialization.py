@@ -226,8 +226,8 @@ def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, additions
 
     additions: whether a key that only ``theirs`` has counts; it need not where ``mine`` is of an older version.
     """
-    mine = _flat(mine)
-    theirs = _flat(theirs)
+    mine = flat(mine)
+    theirs = flat(theirs)
     keys = dict.fromkeys([*mine, *theirs]) if additions else mine
     differing = []
     for key in keys:
@@ -238,15 +238,15 @@ def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, additions
     return differing
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, whose keys are joined by dots."""
-    flat = {}
+    joined: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
+            joined |= flat(item, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = item
-    return flat
+            joined[f"{prefix}{key}"] = item
+    return joined
 
 
 def _short(value: Any) -> str:

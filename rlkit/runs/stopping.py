@@ -23,6 +23,8 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Literal, NoReturn
 
+from rlkit import messages
+
 TIME_LIMIT = 75  # exit code: EX_TEMPFAIL, "run me again"
 STUCK = 70  # exit code: EX_SOFTWARE
 GRACE = 0.7  # seconds that the main thread has to stop by itself
@@ -221,4 +223,5 @@ class Guard(AbstractContextManager):
 
 
 def _say(text: str) -> None:
-    os.write(2, f"rlkit: {text}\n".encode())  # not by print, which waits for a lock that the main thread may hold
+    told = f"{messages.line(text)}\n"
+    os.write(2, told.encode())  # not by print, which waits for a lock that the main thread may hold

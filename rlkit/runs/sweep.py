@@ -6,7 +6,6 @@ its own, as if it had been trained alone; `train` reads as rlkit.runs.trainer's 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -14,16 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rlkit import messages
 from rlkit.evaluation.evaluate import Evaluator
 from rlkit.runs import trainer
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.job import Job
+from rlkit.runs.pace import Pace
 from rlkit.runs.progress import Display
 from rlkit.runs.run import Run, checkpoint_numbers
-from rlkit.runs.stopping import Guard, Phase, Stop
-from rlkit.runs.trainer import CHUNK_SECONDS, KEEP, Clock, Limits
-from rlkit.training import divergence, swept
-from rlkit.training.loop import Progress, finite, fit
+from rlkit.runs.stopping import Guard, Phase
+from rlkit.runs.trainer import CHUNK_SECONDS, KEEP, Limits
+from rlkit.training import swept
+from rlkit.training.loop import Progress, fit
 from rlkit.training.sharding import make_mesh
 from rlkit.types import RunError
 
@@ -98,13 +99,34 @@ class _Part:
         mesh = make_mesh(len(seeds))
         return self.checkpoints.last(job.stages, job.buffer, job.stats, seeds, mesh) or job.parent
 
-    def judge(self, progress: Progress) -> None:
-        """Note the seeds that have diverged; where all have, the other members go on."""
+    def begin(self, start: Progress | None) -> int:
+        """Open its logs at ``start``; returns how many updates are done."""
+        return trainer.begin(self.job, self.run, start, self.evaluator)
+
+    def catch_up(self, start: Progress | None, guard: Guard, display: Display) -> None:
+        """Make the evaluation that it was stopped before, if there is one."""
+        shown = _Labelled(display, self.label)
+        self.failure = trainer.catch_up(self.job, self.run, guard, self.evaluator, shown, start)
+
+    def judge_and_log(self, progress: Progress, rate: float | None) -> None:
+        """Note the seeds that have diverged, and log its metrics if there are any. Where all have diverged, the other
+        members go on. ``rate``: that of all members together, each counted as one."""
+        if self.error is not None:
+            return
         try:
-            trainer.judge(self.job, self.run, progress, self.limits)
+            if len(progress.finite):
+                trainer.judge(self.job, self.run, progress, self.limits)
         except RunError as error:
             self.error = error
-            print(f"rlkit: {error}; the other runs go on", file=sys.stderr)
+            messages.tell(f"{error}; the other runs go on")
+            return
+        if progress.metrics:
+            trainer.log(self.run, progress, self.job.position(progress), rate)
+
+    def evaluate(self, progress: Progress, guard: Guard, display: Display) -> None:
+        """Evaluate it as it stands in ``progress``."""
+        shown = _Labelled(display, self.label)
+        self.failure = trainer.evaluate(self.job, self.run, guard, self.evaluator, shown, progress)
 
 
 class _Labelled(NamedTuple):
@@ -126,107 +148,75 @@ def train(members: Sequence[Member], guard: Guard, q_limit: float | None) -> dic
     Raises Stop, with a checkpoint of each, if ``guard`` was asked to stop, and RunError where the disk takes no more.
     """
     first = members[0].job
-    record = first.record
-    copies = len(record.seeds)
-    mesh = make_mesh(copies * len(members))
-    clock = Clock()
-    shared = first.evaluator()
+    copies = len(first.record.seeds)
     with ExitStack() as stack:
         # --- where they stand ---
-        parts = []
-        for member in members:
-            folder = member.run.folder / "checkpoints"
-            checkpoints = stack.enter_context(Checkpoints(folder, KEEP, member.job.record.identity()))
-            parts.append(_Part(member, q_limit, checkpoints, shared))
+        parts = _parts(members, q_limit, stack)
         starts = [part.last() for part in parts]
         places = {None if start is None else (start.stage, start.step, start.summed) for start in starts}
         if len(places) > 1:  # a damaged checkpoint was set aside
-            return _one_after_another(members, guard, q_limit)
+            return {member.label: alone(member, guard, q_limit) for member in members}
         for part in parts:
             trainer.check_room(part.job, part.run, None)
-        done = 0
-        for part, start in zip(parts, starts, strict=True):
-            done = trainer.begin(part.job, part.run, start, part.evaluator)
-
+        done = [part.begin(start) for part, start in zip(parts, starts, strict=True)][0]
         display = stack.enter_context(Display(first.updates, done))
         for part, start in zip(parts, starts, strict=True):
-            shown = _Labelled(display, part.label)
-            part.failure = trainer.catch_up(part.job, part.run, guard, part.evaluator, shown, start)
-        phase: Phase = "compilation"  # that the next chunk begins with
-        guard.enter(phase)
-        if done < first.updates:
-            display.enter(phase, first.next_stage(starts[0]).name)
-        clock.start(done)
+            part.catch_up(start, guard, display)
+
+        pace = Pace(first, guard, display, starts[0], done)
         for progress in fit(
             first.stages,
             first.buffer,
             first.stats,
-            record.seeds * len(members),
-            log_every=record.log_every,
-            mesh=mesh,
+            first.record.seeds * len(members),
+            log_every=first.record.log_every,
+            mesh=make_mesh(copies * len(members)),
             resume=_joined(starts),
             chunk_seconds=CHUNK_SECONDS,
             swept=_numbers(members),
         ):
             # --- advance ---
-            guard.enter("saving")
+            position = pace.arrive(progress)
             stop = guard.code
-            stage = first.stages[progress.stage]
-            position = first.position(progress)
             has_trained = progress.step > 0
-            is_due = first.is_due(progress)
-            if has_trained:
-                if phase == "training":
-                    clock.count(position.updates)
-                display.update(stage.name, position.updates, clock.rate())
-            rate = clock.close() if progress.metrics else None
 
-            # --- judge, log and save ---
+            # --- judge and log ---
             if stop is not None and has_trained and not progress.metrics:
-                is_finite = jax.device_get(finite(progress.state, progress.sums))
-                progress = progress._replace(finite=is_finite)
-            is_saved = has_trained and (is_due or stop is not None)
-            on_host = progress
-            if is_saved or is_due:  # there a member's share is cut out without a compilation
-                state, sums = jax.device_get((progress.state, progress.sums))
-                on_host = progress._replace(state=state, sums=sums)
+                progress = trainer.with_finite(progress)
+            rate = pace.clock.close() if progress.metrics else None
             for number, part in enumerate(parts):
-                if part.error is None and len(progress.finite):
-                    part.judge(_metrics_of(progress, number, copies))
-                if part.error is not None:
-                    continue
-                if progress.metrics:
-                    _log(part, _metrics_of(progress, number, copies), rate)
-                if is_saved:
-                    part.checkpoints.save(position.updates, _part_of(on_host, number, copies))
-            going = [part for part in parts if part.error is None]
+                part.judge_and_log(_metrics_of(progress, number, copies), rate)
+            going = [(number, part) for number, part in enumerate(parts) if part.error is None]
 
-            # --- stop ---
+            # --- save, and stop if that was asked for ---
+            is_due = first.is_due(progress)
+            is_saved = has_trained and (is_due or stop is not None)
+            if is_saved or is_due:
+                progress = _on_host(progress)
+            if is_saved:
+                for number, part in going:
+                    part.checkpoints.save(position.updates, _part_of(progress, number, copies))
             if stop is not None:
-                display.say(f"stopped after {position.updates} updates; --resume auto goes on from there")
-                raise Stop(stop)
+                pace.stop(stop, position)
             if not going:
                 break
 
-            # --- evaluate ---
-            for number, part in enumerate(parts):
-                if part.error is None and is_due:
-                    own = _part_of(on_host, number, copies)
-                    shown = _Labelled(display, part.label)
-                    part.failure = trainer.evaluate(part.job, part.run, guard, part.evaluator, shown, own)
-
-            # --- go on ---
-            is_within_stage = has_trained and progress.step < stage.steps
-            phase = "training" if is_within_stage else "compilation"
-            guard.enter(phase)
-            if position.updates < first.updates:
-                display.enter(phase, stage.name)
-            clock.start(position.updates)
+            # --- evaluate and go on ---
+            if is_due:
+                for number, part in going:
+                    part.evaluate(_part_of(progress, number, copies), guard, display)
+            pace.go_on(progress)
     return {part.label: _outcome(part) for part in parts}
 
 
-def _one_after_another(members: Sequence[Member], guard: Guard, q_limit: float | None) -> dict[str, Outcome]:
-    return {member.label: alone(member, guard, q_limit) for member in members}
+def _parts(members: Sequence[Member], q_limit: float | None, stack: ExitStack) -> list[_Part]:
+    """The members with their checkpoints, which ``stack`` closes. They share the environments."""
+    shared = members[0].job.evaluator()
+    parts = []
+    for member in members:
+        checkpoints = Checkpoints(member.run.folder / "checkpoints", KEEP, member.job.record.identity())
+        parts.append(_Part(member, q_limit, stack.enter_context(checkpoints), shared))
+    return parts
 
 
 def alone(member: Member, guard: Guard, q_limit: float | None) -> Outcome:
@@ -281,11 +271,11 @@ def _part_of(progress: Progress, number: int, copies: int) -> Progress:
     return _metrics_of(progress, number, copies)._replace(state=state, sums=sums)
 
 
-def _log(part: _Part, progress: Progress, rate: float | None) -> None:
-    """Lines of metrics and of times; ``rate`` is that of all members together, each counted as one."""
-    position = part.job.position(progress)
-    part.run.metrics(position, divergence.without(progress.metrics, part.run.diverged))
-    part.run.timing(trainer.timing(position, rate))
+def _on_host(progress: Progress) -> Progress:
+    """``progress`` with its arrays in the memory of the host, where a member's share is cut out without a
+    compilation."""
+    state, sums = jax.device_get((progress.state, progress.sums))
+    return progress._replace(state=state, sums=sums)
 
 
 def _outcome(part: _Part) -> Outcome:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import resource
 import shutil
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from rlkit import messages
 from rlkit.buffer import Buffer
 from rlkit.evaluation.evaluate import Evaluation, EvaluationError, Evaluator, score
 from rlkit.runs import checkpoint
 from rlkit.runs.checkpoint import Checkpoints
 from rlkit.runs.job import Job
+from rlkit.runs.pace import Pace
 from rlkit.runs.progress import Display
 from rlkit.runs.run import Position, Run, checkpoint_numbers
-from rlkit.runs.stopping import Guard, Phase, Stop
+from rlkit.runs.stopping import Guard
 from rlkit.training import divergence
 from rlkit.training.collect import Collector
 from rlkit.training.loop import Progress, abstract_state, finite, fit
@@ -45,7 +45,6 @@ def train(
     evaluator = job.evaluator()
     collector = job.collector(mesh, guard.beat)
     abstract_live = collector.abstract if collector else None
-    clock = Clock()
 
     with Checkpoints(run.folder / "checkpoints", KEEP, record.identity()) as checkpoints:
         start = checkpoints.last(stages, job.buffer, job.stats, record.seeds, mesh, abstract_live) or job.parent
@@ -53,11 +52,7 @@ def train(
         done = begin(job, run, start, evaluator)
         with shown_by(job.updates, done) as display:
             failure = catch_up(job, run, guard, evaluator, display, start)  # of the latest evaluation
-            phase: Phase = "compilation"  # that the next chunk begins with
-            guard.enter(phase)
-            if done < job.updates:
-                display.enter(phase, job.next_stage(start).name)
-            clock.start(done)
+            pace = Pace(job, guard, display, start, done)
             for progress in fit(
                 stages,
                 job.buffer,
@@ -70,44 +65,28 @@ def train(
                 collector=collector,
             ):
                 # --- advance ---
-                guard.enter("saving")
+                position = pace.arrive(progress)
                 stop = guard.code
-                stage = stages[progress.stage]
-                position = job.position(progress)
                 has_trained = progress.step > 0
-                if has_trained:
-                    if phase == "training":
-                        clock.count(position.updates)
-                    display.update(stage.name, position.updates, clock.rate())
 
                 # --- judge and log ---
                 if progress.metrics:
                     judge(job, run, progress, limits)
-                    log(run, progress, position, clock)
+                    log(run, progress, position, pace.clock.close())
                 elif stop is not None and has_trained:
-                    judge_before_stop(job, run, progress, limits)
+                    judge(job, run, with_finite(progress), limits)
 
-                # --- save ---
+                # --- save, and stop if that was asked for ---
                 is_due = job.is_due(progress)
                 if has_trained and (is_due or stop is not None):
                     checkpoints.save(position.updates, progress)
-
-                # --- stop ---
                 if stop is not None:
-                    display.say(f"stopped after {position.updates} updates; --resume auto goes on from there")
-                    raise Stop(stop)
+                    pace.stop(stop, position)
 
-                # --- evaluate and display ---
+                # --- evaluate and go on ---
                 if is_due:
                     failure = evaluate(job, run, guard, evaluator, display, progress)
-
-                # --- go on: the first chunk of a stage begins with its compilation ---
-                is_within_stage = has_trained and progress.step < stage.steps
-                phase = "training" if is_within_stage else "compilation"
-                guard.enter(phase)
-                if position.updates < job.updates:
-                    display.enter(phase, stage.name)
-                clock.start(position.updates)
+                pace.go_on(progress)
     return faults(job, run, failure)
 
 
@@ -136,25 +115,21 @@ def catch_up(
     return evaluate(job, run, guard, evaluator, display, start)
 
 
-def log(run: Run, progress: Progress, position: Position, clock: Clock) -> None:
-    """Write a line of metrics, in which seeds that diverged are NaN, and one of times and memory."""
+def log(run: Run, progress: Progress, position: Position, rate: float | None) -> None:
+    """Write a line of metrics, in which seeds that diverged are NaN, and one of times and memory. ``rate``: updates a
+    second, None where it is not known."""
     metrics = divergence.without(progress.metrics, run.diverged)
     run.metrics(position, metrics)
-    run.timing(timing(position, clock.close()))
-
-
-def timing(position: Position, rate: float | None) -> dict[str, float]:
-    """A line of times and memory, without a rate where only what began with compilation was measured."""
     measured: dict[str, float] = {"updates": position.updates}
     if rate is not None:
         measured["updates_per_second"] = rate
-    return measured | dict(memory())
+    run.timing(measured | memory())
 
 
-def judge_before_stop(job: Job, run: Run, progress: Progress, limits: Limits) -> None:
-    """Judge a state that is saved between two lines of metrics: one that diverged must not push out a sound one."""
-    is_finite = jax.device_get(finite(progress.state, progress.sums))
-    judge(job, run, progress._replace(finite=is_finite), limits)
+def with_finite(progress: Progress) -> Progress:
+    """``progress`` between two lines of metrics, with which of its seeds are finite: where it is saved, one that
+    diverged must not push out a sound one."""
+    return progress._replace(finite=jax.device_get(finite(progress.state, progress.sums)))
 
 
 def judge(job: Job, run: Run, progress: Progress, limits: Limits) -> None:
@@ -169,7 +144,7 @@ def judge(job: Job, run: Run, progress: Progress, limits: Limits) -> None:
         known.add(number)
         message = f"seed {seeds[number]} diverged by step {progress.step} of {stage}: {reason}"
         if len(known) < len(seeds):
-            print(f"rlkit: {message}; the other seeds go on", file=sys.stderr)
+            messages.tell(f"{message}; the other seeds go on")
             continue
         if progress.metrics:  # the run's folder must say that every seed diverged
             run.metrics(job.position(progress), divergence.without(progress.metrics, known))
@@ -201,7 +176,7 @@ def evaluate(
     except (EvaluationError, TimeoutError) as error:
         guard.enter("saving")
         run.invalid(position, str(error))
-        print(f"rlkit: the evaluation after {progress.step} updates is invalid: {error}", file=sys.stderr)
+        messages.tell(f"the evaluation after {progress.step} updates is invalid: {error}")
         return str(error)
     guard.enter("saving")
     goals = list(evaluator.goals)
@@ -279,44 +254,10 @@ class Limits:
         return divergence.limit_of(self._job.stages, buffer, self._job.stats, self._job.record.spec.horizon)
 
 
-class Clock:
-    """Updates a second while `fit` trains, since the last log line."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._count = 0
-        self._began = time.monotonic()
-        self._from = 0
-
-    def start(self, updates: int) -> None:
-        """Begin to count where `fit` goes on, after ``updates``."""
-        self._began = time.monotonic()
-        self._from = updates
-
-    def count(self, updates: int) -> None:
-        """Count up to ``updates``, to which `fit` has come."""
-        self._seconds += time.monotonic() - self._began
-        self._count += updates - self._from
-
-    def close(self) -> float | None:
-        """End the interval; returns its rate."""
-        rate = self.rate()
-        self._seconds = 0.0
-        self._count = 0
-        return rate
-
-    def rate(self) -> float | None:
-        """The rate so far; None where nothing has been counted yet."""
-        if not self._count:
-            return None
-        seconds = max(self._seconds, 1e-9)
-        return self._count / seconds
-
-
-def memory() -> Mapping[str, int]:
+def memory() -> dict[str, float]:
     """Largest memory so far in bytes: of the process, and of the device where it tells."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    peaks = {"peak_bytes": usage.ru_maxrss * 1024}
+    peaks: dict[str, float] = {"peak_bytes": usage.ru_maxrss * 1024}
     device = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in device:
         peaks["device_peak_bytes"] = device["peak_bytes_in_use"]

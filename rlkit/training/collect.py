@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rlkit import columns, ring
+from rlkit import columns, messages, ring
 from rlkit.acting import collecting_goal
 from rlkit.buffer import Buffer
 from rlkit.datasets import Normaliser
@@ -307,10 +306,9 @@ class Collector:
             is_there = False
         if is_there:
             return
-        print(
-            f"rlkit: the environment of seed {self._seeds[place[0]]} does not play episode {number} again as it was: "
-            "collecting goes on with a new episode, but not to the same bits",
-            file=sys.stderr,
+        messages.tell(
+            f"the environment of seed {self._seeds[place[0]]} does not play episode {number} again as it was: "
+            "collecting goes on with a new episode, but not to the same bits"
         )
         if self._by_episode:
             self._next_episode(place)

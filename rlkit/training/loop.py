@@ -117,7 +117,7 @@ def fit(
                 collector.begin(stage, number, progress.state)
                 progress = progress._replace(live=collector.live)
             yield progress
-        dtypes = _metric_dtypes(stage.learner, mesh, progress.state, buffer, step_keys)
+        dtypes = _metric_dtypes(stage.learner, mesh, progress.state, buffer, step_keys, swept[number])
         pace = _Pace(chunk_seconds)
         while progress.step < stage.steps:
             progress = _advance(
@@ -361,11 +361,9 @@ def _chunk(
     swept = swept or {}
 
     def one_seed(state, sums, key, replay, values):
-        this_learner = with_numbers(learner, values)
-
         def body(i, carry):
             state, sums = carry
-            state, metrics = _update(this_learner, mesh, share, state, buffer, replay, key, first + i)
+            state, metrics = _update(learner, mesh, share, state, buffer, replay, key, first + i, values)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
         return jax.lax.fori_loop(0, count, body, (state, sums))
@@ -392,6 +390,9 @@ def _chunk(
     return jax.lax.with_sharding_constraint(result, per_seed(mesh))
 
 
+# jitted for what jit remembers: the update is traced once, for the names of its metrics, for the chunk, and for another
+# `fit` of the same stage, as after an interruption
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
 def _update(
     learner: Learner,
     mesh: Mesh,
@@ -401,8 +402,10 @@ def _update(
     replay: Buffer | None,
     key: Key,
     step: Array,
+    swept: Numbers,
 ) -> tuple[State, Metrics]:
-    """Draw a batch and update one seed on it."""
+    """Draw a batch and update one seed on it. ``swept``: numbers that the learner has in place of its own."""
+    learner = with_numbers(learner, swept)
     key = jax.random.fold_in(key, step)
     sample_key, update_key = jax.random.split(key)
     if replay is None:
@@ -438,17 +441,20 @@ def _mixed(learner: Learner, share: float | None, buffer: Buffer, replay: Buffer
     return jax.tree.map(choose, recorded, collected)
 
 
-def _metric_dtypes(learner: Learner, mesh: Mesh, state: State, buffer: Buffer, keys: Key) -> dict[str, np.dtype]:
+def _metric_dtypes(
+    learner: Learner, mesh: Mesh, state: State, buffer: Buffer, keys: Key, swept: Numbers
+) -> dict[str, np.dtype]:
     """The names and dtypes of the metrics of an update."""
 
-    def update(state, key):
-        return _update(learner, mesh, None, state, buffer, None, key, np.int32(0))
+    # with a mesh, as within the chunk: what is traced without one would be traced there again
+    somewhere = replicated(mesh)
 
     def without_seed_axis(leaf):
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=somewhere)
 
-    one_state, one_key = jax.tree.map(without_seed_axis, (state, keys))
-    _, metrics = jax.eval_shape(update, one_state, one_key)
+    state, key, swept = jax.tree.map(without_seed_axis, (state, keys, swept))
+    step = jax.ShapeDtypeStruct((), np.int32, sharding=somewhere)
+    _, metrics = _update.eval_shape(learner, mesh, None, state, buffer, None, key, step, swept)
     return {name: metric.dtype for name, metric in metrics.items()}
 
 

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from rlkit.datasets.formats import csv_dialect, table_columns
+from rlkit.datasets.formats import csv_dialect, table_columns, table_recoding
 from rlkit.datasets.formats.csv_dialect import Dialect
 from rlkit.datasets.formats.table_columns import FileColumns
 from rlkit.datasets.formats.table_roles import FindRoles
@@ -165,7 +165,17 @@ class _Text:
             expected = (
                 f"a number; with its comma it can be {both}: write decimal points, and no commas between thousands"
             )
-        return InputError(f"{self._path.name}: {where}{name} is {cell[:40]!r}; expected {expected}")
+        told = table_recoding.cure(name, self._cells(name))
+        return InputError(f"{self._path.name}: {where}{name} is {cell[:40]!r}; expected {expected}{told}")
+
+    def _cells(self, name: str) -> list[str | None]:
+        """The texts of a column; none where they cannot be read."""
+        import pyarrow as pa
+
+        try:
+            return self._parse({name: pa.string()}).column(name).to_pylist()
+        except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError):
+            return []
 
     def _cleaned(self, column: Any) -> Any:
         """A column of text with nulls where it has no value, without blanks around the cells, with decimal points."""

@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 
 from rlkit.datasets import episode_list
+from rlkit.datasets.options import DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields, h5
 from rlkit.datasets.untrusted.fields import Budget
@@ -33,8 +34,8 @@ def matches(root: h5py.File) -> bool:
     return "num_episodes" in root and "actions_0" in root
 
 
-def read(path: Path, *, env: str | None) -> Recording:
-    """Read ``path``. env: an environment id; such a file names none.
+def read(path: Path, *, options: DataOptions) -> Recording:
+    """Read ``path``. options.env: an environment id; such a file names none.
 
     Raises InputError, one line that names the episode and the field.
     """
@@ -42,7 +43,7 @@ def read(path: Path, *, env: str | None) -> Recording:
         count = _count(path, root)
         unread = _unread(root)
     recording = episode_list.read(path.name, _episodes(path, count), None, None, needs_final=False)
-    recording.env_spec = env
+    recording.env_spec = options.env
     if unread:
         recording.notes.append(f"fields that were not read: {fields.listed(unread)}")
     return recording

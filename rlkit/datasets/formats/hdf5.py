@@ -15,6 +15,7 @@ Minari's HDF5 files belong to a folder with metadata (minari.py).
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -23,13 +24,18 @@ import h5py
 import numpy as np
 
 from rlkit.datasets.formats import d3rlpy, d4rl, robomimic
-from rlkit.datasets.options import DataOptions
+from rlkit.datasets.options import ColumnOptions, DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields, h5
-from rlkit.datasets.untrusted.fields import Budget
+from rlkit.datasets.untrusted.fields import Budget, Fault
 from rlkit.types import InputError
 
 _SILENT = {"discrete_action", "version", "infos", "metadata"}  # known, and nothing is lost by leaving them
+_KNOWN = (
+    "observations, actions, rewards and terminals at the root, the episodes end to end (D4RL); groups data/demo_0, ... "
+    "(robomimic); num_episodes and actions_0, ... (d3rlpy 2); Minari's episode_0, ... in a folder that has data/ with "
+    "metadata.json, named by that folder"
+)
 
 
 def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
@@ -40,12 +46,17 @@ def read(path: Path, *, options: DataOptions, infos: bool) -> Recording:
     fields.check_exists(path)
     with h5.naming(path.name), h5py.File(path, "r") as root:
         layout = _layout(path, root)
+        if options.columns != ColumnOptions() and layout is not robomimic:
+            raise InputError(
+                f"{path.name}: is no table, and --columns names the columns of tables and robomimic's keys; "
+                "leave it out"
+            )
         if layout is d4rl:
             notes: list[str] = []
             arrays, info_arrays, discrete = _d4rl_arrays(path, root, infos, notes)
     if layout is d4rl:
         return d4rl.recording(path, arrays, env=options.env, infos=info_arrays, notes=notes, discrete=discrete)
-    return layout.read(path, env=options.env)
+    return layout.read(path, options=options)
 
 
 def _layout(path: Path, root: h5py.File) -> ModuleType:
@@ -53,11 +64,28 @@ def _layout(path: Path, root: h5py.File) -> ModuleType:
     for layout in (robomimic, d3rlpy):
         if layout.matches(root):
             return layout
-    if "episode_0" in root:
-        raise InputError(
-            f"{path.name}: holds Minari episodes; name the folder that holds data/ with it and its metadata.json"
-        )
-    return d4rl
+    if "observations" in root and "episode_0" not in root:
+        return d4rl
+    groups = [name for name in _groups(root) if name not in _SILENT]
+    if not groups:
+        return d4rl  # which names the fields that are missing
+    with h5.naming(f"{path.name}: {groups[0]}"):
+        inside = fields.listed(sorted(h5.member(root, groups[0]), key=str)) or "nothing"
+    raise InputError(
+        f"{path.name}: none of the known layouts: its root has {fields.listed(sorted(root, key=str))}, and the group "
+        f"{groups[0]} has {inside}; known are {_KNOWN}; write one of these, or a .npz for each episode "
+        "(docs/own_data.md)"
+    )
+
+
+def _groups(root: h5py.File) -> list[str]:
+    """Names of the groups at the root. Links are not followed."""
+    names = []
+    for name in sorted(root, key=str):
+        with contextlib.suppress(Fault):
+            if isinstance(h5.member(root, name), h5py.Group):
+                names.append(name)
+    return names
 
 
 def _d4rl_arrays(

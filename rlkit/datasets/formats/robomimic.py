@@ -8,10 +8,11 @@
     data total, env_args                         attributes: all steps; JSON with env_name and env_type
     mask/<name>                                  names of demonstrations: never read, all of them are used
 
-The observation is all keys with one row of numbers per step, side by side in alphabetical order. Images and other keys
-of more axes are left out by name. `dones` says that the episode should end with this step: it is terminal here.
-robomimic's own scripts set it at a success, at the end of a demonstration, or at both, and a demonstration may go on
-after it: it is split there, no step is lost, and each keeps its successor.
+The observation is all keys with one row of numbers per step, side by side in alphabetical order, or those that
+--columns.observation names, in its order. Images and other keys of more axes are left out by name. `dones` says that
+the episode should end with this step: it is terminal here. robomimic's own scripts set it at a success, at the end of
+a demonstration, or at both, and a demonstration may go on after it: it is split there, no step is lost, and each keeps
+its successor.
 Source: the dataset pages of robomimic's documentation, and its scripts/dataset_states_to_obs.py.
 """
 
@@ -29,6 +30,8 @@ import h5py
 import numpy as np
 
 from rlkit.datasets import episode_list
+from rlkit.datasets.formats import table_roles
+from rlkit.datasets.options import ColumnOptions, DataOptions
 from rlkit.datasets.recording import Recording
 from rlkit.datasets.untrusted import fields, h5
 from rlkit.datasets.untrusted.fields import Budget
@@ -39,7 +42,7 @@ _GYM = 2  # env_type of environments that Gym registers
 
 
 class _Keys(NamedTuple):
-    read: list[str]  # with one row of numbers per step, sorted
+    read: list[str]  # with one row of numbers per step, in the order of the observation
     stored: set[str]  # all
 
 
@@ -51,20 +54,22 @@ def matches(root: h5py.File) -> bool:
     return isinstance(data, h5py.Group) and any(_DEMO.fullmatch(name) for name in data)
 
 
-def read(path: Path, *, env: str | None) -> Recording:
-    """Read ``path``. env: an environment id, in place of the one that the file names.
+def read(path: Path, *, options: DataOptions) -> Recording:
+    """Read ``path``. options.env: an environment id, in place of the one that the file names. options.columns: the keys
+    of the observation, in their order.
 
     Raises InputError, one line that names the demonstration and the field.
     """
+    _check_columns(path, options.columns)
     notes: list[str] = []
     with h5.naming(path.name), h5py.File(path, "r") as root:
         data = h5.member(root, "data")
         demos = _demos(path, data)
-        keys = _keys(path, data, demos[0], notes)
+        keys = _keys(path, data, demos[0], options.columns.observation, notes)
         with h5.naming(f"{path.name}: data, total"):
             total = h5.number(data, "total")
         _note_masks(root, notes)
-        env = env or _environment(path, data, notes)
+        env = options.env or _environment(path, data, notes)
     episodes = _episodes(path, demos, keys)
     recording = episode_list.read(path.name, episodes, None, None, needs_final=False)
     steps = int(recording.lengths.sum())
@@ -89,8 +94,18 @@ def _demos(path: Path, data: h5py.Group) -> list[str]:
     return sorted(data, key=lambda name: int(name.removeprefix("demo_")))
 
 
-def _keys(path: Path, data: h5py.Group, demo: str, notes: list[str]) -> _Keys:
-    """The keys of a demonstration. Those that are not read are noted."""
+def _check_columns(path: Path, columns: ColumnOptions) -> None:
+    """Raises InputError where something else than the keys of the observation was told."""
+    if columns != ColumnOptions(observation=columns.observation):
+        raise InputError(
+            f"{path.name}: of demonstrations --columns.observation alone is told, the keys of the observation in their "
+            "order; leave the others out"
+        )
+
+
+def _keys(path: Path, data: h5py.Group, demo: str, told: tuple[str, ...], notes: list[str]) -> _Keys:
+    """The keys of a demonstration: those that were ``told``, in that order, or all, sorted. What is not read is
+    noted."""
     where = f"{path.name}: {demo}"
     with h5.naming(f"{where}, obs"):
         group = _group(data, demo)
@@ -100,23 +115,30 @@ def _keys(path: Path, data: h5py.Group, demo: str, notes: list[str]) -> _Keys:
                 "with robomimic's dataset_states_to_obs.py"
             )
         observations = _group(group, "obs")
-        keys = []
+        widths = {}
         left_out = []
         for key in sorted(observations):
             item = h5.member(observations, key)
             if isinstance(item, h5.DatasetID) and len(item.shape) <= 2 and item.dtype.kind in "biuf":
-                width = item.shape[1] if len(item.shape) == 2 else 1
-                keys.append((key, width))
+                widths[key] = item.shape[1] if len(item.shape) == 2 else 1
             else:
                 shape = list(item.shape[1:]) if isinstance(item, h5.DatasetID) else "a group"
                 left_out.append(f"{key} ({shape})")
     if left_out:
         notes.append(f"keys of the observations that are no rows of numbers were left out: {fields.listed(left_out)}")
-    if not keys:
+    if not widths:
         raise InputError(f"{where}, obs: no key has rows of numbers; extract low-dimensional observations too")
-    columns = fields.listed(f"{key} ({width})" for key, width in keys)
+    keys = list(widths)
+    if told:
+        keys = list(table_roles.named(f"{where}, obs", keys, "observation", told))
+        if len(set(keys)) < len(keys):
+            raise InputError(f"{path.name}: --columns.observation {' '.join(told)} names a key twice")
+        unused = [key for key in widths if key not in keys]
+        if unused:
+            notes.append(f"keys of the observations that were not chosen: {fields.listed(unused)}")
+    columns = fields.listed(f"{key} ({widths[key]})" for key in keys)
     notes.append(f"observations are, in this order: {columns}; an environment must give them in the same")
-    return _Keys([key for key, _ in keys], set(observations))
+    return _Keys(keys, set(observations))
 
 
 def _note_masks(root: h5py.File, notes: list[str]) -> None:

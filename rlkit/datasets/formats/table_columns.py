@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rlkit.datasets.formats import table_recoding
 from rlkit.types import InputError
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _is_list(text: str) -> bool:
     if text[:1] != "[" or text[-1:] != "]":
         return False
     parts = text[1:-1].split(",")
-    return all(_is_float(part) for part in parts)
+    return all(is_float(part) for part in parts)
 
 
 def _width(table: Table, name: str, widths: np.ndarray, has_value: np.ndarray) -> int:
@@ -224,9 +225,10 @@ def numbers(table: Table, name: str) -> Column:
     """A column of single numbers, [M]. Integers stay integers. NaN stands for no value, as some programs write it."""
     column = narrow(table.columns[name])
     if not is_number(column.type):
-        row = first_without(column, _is_float)
+        row = first_without(column, is_float)
         cell = str(column[row].as_py())[:40]
-        raise InputError(f"{table.at(row)}: {name} is {cell!r}; expected a number")
+        told = table_recoding.cure(name, column.to_pylist())
+        raise InputError(f"{table.at(row)}: {name} is {cell!r}; expected a number{told}")
     has_value = column.is_valid().to_numpy()
     values = column.fill_null(0).to_numpy()
     if values.dtype.kind == "f":
@@ -268,7 +270,7 @@ def is_number(kind: Any) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def _is_float(value: Any) -> bool:
+def is_float(value: Any) -> bool:
     try:
         float(value)
     except (TypeError, ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.datasets.formats import table_columns
+from rlkit.datasets.formats import table_columns, table_recoding
 from rlkit.datasets.formats.table_columns import Table
 from rlkit.datasets.formats.table_roles import Roles
 from rlkit.types import InputError
@@ -130,8 +130,14 @@ def _steps(table: Table, roles: Roles) -> tuple[np.ndarray, bool]:
     fractions, unless the user named the column."""
     name = roles.step
     told = "step" in roles.told
-    if told and not table_columns.is_number(table_columns.narrow(table.columns[name]).type):
-        return _times(table, name), True
+    column = table.columns[name]
+    if not table_columns.is_number(table_columns.narrow(column).type):
+        if told:
+            return _times(table, name), True
+        row = table_columns.first_without(column, table_columns.is_float)
+        cell = str(column[row].as_py())[:40]
+        expected = f"expected a number: 0, 1, 2, ... (--columns.step {name} takes times too)"
+        raise InputError(f"{table.at(row)}: {name} is {cell!r}; {expected}")
     step, has_step = table_columns.numbers(table, name)
     if not has_step.all():
         row = int(has_step.argmin())
@@ -165,7 +171,8 @@ def _times(table: Table, name: str) -> np.ndarray:
     row = table_columns.first_without(column, _is_step)
     shown = str(column[row].as_py())[:40]
     expected = "expected a number, or a time such as 2026-11-27 14:05 (--columns.step none: the rows are in order)"
-    raise InputError(f"{table.at(row)}: {name} is {shown!r}; {expected}")
+    told = table_recoding.cure_of_times(name, column.to_pylist())
+    raise InputError(f"{table.at(row)}: {name} is {shown!r}; {expected}{told}")
 
 
 def _is_step(text: Any) -> bool:

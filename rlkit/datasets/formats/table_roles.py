@@ -90,7 +90,7 @@ def find(name: str, header: Sequence[str], columns: ColumnOptions) -> Roles:
         if not value:
             continue
         told.add(role)
-        roles[role] = _told(name, header, role, value)
+        roles[role] = named(name, header, role, value)
     for role in SINGLE:
         if role not in told:
             roles[role] = usual.single(role)
@@ -148,7 +148,7 @@ class _Usual:
         return tuple(columns)
 
 
-def _told(name: str, header: Sequence[str], role: str, value: str | tuple[str, ...]) -> str | tuple[str, ...] | None:
+def named(name: str, header: Sequence[str], role: str, value: str | tuple[str, ...]) -> str | tuple[str, ...] | None:
     """The columns that the user named for a role."""
     if isinstance(value, str):
         if value == NONE and role in _WITHOUT:
