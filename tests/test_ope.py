@@ -101,6 +101,25 @@ def test_amounts_and_a_limit_that_ends_nothing():
     assert value(worlds.ending_at_limits(data)) == pytest.approx(-0.53, abs=0.15)
 
 
+@pytest.mark.slow
+@pytest.mark.learning
+def test_a_pendulum_never_ends_though_its_recordings_do():
+    """Taking the recordings' ends after 200 steps for the pendulum's makes the brake a third better than it is."""
+    data = worlds.pendulum()
+    truth = worlds.pendulum_value(worlds.brake, np.asarray(data.obs)[data.starts])
+    acted = worlds.torques(worlds.brake, data.obs)
+    config = Config(widths=(64, 64), gamma=worlds.PENDULUM_GAMMA)
+
+    def value(episodes):
+        held = hold(episodes, Normaliser.fit(episodes, DataOptions("pendulum")))
+        fits = Fits(replicates=1, updates=8000)
+        return fqe.evaluate(held.buffer, held.moments, spec(data, None), acted, config, fits).value.estimate
+
+    assert truth == pytest.approx(-890.6, abs=0.1)
+    assert value(data) == pytest.approx(truth, rel=0.05)
+    assert value(worlds.ending_at_limits(data)) > 0.8 * truth
+
+
 # --- the learner, by hand ---
 
 BUILT_FOR = Spec(Box((2,), (-np.inf,) * 2, (np.inf,) * 2), Discrete(2), 5)
