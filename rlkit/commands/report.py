@@ -12,7 +12,7 @@ from rlkit.evaluation import tables
 from rlkit.evaluation.tables import Group, Line
 from rlkit.report import comparison, page, rows
 from rlkit.report.aggregates import aggregate
-from rlkit.report.comparison import Comparison
+from rlkit.report.comparison import Comparison, Entry
 from rlkit.runs import serialization
 from rlkit.runs.scores import ASKED, draw_asked, draw_curves, label_of, last_returns
 from rlkit.types import InputError
@@ -35,14 +35,15 @@ class _Report(NamedTuple):
 def run(options: ReportOptions, catalog: Catalog) -> int:
     """Print one table of the runs, the data first; with ``--out`` write what its name asks for.
 
-    Raises InputError for what cannot be read or written, and for a picture of curves where nothing has been evaluated.
+    Raises InputError for what cannot be read or written, where there is nothing to report yet, and for a picture of
+    curves where nothing has been evaluated.
     """
     if not options.runs:
         raise InputError("report: name the run directories: rlkit report RUN RUN ...")
     out = options.out
     is_file = out is not None and _is_file(out)
     serialization.make_folder(out.parent if is_file else out)
-    report = _read(options.runs)
+    report = _read(options.runs, is_page=is_file and out.suffix.lower() == ".html")
     # the files first: whoever reads the table may close the pipe before its end
     written = [] if out is None else _write_all(out, is_file, report)
     print(*report.headings, sep="\n")
@@ -86,8 +87,12 @@ def _write_all(out: Path, is_file: bool, report: _Report) -> list[Path]:
     return written
 
 
-def _read(folders: Sequence[Path]) -> _Report:
+def _read(folders: Sequence[Path], is_page: bool) -> _Report:
+    """InputError where every run was lost or is yet to be evaluated, but for a page, which has their losses to show.
+    One that has no environment never is evaluated, and has a row that says so."""
     compared = comparison.read(folders)
+    if not is_page and not any(_has_row(entry) for entry in compared.entries):
+        raise InputError(f"there is nothing to report ({'; '.join(compared.notes)})")
     means = aggregate(compared)
     lines = rows.lines(compared)
     groups = rows.groups(lines, means)
@@ -95,6 +100,11 @@ def _read(folders: Sequence[Path]) -> _Report:
     if len(means.datasets) > 1:  # else no mean over them is shown
         notes = [*notes, *means.notes]
     return _Report(compared, lines, groups, rows.headings(compared), notes)
+
+
+def _has_row(entry: Entry) -> bool:
+    is_trained_alone = entry.record.evaluation is None and entry.diverged < entry.seeds
+    return bool(entry.by_goal) or is_trained_alone
 
 
 def _write(path: Path, report: _Report) -> None:
