@@ -65,6 +65,7 @@ SLOW_FILES = {
     "test_sweep",
 }  # fmt: skip
 SPREAD = {"test_interrupts"}  # files of which each test may go to another worker: it starts processes of its own
+APART = SPREAD | {"test_notebooks"}  # files of which no two tests share a fixture that takes long
 # CPU seconds of the files that take longest, by measurement; what is not named takes less
 WEIGHTS = {
     "test_pdt": 60, "test_online_runs": 58, "test_semi_pessimistic": 50, "test_accelerator": 45, "test_dt": 40,
@@ -98,7 +99,7 @@ def _group(item):
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if "case" in item.fixturenames and "case" in params:
         return params["case"][0]
-    return item.nodeid if item.module.__name__ in SPREAD else item.module.__name__
+    return item.nodeid if item.module.__name__ in APART else item.module.__name__
 
 
 def _weight(item):
