@@ -96,6 +96,35 @@ def test_a_reader_that_goes_away_is_no_traceback():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_closed_and_full_outputs_are_no_tracebacks(tmp_path):
+    """As with `>&-`, which Python shows as None, and with `>/dev/full`. Both in one process: jax need not be there."""
+    code = """
+import os, sys
+from rlkit import commands
+sys.stdout = None
+assert commands.main(["runs", sys.argv[1]], None) == 2
+with open("/dev/full", "w") as full:
+    sys.stdout = full
+    code = commands.main(["--help"], commands.Catalog({}, None, {}, None, None))
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    missing, full = done.stderr.splitlines()
+    assert "no run below" in missing and "rlkit: the output cannot be written (No space left on device)" == full
+    assert done.returncode == 1
+
+
+def test_a_name_that_is_too_long_is_told_in_one_line(rlkit_command, trained, tmp_path):
+    long = "q" * 300
+    for argv in (["report", trained, "--out", tmp_path / f"{long}.html"], ["runs", long], ["judge", long],
+                 ["train", "bc", *SMALL, *PACE, "--out", tmp_path / long]):  # fmt: skip
+        code, _, err = rlkit_command(*argv)
+        assert code == 2 and len(err.splitlines()) == 1 and ("too long" in err or "no such folder" in err), err
+    for call in (rlkit.load, rlkit.judge):
+        with pytest.raises(InputError, match="too long for the file system"):
+            call(long)
+
+
 # ---- mistakes
 
 
@@ -156,6 +185,7 @@ def test_a_run_directory_is_complete(trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {
         "run.json", "metrics.jsonl", "timing.jsonl", "tensorboard", "checkpoints", "result.json", "curve.png",
+        "episodes.sums",
     }  # fmt: skip
     record = Record.read(trained)
     assert (record.agent, record.steps, record.seeds) == ("bc", 40, (0, 1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from gymnasium.spaces import Discrete
+
 from rlkit import datasets, messages
 from rlkit.commands import Catalog
 from rlkit.commands.options import ExportOptions
@@ -47,9 +49,12 @@ def run(options: ExportOptions, catalog: Catalog) -> int:
     files = sorted(path.name for path in options.out.iterdir())
     print(f"{options.out}: {record.agent}, member {policy.about['member']}: {', '.join(files)}")
     for name, difference in differences.items():
+        rounding = f", but for {difference:.1g} of half the range of an action ({TOLERANCE:g} are allowed)"
+        if isinstance(policy.action_space, Discrete):
+            rounding = ""  # its actions are the same ones; what they are chosen by has no range
         print(
             f"{name}: tried in a process of its own on observations from {drawn.source}: it acts as the run "
-            f"does, but for {difference:.1g} of half the range of an action ({TOLERANCE:g} are allowed)"
+            f"does{rounding}"
         )
     if not named.observation.names:
         print("its observations have no names, so nobody can check their order: --features FILE gives names and units")
