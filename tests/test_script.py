@@ -1,5 +1,6 @@
 """`rlkit.train`: the command's own way, from Python."""
 
+import dataclasses
 import functools
 import gc
 import json
@@ -10,15 +11,18 @@ import warnings
 from pathlib import Path
 
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.wrappers import TimeLimit
 
 import rlkit
 from agents import bc
 from rlkit.commands import keywords, script
 from rlkit.datasets import ActionOptions, DataOptions, from_episodes
+from rlkit.online import Online
 from rlkit.runs.record import Record
-from rlkit.types import InputError, RunError
+from rlkit.types import InputError, RunError, Stage
 
 # those of the run `trained` in conftest.py
 SETTINGS = {"widths": (8,), "batch_size": 8, "steps": 40, "seeds": 2, "eval_episodes": 2}
@@ -266,3 +270,102 @@ def test_a_setting_of_the_agent_that_has_the_name_of_another_goes_in_with_config
         "diffusion-policy", "x", None, {"steps": 9, "config": {"steps": 3}}, script.installed()
     )
     assert options.steps == 9 and options.config.steps == 3
+
+
+# --- an agent that is asked for something ---
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedConfig(bc.Config):
+    """Of an agent that takes what it is asked for as its action."""
+
+    targets: tuple[float, ...] = (0.5,)
+
+    def stages(self, spec, steps):
+        return (Stage("asked", Obedient(self, spec), steps),)
+
+
+class Obedient(bc.BC):
+    @property
+    def goals(self):
+        return {f"{target:g}": target for target in self.config.targets}
+
+    def begin(self, state, goal):
+        return jnp.asarray(goal)
+
+    def observe(self, state, memory, percept):
+        return memory
+
+    def act(self, state, memory, key, *, greedy):
+        return memory.reshape(1, 1), memory
+
+
+def test_an_evaluation_asks_for_other_things_than_training_did():
+    """Halting pays its action three times; the environment's 3 is the agent's 1."""
+    bounds = {"low": [-3], "high": [3]}
+    settings = TINY | {"action": bounds, "on_progress": lambda progress: None}
+    run = rlkit.train(f"{__name__}:AskedConfig", [episode()], env=Halting, **settings)
+    assert run.evaluate() == pytest.approx(3 * 1.5)
+    by_goal = run.evaluate_goals(2, config={"targets": [1.0, -0.5]})
+    assert list(by_goal) == ["1", "-0.5"]
+    np.testing.assert_allclose(by_goal["1"], [[9.0, 9.0]])
+    np.testing.assert_allclose(by_goal["-0.5"], [[-4.5, -4.5]])
+    assert run.evaluate(config={"targets": [1.0, -0.5]}) == pytest.approx(9.0)
+    with pytest.raises(InputError, match="no setting 'target'; did you mean targets"):
+        run.evaluate(config={"target": 1.0})
+
+
+# --- going online ---
+
+
+@pytest.fixture(scope="module")
+def offline(cache):
+    """A run on data and in an environment that nobody but this process has, with a preset that goes online its way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLKIT_CACHE_DIR", str(cache))
+        settings = TINY | {"preset": "pendulum/online", "on_progress": lambda progress: None}
+        return rlkit.train("sac", [episode(), episode()], env=lambda: TimeLimit(Halting(), 3), **settings)
+
+
+def test_a_run_goes_on_online_with_what_is_in_memory(offline, tmp_path):
+    before = offline.policy().fingerprint()
+    seen = []
+    pace = {"eval_every": 3, "log_every": 3}
+    run = offline.finetune(6, share=0.5, out=tmp_path / "online", on_progress=seen.append, **pace)
+    assert run.folder == tmp_path / "online"
+    record = Record.read(run.folder)
+    assert record.online == (Online(steps=6, share=0.5),) and record.stages == (("sac", 4), ("sac online", 6))
+    evaluated = [progress for progress in seen if progress.returns is not None]
+    assert [progress.updates for progress in evaluated] == [4, 7, 10] and evaluated[0].of == 10
+    np.testing.assert_allclose(evaluated[0].returns, offline.returns, rtol=1e-5)  # the same policy, the same starts
+    assert evaluated[-1].metrics["online/steps"] == [6.0]
+    assert offline.policy().fingerprint() == before != run.policy().fingerprint()
+    assert run.evaluate(episodes=2).shape == (1, 2)
+    again = offline.finetune(6, share=0.5, out=run.folder, resume="auto", on_progress=seen.append, **pace)
+    assert again.policy().fingerprint() == run.policy().fingerprint()
+
+
+def test_how_to_go_online_is_the_agents_own_way_by_default(offline):
+    own = keywords.finetuning(offline.folder, {"steps": 6})
+    assert own.online == Online(steps=6, share=0.0), "of the preset"
+    told = keywords.finetuning(offline.folder, {"steps": 1e3, "share": 0.25, "tau": 0.5, "config": {"gamma": 0.5}})
+    assert told.online == Online(steps=1000, share=0.25) and (told.config.tau, told.config.gamma) == (0.5, 0.5)
+    assert told.config.widths == TINY["widths"], "of the run"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": 0}, "say how many"),
+        ({"steps": 1.5}, "steps: 1.5 is not int"),
+        ({"shar": 0.5}, "unknown setting of sac 'shar'; did you mean share"),
+        ({"share": 1.0}, "share 1.0: must be"),
+        ({"normalise": "standard"}, "unknown setting of sac 'normalise'"),
+        ({"widths": (9,)}, "arrays differ"),
+        ({"out": "."}, "is not empty"),
+    ],
+)
+def test_what_is_wrong_with_going_online_is_said_in_one_line(offline, given, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        offline.finetune(**({"steps": 6} | given))
+    assert "\n" not in str(refusal.value)

@@ -15,6 +15,13 @@ from rlkit.types import InputError
 
 def run(options: FinetuneOptions, catalog: Catalog) -> int:
     """Go on as ``options`` say, on the run's own data and in its environment. Returns the exit code of `train.run`."""
+    wanted, before = resolve(options)
+    return train.run(wanted, catalog, before)
+
+
+def resolve(options: FinetuneOptions) -> tuple[TrainOptions, Before]:
+    """The options of the run that is to come, and the run from whose end it goes on. Raises InputError where nothing
+    is to be collected, or where there is no such run."""
     if not options.online.steps:
         raise InputError("finetune collects steps in the environment: say how many with --online.steps")
     before = Before.read(options.run)
@@ -56,7 +63,7 @@ def run(options: FinetuneOptions, catalog: Catalog) -> int:
     )
     if seed is not None:
         wanted = replace(wanted, eval_seed=seed)
-    return train.run(wanted, catalog, before)
+    return wanted, before
 
 
 def _beside(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What `rlkit.train` is given by name, as the options of the command ``rlkit train``."""
+"""What `rlkit.train` and `TrainedRun.finetune` are given by name, as the options of the commands of these names."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import dataclasses
 import difflib
 import typing
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlkit import datasets, online, ranges
 from rlkit.commands import Catalog
-from rlkit.commands.options import STEPS, JudgeOptions, TrainOptions
+from rlkit.commands.options import STEPS, FinetuneOptions, JudgeOptions, TrainOptions
 from rlkit.datasets import DataOptions, Episodes, holdout, labels
+from rlkit.online import Online
 from rlkit.runs import registry, serialization
+from rlkit.runs.record import Record, recorded_config
 from rlkit.runs.registry import Method
 from rlkit.runs.restored import altered
 from rlkit.types import InputError, Preset
 
-# options of the command that can be given by name here too; the others are arguments of `train`, or for a terminal
+# options of the commands that can be given by name here too; the others are arguments, or for a terminal
 TRAINING = (
     "config", "eval_episodes", "eval_every", "eval_seed", "init_from", "log_every", "online", "preset", "q_limit",
     "resume", "seed", "seeds", "steps", "wandb",
 )  # fmt: skip
 DATA = tuple(field.name for field in dataclasses.fields(DataOptions) if field.name not in ("dataset", "env"))
+FINETUNING = ("config", "eval_episodes", "eval_every", "eval_seed", "log_every", "q_limit", "resume", "wandb")
+ONLINE = tuple(field.name for field in dataclasses.fields(Online))
 
 
 def resolve(
@@ -41,7 +45,8 @@ def resolve(
         InputError: for a name that is none, and for a value of another type or out of its range.
     """
     method = _method(agent, catalog)
-    of_config, of_training, of_data = _sorted_out(agent, method, settings)
+    sorted_out = _sorted_out(agent, method, settings, {TrainOptions: TRAINING, DataOptions: DATA})
+    of_config, of_training, of_data = sorted_out.values()
     named = _named_data(data)
 
     # --- the agent's defaults or a preset ---
@@ -77,6 +82,27 @@ def resolve(
     if options.steps == 0 and options.online.steps == 0:
         raise InputError("steps 0: must be at least 1, or online steps must be given: online=Online(steps=...)")
     return options, _in_memory(data, options.data)
+
+
+def finetuning(
+    folder: Path, settings: Mapping[str, Any], env: str | None = None, agent: str | None = None
+) -> FinetuneOptions:
+    """The options of the command ``rlkit finetune`` for the run in ``folder``, whose agent's own way to go online is
+    the default.
+
+    env: name of the environment; None: the run's. agent: ``module:Config``, for an agent in a module of the user's.
+    Raises InputError as `resolve` does.
+    """
+    record = Record.read(folder)
+    method = registry.recorded(record.module, agent)
+    sorted_out = _sorted_out(record.agent, method, settings, {Online: ONLINE, FinetuneOptions: FINETUNING})
+    of_config, of_online, others = sorted_out.values()
+    config = altered(others.pop("config", recorded_config(record, agent)), of_config)
+    plan = online.defaults(config, method.presets.get(record.preset))
+    plan = dataclasses.replace(plan, **of_online)
+    options = FinetuneOptions(run=folder, config=config, online=plan, env=env, **others)
+    ranges.check(options, record.agent)
+    return options
 
 
 def resolve_data(data: Any, settings: Mapping[str, Any]) -> tuple[DataOptions, Episodes | None]:
@@ -120,29 +146,27 @@ def _one_of(kind: str, name: str, names: Iterable[str], hints: Iterable[str] = (
 
 
 def _sorted_out(
-    agent: str, method: Method, settings: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Settings of the Config, of training and of the data. InputError for a name that is none, or a value of another
-    type."""
+    agent: str, method: Method, settings: Mapping[str, Any], named: Mapping[type, Sequence[str]]
+) -> dict[type, dict[str, Any]]:
+    """Settings of the agent's Config, and then those of each class in ``named``, by the names that are looked for.
+    InputError for a name that is none, or a value of another type."""
     own = [field.name for field in dataclasses.fields(method.config)]
-    of_config: dict[str, Any] = {}
-    of_training: dict[str, Any] = {}
-    of_data: dict[str, Any] = {}
+    kinds = {name: kind for kind, names in named.items() for name in names}
+    found: dict[type, dict[str, Any]] = {kind: {} for kind in (method.config, *named)}
     for name, value in settings.items():
         value = _whole(value)
         if name == "config" and isinstance(value, Mapping):
-            of_config |= value
+            found[method.config] |= value
         elif name == "config":
-            of_training[name] = _checked_config(agent, method, value)
-        elif name in TRAINING:
-            of_training[name] = _typed(TrainOptions, name, value)
-        elif name in DATA:
-            of_data[name] = _typed(DataOptions, name, value)
+            found[kinds[name]][name] = _checked_config(agent, method, value)
+        elif name in kinds:
+            kind = kinds[name]
+            found[kind][name] = _typed(kind, name, value)
         elif name in own:
-            of_config[name] = value
+            found[method.config][name] = value
         else:
-            _one_of(f"setting of {agent}", name, [*own, *TRAINING, *DATA], hints=own)
-    return of_config, of_training, of_data
+            _one_of(f"setting of {agent}", name, [*own, *kinds], hints=own)
+    return found
 
 
 def _whole(value: Any) -> Any:

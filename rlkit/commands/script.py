@@ -24,7 +24,7 @@ import gymnasium
 import numpy as np
 
 from rlkit import ranges
-from rlkit.commands import Catalog, collect, export, keywords
+from rlkit.commands import Catalog, collect, export, finetune, keywords
 from rlkit.commands import judge as judging
 from rlkit.commands.options import ExportOptions, JudgeOptions, TrainOptions
 from rlkit.commands.preparation import prepare
@@ -33,12 +33,13 @@ from rlkit.datasets import Episodes, Report
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.ope.verdict import Judgement
 from rlkit.runs import environments, registry, trainer
+from rlkit.runs.before import Before
 from rlkit.runs.job import Job
 from rlkit.runs.lock import RunLock
 from rlkit.runs.policy import Policy, load
 from rlkit.runs.progress import Display
 from rlkit.runs.record import Record, recorded_config
-from rlkit.runs.restored import play
+from rlkit.runs.restored import altered, play
 from rlkit.runs.run import Position, Run, claim, evaluations, finished
 from rlkit.runs.scores import conclude
 from rlkit.training.compilation import keep_compiled
@@ -98,18 +99,8 @@ def train(
     options, episodes = keywords.resolve(agent, data, named_env, settings, catalog)
     if callable(env):
         catalog = catalog._replace(make_env=lambda _: _made(env))
-    keep_compiled()
-    temporary = None
-    if out is None:
-        temporary = tempfile.mkdtemp(prefix="rlkit-")
-        out = Path(temporary) / "run"
-    try:
-        _train(dataclasses.replace(options, out=Path(out)), catalog, episodes, on_progress)
-    except BaseException:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return TrainedRun(Path(out), agent, catalog, temporary, in_memory=episodes is not None)
+    options = dataclasses.replace(options, out=None if out is None else Path(out))
+    return _trained(options, catalog, episodes, on_progress)
 
 
 def check(data: Any, **settings: Any) -> Report:
@@ -203,15 +194,26 @@ def judge(
 
 
 class TrainedRun:
-    """A finished run, which `rlkit.train` returns. ``folder`` is its run directory."""
+    """A finished run, which `rlkit.train` returns. ``folder`` is its run directory.
+
+    env: name of its environment, where the caller gave one. episodes: its data, where they were in memory; they stay
+    there as long as this object does, for `finetune`.
+    """
 
     def __init__(
-        self, folder: Path, agent: str, catalog: Catalog, temporary: str | None = None, *, in_memory: bool = False
+        self,
+        folder: Path,
+        agent: str,
+        catalog: Catalog,
+        temporary: str | None = None,
+        env: str | None = None,
+        episodes: Episodes | None = None,
     ):
         self.folder = folder
-        self._in_memory = in_memory  # whether the data were, so that they cannot be read again
         self._typed = agent if registry.is_typed(agent) else None
         self._catalog = catalog
+        self._env = env
+        self._episodes = episodes
         if temporary is not None:
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
 
@@ -244,12 +246,15 @@ class TrainedRun:
         """
         return load(self.folder, member=member, greedy=greedy, seed=seed, config=config, agent=self._typed)
 
-    def evaluate(self, episodes: int | None = None, *, seed: int | None = None) -> np.ndarray:
-        """[K, episodes] returns of the K seeds that did not diverge, played anew.
+    def evaluate(
+        self, episodes: int | None = None, *, seed: int | None = None, config: Mapping[str, Any] | None = None
+    ) -> np.ndarray:
+        """[K, episodes] returns of the K seeds that did not diverge, played anew; for the agent's first goal.
 
         Args:
             episodes: of each seed; as in training by default.
             seed: episode i is reset with seed + i; as in training by default.
+            config: settings of the agent to act with in place of the recorded ones, as for `policy`.
 
         Raises:
             InputError: if the run has no environment.
@@ -258,11 +263,55 @@ class TrainedRun:
         Example:
             run.evaluate(episodes=100).mean()
         """
+        return next(iter(self.evaluate_goals(episodes, seed=seed, config=config).values()))
+
+    def evaluate_goals(
+        self, episodes: int | None = None, *, seed: int | None = None, config: Mapping[str, Any] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Label of each goal -> [K, episodes] returns, of an agent that can be asked for several things. They are
+        played side by side, all from the same starts. Arguments and errors are those of `evaluate`.
+
+        Example:
+            run.evaluate_goals(config={"targets": (3600.0, 1800.0)})["1800"].mean()
+        """
         record = Record.read(self.folder)
-        config = recorded_config(record, self._typed)
+        acts_with = altered(recorded_config(record, self._typed), config or {})
         make_env = functools.partial(environments.make, known=self._catalog.make_env)
-        played = play(self.folder, record, make_env, config, episodes, seed)
-        return next(iter(played.returns.values()))
+        return play(self.folder, record, make_env, acts_with, episodes, seed).returns
+
+    def finetune(
+        self,
+        steps: int,
+        *,
+        out: str | Path | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        **settings: Any,
+    ) -> TrainedRun:
+        """Go on online as the command `rlkit finetune` does: collect steps in the run's environment, and learn from
+        them and from its data. This run stays as it is.
+
+        Args:
+            steps: to collect, of each seed; episodes with unit="episode".
+            out, on_progress: as for `rlkit.train`. Updates are counted on from those of this run, and its last
+                evaluation is made again as the first one.
+            settings: how to collect (share, every, updates, warmup, ...: docs/online.md), which are the agent's own by
+                default; settings of its Config from here on; eval_every, eval_episodes, eval_seed, log_every, q_limit,
+                resume, wandb.
+
+        Returns:
+            The run with both phases.
+
+        Raises:
+            InputError: for what the caller can correct, as where the run has no environment.
+            RunError: for a run that cannot go on.
+
+        Example:
+            online = run.finetune(20_000, share=0.5)
+        """
+        asked = keywords.finetuning(self.folder, {"steps": steps, **settings}, self._env, self._typed)
+        options, before = finetune.resolve(asked)
+        options = dataclasses.replace(options, out=None if out is None else Path(out))
+        return _trained(options, self._catalog, self._episodes, on_progress, before)
 
     def judge(self, data: Any = None, **options: Any) -> Judgement:
         """What the policy is worth by recorded episodes alone; arguments and errors are those of `rlkit.judge`.
@@ -272,7 +321,7 @@ class TrainedRun:
         Example:
             print(run.judge())
         """
-        if data is None and self._in_memory:
+        if data is None and self._episodes is not None:
             raise InputError("the data of the training were in memory: give them to judge once more")
         return judge(self.folder, data, agent=self._typed, **options)
 
@@ -361,18 +410,45 @@ def _made(make_env: Callable[[], gymnasium.Env]) -> gymnasium.Env:
 # --- training ---
 
 
+def _trained(
+    options: TrainOptions,
+    catalog: Catalog,
+    episodes: Episodes | None,
+    on_progress: Callable[[Progress], None] | None,
+    before: Before | None = None,
+) -> TrainedRun:
+    """Train in ``options.out``, or else in a temporary folder, which goes when the result does, or the training fails.
+
+    before: another run, from whose end this one goes on.
+    """
+    keep_compiled()
+    temporary = None
+    folder = options.out
+    if folder is None:
+        temporary = tempfile.mkdtemp(prefix="rlkit-")
+        folder = Path(temporary) / "run"
+    try:
+        _train(dataclasses.replace(options, out=folder), catalog, episodes, on_progress, before)
+    except BaseException:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return TrainedRun(folder, options.agent, catalog, temporary, options.data.env, episodes)
+
+
 def _train(
     options: TrainOptions,
     catalog: Catalog,
     episodes: Episodes | None,
     on_progress: Callable[[Progress], None] | None,
+    before: Before | None,
 ) -> None:
     """As `rlkit.commands.train.run`, in a process that is the caller's."""
     folder = options.out
     claim(folder, options.resume)
     faults = []
     with RunLock(folder):
-        job = prepare(options, catalog, episodes=episodes)
+        job = prepare(options, catalog, before, episodes=episodes)
         check_length(job, folder, options.config)
         with _ReportingRun(job, folder, on_progress, wandb=options.wandb) as opened:
             if not finished(folder):
@@ -380,7 +456,7 @@ def _train(
                 faults = trainer.train(job, opened, _Unguarded(), options.q_limit, shown_by)
         conclude(folder, show=False)
     for fault in faults:
-        warnings.warn(f"{folder}: {fault}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{folder}: {fault}", RuntimeWarning, stacklevel=4)
 
 
 class _Unguarded:
