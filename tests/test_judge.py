@@ -88,7 +88,7 @@ def test_other_data_may_be_named_and_several_runs_are_ranked(held_out_run, clini
     assert words.count("bc, greedy (") == 4, "two runs, each once: with its value, and in the difference"
     assert "FQE made 4 of the 7,000 updates after which its start is" in words and "is ahead" not in words
     assert code == 0, err
-    assert "others" in out and "minus bc, greedy (" in out and "differences between them" in out
+    assert "others" in out and "minus bc, greedy (" in words and "differences between them" in out
     assert "not offered: effective sample size" in out, "half of all weights are 0 after a step, and three of four more"
 
 

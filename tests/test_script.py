@@ -357,7 +357,7 @@ def test_how_to_go_online_is_the_agents_own_way_by_default(offline):
     ("given", "message"),
     [
         ({"steps": 0}, "say how many"),
-        ({"steps": 1.5}, "steps: 1.5 is not int"),
+        ({"steps": 1.5}, "steps: 1.5 is not a whole number"),
         ({"shar": 0.5}, "unknown setting of sac 'shar'; did you mean share"),
         ({"share": 1.0}, "share 1.0: must be"),
         ({"normalise": "standard"}, "unknown setting of sac 'normalise'"),

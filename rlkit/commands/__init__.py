@@ -52,7 +52,7 @@ def main(argv: Sequence[str], catalog: Catalog) -> int:
         _print_nowhere()
         return CLOSED_PIPE
     except OSError as error:
-        if not _is_full():
+        if error.filename is not None or not _is_full():
             raise
         messages.tell(f"the output cannot be written ({error.strerror})")
         _print_nowhere()
@@ -60,9 +60,9 @@ def main(argv: Sequence[str], catalog: Catalog) -> int:
 
 
 def _is_full() -> bool:
-    """Whether stdout still holds lines that it cannot get rid of."""
+    """Whether stdout takes no line more. It may have dropped those that failed, so one more is tried."""
     try:
-        sys.stdout.flush()
+        print(flush=True)
     except OSError:
         return True
     return False
