@@ -13,10 +13,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from rlkit.evaluation import tables
 from rlkit.evaluation.statistics import Estimate, estimate
 from rlkit.evaluation.tables import Group, Line, Row, csv_text, latex, markdown, table, under_titles
 from rlkit.online import Online
-from rlkit.report import comparison, rows
+from rlkit.report import comparison, page, rows
 from rlkit.report.aggregates import aggregate
 from rlkit.runs import serialization
 from rlkit.runs.record import DataRecord, EvaluationRecord, Parent, Record, Reference
@@ -142,6 +143,12 @@ def test_runs_of_other_data_with_the_same_name_are_kept_apart(tmp_path):
     assert [len(entry.folders) for entry in found.entries] == [1, 1]
     assert found.differences["fingerprint"] == ["ab12", "cd34"]
     assert any("not trained on the same rows" in note for note in found.notes)
+    names = [f"data of bc ({tmp_path / name})" for name in ("first", "other")]
+    assert [line.row.method for line in rows.lines(found)][:2] == names
+    made = page.page(found)
+    for name, fingerprint in zip(names, ("ab12", "cd34"), strict=True):
+        card = made[made.index(f"<h3>toy/a-v0, {name}</h3>") :]
+        assert f"<dd>{fingerprint}</dd>" in card[: card.index("</dl>")]
 
 
 def test_runs_that_go_on_from_runs_of_their_own_seeds_are_pooled(tmp_path):
@@ -185,7 +192,8 @@ def test_a_run_without_evaluations_is_an_entry_with_its_losses(tmp_path):
     found = comparison.read([silent])
     (entry,) = found.entries
     assert entry.by_goal == {} and len(entry.metrics) == 2 and entry.diverged == 0
-    assert found.notes == ["bc on toy/a-v0: no evaluations: it has no environment"]
+    (note,) = found.notes
+    assert note.startswith("bc on toy/a-v0: no evaluations: it has no environment") and f"rlkit judge {silent} " in note
 
 
 # ---- names and differences
@@ -257,6 +265,15 @@ def test_a_parent_folder_stands_for_all_runs_below_it(tmp_path):
     assert labels(tmp_path) == [["bc, beta 1", "bc, beta 2"]]
 
 
+def test_the_runs_of_a_sweep_stand_by_the_size_of_their_values(tmp_path):
+    for name in ("beta=-1", "beta=-0.5", "beta=1e-4", "beta=0.01", "beta=1", "beta=3", "beta=10", "beta=10,x=a", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("")
+    assert [path.name for path in run_folders(tmp_path)] == [
+        "beta=-1", "beta=-0.5", "beta=1e-4", "beta=0.01", "beta=1", "beta=3", "beta=10", "beta=10,x=a", "c"
+    ]  # fmt: skip
+
+
 def test_a_run_that_cannot_be_read_is_told(tmp_path):
     good, bad = write(tmp_path / "good"), write(tmp_path / "bad")
     (bad / "run.json").write_text("{")
@@ -307,7 +324,10 @@ def test_means_are_over_the_datasets_that_all_their_methods_have(tmp_path):
     by_label = {method.label: method for method in found.methods}
     assert set(by_label) == {"bc", "iql"}
     assert any("cql is in no mean" in note and "toy/b-v0" in note for note in found.notes)
-    assert found.notes[-1].startswith("with 2 seeds on a dataset the intervals over seeds are too short")
+    assert found.seed_notes == found.notes[-1:]
+    assert found.notes[-1].startswith(
+        "with 2 seeds the intervals over seeds are too short (docs/report.md): bc on toy/a"
+    )
     # runs of bc have the returns 101, 102, 51, 52: the middle two are left
     assert by_label["bc"].interquartile_mean.value == pytest.approx((101 + 52) / 2 / 2)
     first, last = by_label["bc"].profile.share[[0, -1]]
@@ -321,12 +341,23 @@ def test_one_seed_has_no_interval_and_no_reference_no_score(tmp_path):
     found = aggregate(comparison.read([write(tmp_path / "a", single)]))
     (method,) = found.methods
     assert np.isnan([method.interquartile_mean.low, *method.profile.high]).all()
-    assert found.notes == ["bc has one seed on toy/a-v0: no interval over seeds"]
+    assert found.notes == ["one seed, so no interval over seeds: bc on toy/a-v0"]
     unscored = dataclasses.replace(RECORD, reference=None)
     other = dataclasses.replace(unscored, agent="iql", module="agents.iql")
     found = aggregate(comparison.read([write(tmp_path / "b", unscored), write(tmp_path / "c", other, 200.0)]))
     assert found.methods == [] and found.datasets == []
     assert found.improvement["iql", "bc"].value == 1, "returns on one dataset can be compared without a score"
+
+
+def test_every_method_with_few_seeds_is_named_beside_one_with_a_single_seed(tmp_path):
+    write(tmp_path / "single", dataclasses.replace(RECORD, seeds=(0,)))
+    write(tmp_path / "three", dataclasses.replace(RECORD, seeds=(0, 1, 2), agent="iql", module="agents.iql"))
+    write(tmp_path / "five", dataclasses.replace(RECORD, seeds=(0, 1, 2, 3, 4), agent="cql", module="agents.cql"))
+    found = aggregate(comparison.read([tmp_path]))
+    assert found.seed_notes == [
+        "one seed, so no interval over seeds: bc on toy/a-v0",
+        "with 3 seeds the intervals over seeds are too short (docs/report.md): iql on toy/a-v0",
+    ]
 
 
 # ---- the tables
@@ -380,6 +411,47 @@ def test_csv_has_all_digits_and_leaves_empty_what_is_not_known():
 
 
 # ---- the command
+
+
+def test_a_run_without_an_environment_is_a_row_below_that_of_its_data(rlkit_command, tmp_path):
+    silent = write(tmp_path / "silent", dataclasses.replace(RECORD, evaluation=None, reference=None, eval_every=0))
+    code, out, err = rlkit_command("report", silent, "--out", tmp_path / "all")
+    assert code == 0, err
+    assert re.search(r"^data +20\.0 \[19\.0, 21\.0\]", out, re.MULTILINE) and f"rlkit judge {silent}" in out
+    assert "bc: no evaluations" in out
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [
+        "report.html", "table.csv", "table.md", "table.tex", "table.txt"
+    ]  # fmt: skip
+    code, _, err = rlkit_command("report", silent, "--out", tmp_path / "curve.png")
+    assert code == 2 and "there is no curve to draw" in err and err.count("\n") == 1
+
+
+def test_files_are_there_before_the_table_is_printed(rlkit_command, tmp_path, monkeypatch):
+    def closed(*_):
+        raise ZeroDivisionError  # a BrokenPipeError would end standard output
+
+    run = write(tmp_path / "run")
+    monkeypatch.setattr(tables, "show", closed)
+    with pytest.raises(ZeroDivisionError):
+        rlkit_command("report", run, "--out", tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["report.pdf", "report.htm", "report.json", "curve.jpg", "-", ""])
+def test_an_unknown_ending_or_no_name_is_refused_with_the_known_ones(rlkit_command, tmp_path, monkeypatch, name):
+    run = write(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    code, told, err = rlkit_command("report", run, "--out", name)
+    assert code == 2 and not told and err.count("\n") == 1, err
+    assert not name or (".html" in err and "a folder has no ending" in err)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_no_report_is_written_into_a_run(rlkit_command, tmp_path):
+    run = write(tmp_path / "run")
+    code, told, err = rlkit_command("report", run, "--out", run)
+    assert code == 2 and not told and "is a run directory" in err and err.count("\n") == 1
+    assert sorted(path.name for path in run.iterdir()) == ["metrics.jsonl", "run.json"]
 
 
 def test_report_groups_by_dataset_and_writes_what_is_asked_for(rlkit_command, tmp_path):

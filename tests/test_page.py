@@ -251,9 +251,26 @@ def test_the_same_runs_give_the_same_bytes(whole, text):
     assert page.page(whole) == text
 
 
+def test_titles_of_numbers_are_broken_between_words_alone(text):
+    """The rest of the page breaks anywhere, which made "probabilit-y" of a narrow column."""
+    assert re.search(r"body \{[^}]*overflow-wrap: anywhere", text)
+    assert ".numbers thead th { overflow-wrap: normal; }" in text
+
+
 def test_every_colour_of_the_style_is_for_light_dark_and_print(text):
     for name in ("page", "text", "soft", "rule", "grid", "panel", "link", *(f"s{n}" for n in range(drawings.COLOURS))):
         assert len(re.findall(rf"--{name}: #", text)) == 3, name
+
+
+def test_numbers_that_are_not_known_are_never_spelled_nan(runs):
+    """An evaluation of a sound seed may have NaN before its last one, and a seed that is lost logs it at the end."""
+    run = runs.write("run", returns=CURVE, lost=(1,))
+    logged = (run / "metrics.jsonl").read_text().splitlines()
+    first = json.loads(logged[0])
+    first["returns"][0] = ["nan", 1.0]
+    (run / "metrics.jsonl").write_text("\n".join([json.dumps(first), *logged[1:], ""]))
+    runs.write("gone", returns=CURVE, agent="gone", lost=(0, 1))
+    assert not re.search(r"\bnan\b", words(Parsed(page.page(comparison.read([runs.root])))))
 
 
 # ---- names from files
@@ -342,6 +359,25 @@ def test_methods_are_compared_where_there_are_several(runs, text):
         assert f'id="{name}"' in alone, name
 
 
+def test_few_seeds_are_told_beside_the_means_and_the_pairs_and_a_pair_names_its_datasets(runs):
+    for agent in ("x", "y"):
+        runs.write(agent, returns=CURVE, agent=agent, seeds=(0,), dataset={"name": "a"})
+    runs.write("z-a", returns=CURVE, agent="z", dataset={"name": "a"})
+    runs.write("z-b", returns=CURVE, agent="z", dataset={"name": "b"})
+    runs.write("w-b", returns=CURVE, agent="w", dataset={"name": "b"})
+    made = page.page(comparison.read([runs.root]))
+    section = made[made.index('<section id="aggregates"') : made.index('<section id="curves"')]
+    shown = words(Parsed(section))
+    assert shown.count("with 2 seeds the intervals over seeds are too short") == 2
+    assert shown.count("one seed, so no interval over seeds: x on a; y on a") == 2
+    pairs = re.findall(
+        r'rowheader">(\w) above (\w)( \(1 seed each\))?</th>.*?title="datasets of both"><span>(.*?)</span>', section
+    )
+    found = {frozenset((one, other)): (bool(single), datasets) for one, other, single, datasets in pairs}
+    assert found[frozenset("xy")] == (True, "a") and found[frozenset("zx")] == (False, "a")
+    assert found[frozenset("zw")] == (False, "b") and len(found) == 4
+
+
 def test_notes_tell_what_was_lost(whole, text):
     shown = words(Parsed(text))
     assert whole.notes and all(" ".join(note.split()) in shown for note in whole.notes)
@@ -372,12 +408,14 @@ def test_a_sweep_is_drawn_over_its_values(text):
     assert {"0.001", "0.01", "0.1", "learning_rate"} <= set(labels)
     places = sorted(float(mark.get("cx")) for mark in svg.iter("circle"))
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2), "the axis is logarithmic"
+    assert len(re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\] at 0\.", svg.find("desc").text)) == 3
+    assert "meets the edge of the panel goes on beyond it" in section
 
 
 def test_what_came_is_drawn_over_what_was_asked_for(text):
     section = text[text.index('<section id="asked"') : text.index('<section id="settings"')]
     svg, *_ = [svg for svg in figures_of(section) if svg.get("role")]
-    assert svg.find("desc").text.count(" for -") == 3
+    assert svg.find("desc").text.count("] for -") == 3
 
 
 # ---- the dataset card
@@ -395,6 +433,11 @@ def test_a_card_counts_what_the_episodes_hold():
     assert sum(found.returns.counts) == 4
     assert [found.returns.edges[0], found.returns.edges[-1]] == pytest.approx(
         [episodes.returns().min(), episodes.returns().max()]
+    )
+    assert found.terminal_lengths.edges == (4.5, 5.5), "each whole number is in the middle of its bin"
+    assert found.terminal_lengths.ends == (5, 5) and found.returns.ends == (
+        found.returns.edges[0],
+        found.returns.edges[-1],
     )
     assert sum(found.terminal_lengths.counts) == 2 and sum(found.cut_lengths.counts) == 2
     assert found.terminal_lengths.edges == found.cut_lengths.edges

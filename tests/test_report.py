@@ -142,6 +142,18 @@ def test_learning_curve_draws_curves_bands_and_levels(tmp_path):
     assert path.read_bytes() != before
 
 
+def test_a_legend_of_long_names_meets_no_edge_of_the_figure(tmp_path):
+    """Cut off, its letters and lines would reach the outermost pixels."""
+    long = [f"bc, learning_rate 0.{rate}, batch_size 128" for rate in range(3)]
+    longer = [f"bc ({'folder/' * 30}{number})" for number in range(3)]
+    for names, panels in (long, 2), (longer, 1):
+        made = [Curve(name, [0], [np.zeros((1, 2))]) for name in names]
+        learning_curves(tmp_path / "x.png", [CurvePanel("", made)] * panels)
+        image = matplotlib.image.imread(tmp_path / "x.png")[..., :3]
+        assert image[:, [0, 1, -2, -1]].min() == 1
+        assert (image[-110:].min(axis=(0, 2)) < 1).any(), "the legend is there"
+
+
 def test_a_single_evaluation_is_drawn(tmp_path):
     one = Curve("bc", [0], [[[1.0, 3.0], [2.0, 2.0]]])
     learning_curves(tmp_path / "one.png", [CurvePanel("", [one], "return")])

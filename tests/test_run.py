@@ -367,6 +367,21 @@ def test_the_last_fifth_is_of_the_starts_of_the_last_evaluation(record):
     assert run_row("x", record, [*made[:2], evaluated(100, 8, 2, 7)]).late.value == 8.0
 
 
+def test_a_run_that_has_not_come_to_its_last_fifth_has_none(record):
+    def evaluated(step, value, stage=0):
+        returns = np.full((2, 3), float(value))
+        return Evaluated(Position(stage, step, step), returns, np.ones((2, 3), np.int64), returns, "", 0)
+
+    half = dataclasses.replace(record, steps=200, stages=(("bc", 200),))
+    made = [evaluated(90, 1), evaluated(100, 2)]
+    assert run_row("x", half, made).late is None
+    assert run_row("x", half, [*made, evaluated(160, 3)]).late is None, "80 % of the updates are not more than 80 %"
+    assert run_row("x", half, [*made, evaluated(161, 3)]).late.value == 3.0
+    two = dataclasses.replace(record, steps=200, stages=(("bc", 100), ("iql", 100)))
+    assert run_row("x", two, made).late is None, "it is at the end of its first stage alone"
+    assert run_row("x", two, [*made, evaluated(100, 5, stage=1)]).late.value == 5.0
+
+
 def test_a_change_that_is_cut_off_leaves_a_run_that_goes_on(tmp_path, record, monkeypatch):
     longer = dataclasses.replace(record, steps=200)
     with Run(tmp_path, record):

@@ -169,8 +169,8 @@ class ReportOptions:
     """Run directories, or folders below which all runs are taken, such as that of a sweep."""
     out: Path | None = None
     """What to write besides. A name that ends in .csv, .md, .tex or .txt: the table. .png or .svg: the learning curves,
-    a panel for each dataset. .html: a page with all that the runs tell. Another name: a folder with all of these and,
-    where several returns were asked for, returns.png. Default: the table is only printed."""
+    a panel for each dataset. .html: a page with all that the runs tell. A name without an ending: a folder with all of
+    these and, where several returns were asked for, returns.png. Default: the table is only printed."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Nothing here imports jax, gymnasium or orbax: only ``train AGENT`` imports that 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,8 @@ def parse(argv: Sequence[str], catalog: Catalog) -> Asked | str:
     Raises InputError for an unknown command, agent or preset, or a number that is out of its range; tyro exits with
     code 2 for an option that it cannot read.
     """
+    if "--out=" in argv or ("--out", "") in itertools.pairwise(argv):  # a Path of "" would be the folder one is in
+        raise InputError("--out has no name: give one, or leave --out away")
     with _CONSTRUCTORS:
         asked = _parse(argv, catalog)
     if isinstance(asked, str):

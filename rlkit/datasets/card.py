@@ -15,6 +15,7 @@ BINS = 30
 MOST_COLUMNS = 40  # whose ranges are kept; a page has no room for more
 MOST_CHOICES = 100  # whose counts are kept
 MOST_ROWS = 20_000  # from which the middle of a range is taken: evenly spaced ones, where there are more
+LARGEST_WHOLE = 1e9  # that gets a bin of its own; far beyond, a half is lost in rounding
 INNER = (5, 95)  # per cent, between which the middle of a range lies
 
 
@@ -29,6 +30,13 @@ class Histogram(NamedTuple):
         """Whether edges and counts go together, which a file may have wrong."""
         has_edges = len(self.edges) == len(self.counts) + 1 > 1
         return has_edges and all(map(math.isfinite, self.edges)) and min(self.counts) >= 0
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The outermost edges, or the least and the largest number where each whole number has a bin of its own."""
+        low, high = self.edges[0], self.edges[-1]
+        has_whole_bins = high - low == len(self.counts) and low % 1 == 0.5
+        return (low + 0.5, high - 0.5) if has_whole_bins else (low, high)
 
 
 class Middle(NamedTuple):
@@ -100,9 +108,13 @@ def card(episodes: Episodes) -> Card:
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """Of as many bins as there are different values, BINS at most."""
-    bins = min(BINS, len(np.unique(values)))
-    return np.histogram_bin_edges(values, bins)
+    """Of as many bins as there are different values, BINS at most. Where these are whole numbers so close together,
+    each has its own bin, in the middle of which it is."""
+    different = np.unique(values)
+    is_whole = len(different) > 0 and bool((different == np.round(different)).all())
+    if is_whole and different[-1] - different[0] < BINS and np.abs(different).max() < LARGEST_WHOLE:
+        return np.arange(different[0] - 0.5, different[-1] + 1)
+    return np.histogram_bin_edges(values, min(BINS, len(different)))
 
 
 def _histogram(values: np.ndarray, edges: np.ndarray) -> Histogram:

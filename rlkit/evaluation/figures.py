@@ -18,6 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 GREY = "#6b6b6b"
 LIGHT_GREY = "#e4e4e4"
 MOST_COLUMNS = 3  # of panels side by side
+MOST_LEGEND_COLUMNS = 3
 DASHES = ((5, 3), (1.5, 2), (7, 2, 1.5, 2))
 
 
@@ -213,7 +214,7 @@ def save(figure: Any, path: Path) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+        _legend_below(figure, handles)
     part = path.with_name(f"{path.name}.part")
     try:
         figure.savefig(part, format=path.suffix[1:].lower())
@@ -223,6 +224,43 @@ def save(figure: Any, path: Path) -> None:
         part.unlink(missing_ok=True)
         raise
     part.replace(path)
+
+
+def _legend_below(figure: Any, handles: Mapping[str, Any]) -> None:
+    """The legend of the whole figure, in as many rows as it takes, for which the figure becomes higher; a name that is
+    wider than the figure is shortened in its middle. handles: by label."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    room = figure.bbox.width - 10  # the layout keeps a margin
+    labels = list(handles)
+    for columns in range(min(MOST_LEGEND_COLUMNS, len(labels)), 0, -1):
+        legend = _legend(figure, handles, labels, columns)
+        if legend.get_window_extent(renderer).width <= room:
+            break
+        legend.remove()
+    else:
+        legend = _legend(figure, handles, labels, 1)
+        names = legend.get_texts()
+        widths = [name.get_window_extent(renderer).width for name in names]
+        beside = legend.get_window_extent(renderer).width - max(widths)  # the line's swatch and the margins
+        for name, width in zip(names, widths, strict=True):
+            if width > room - beside:
+                name.set_text(_shortened(name.get_text(), (room - beside) / width))
+    extent = legend.get_window_extent(renderer)
+    one_row = extent.height / math.ceil(len(labels) / columns)
+    figure.set_figheight(figure.get_figheight() + (extent.height - one_row) / figure.dpi)
+
+
+def _legend(figure: Any, handles: Mapping[str, Any], labels: Sequence[str], columns: int) -> Any:
+    place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+    return figure.legend(handles.values(), labels, **place)
+
+
+def _shortened(name: str, share: float) -> str:
+    """``name`` without its middle, so that about ``share`` of its width is left; a tenth less, as letters differ."""
+    kept = int(0.45 * share * len(name))
+    return f"{name[:kept]}…{name[len(name) - kept :]}"
 
 
 def decorate(axes: Any, title: str, xlabel: str, ylabel: str) -> None:

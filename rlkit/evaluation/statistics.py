@@ -137,19 +137,22 @@ def table(returns: Any) -> np.ndarray:
     return values
 
 
-def last_fifth(steps: Any, values: Any) -> np.ndarray:
+def last_fifth(steps: Any, values: Any, planned: int | None = None) -> np.ndarray | None:
     """Mean of the evaluations in the last fifth of training, those after more than 80 % of the updates.
 
-    steps: [K] updates at each evaluation, the largest being the whole training. values: [K, ...]; returns [...].
-    Single checkpoints of one run differ by tens of points, which this evens out.
+    steps: [K] updates at each evaluation. values: [K, ...]; returns [...], or None where training has not come to its
+    last fifth. planned: updates of the whole training; None: the largest of ``steps``. Single checkpoints of one run
+    differ by tens of points, which this evens out.
     """
     steps = np.asarray(steps)
     values = np.asarray(values, np.float64)
     if steps.ndim != 1 or not len(steps) or len(steps) != len(values):
         raise ValueError(f"expected as many values as steps, not {values.shape} for {steps.shape}")
-    whole = steps.max()
+    whole = steps.max() if planned is None else planned
     if whole > 0:
         is_late = steps > 0.8 * whole
     else:
         is_late = steps == 0
+    if not is_late.any():
+        return None
     return values[is_late].mean(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,9 @@ class Aggregates(NamedTuple):
     methods: list[Method]
     improvement: dict[tuple[str, str], Estimate]  # labels (X, Y) -> probability, 0 to 1, that a run of X has a higher
     #   return than one of Y, over the datasets of both; both orders are there
-    notes: list[str]  # what was left out, and why there is no interval
+    seeds: dict[str, dict[str, int]]  # label -> dataset -> seeds that the last evaluation has
+    seed_notes: list[str]  # where there is no interval over seeds, or one that is too short
+    notes: list[str]  # what was left out, and why; ``seed_notes`` last
 
 
 def aggregate(comparison: Comparison) -> Aggregates:
@@ -77,13 +79,24 @@ def aggregate(comparison: Comparison) -> Aggregates:
     for label, of_method in complete.items():
         mean = interquartile_mean(of_method)
         methods.append(Method(label, mean, performance_profile(of_method, thresholds)))
-        single = [name for name, table in zip(datasets, of_method, strict=True) if len(table) == 1]
-        if single:
-            notes.append(f"{label} has one seed on {', '.join(single)}: no interval over seeds")
-    fewest = min((len(last) for of_method in returns.values() for last in of_method.values()), default=0)
-    if 1 < fewest < FEW_SEEDS:
-        notes.append(f"with {fewest} seeds on a dataset the intervals over seeds are too short (docs/report.md)")
-    return Aggregates(datasets, methods, _improvement(returns), notes)
+    seeds = {}
+    for label, by_dataset in returns.items():
+        seeds[label] = {name: len(last) for name, last in by_dataset.items()}
+    seed_notes = list(_few_seeds(seeds))
+    return Aggregates(datasets, methods, _improvement(returns), seeds, seed_notes, [*notes, *seed_notes])
+
+
+def _few_seeds(seeds: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """A sentence for each number of seeds that is too small, with the methods that have as many."""
+    by_number: dict[int, list[str]] = {}
+    for label, by_dataset in seeds.items():
+        for name, number in by_dataset.items():
+            by_number.setdefault(number, []).append(f"{label} on {name}")
+    for number, found in sorted(by_number.items()):
+        if number == 1:
+            yield f"one seed, so no interval over seeds: {'; '.join(found)}"
+        elif number < FEW_SEEDS:
+            yield f"with {number} seeds the intervals over seeds are too short (docs/report.md): {'; '.join(found)}"
 
 
 def _last_returns(entry: Entry) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,21 @@ class Panel(NamedTuple):
     name: str  # of the dataset
     record: Record  # for its data and its reference returns
     entries: list[Entry]
+
+    @property
+    def data(self) -> dict[str, Record]:
+        """A name -> a record of the data, one for each fingerprint: "data", or where there are several "data of bc",
+        with the methods that were trained on them."""
+        by_fingerprint: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            by_fingerprint.setdefault(entry.record.data.fingerprint, []).append(entry)
+        if len(by_fingerprint) == 1:
+            return {"data": self.record}
+        named = {}
+        for entries in by_fingerprint.values():
+            labels = ", ".join(entry.label for entry in entries)
+            named[f"data of {labels}"] = entries[0].record
+        return named
 
 
 class Comparison(NamedTuple):
@@ -352,8 +368,11 @@ def _entry_notes(entry: Entry, pool: Sequence[_Run]) -> Iterator[str]:
         yield f"{most - kept} evaluations are left out, which not all of its runs have"
     last = _last(pool)
     if last is None and entry.diverged < entry.seeds:
-        why = "it has no environment" if record.evaluation is None else "none has been made yet"
-        yield f"no evaluations: {why}"
+        if record.evaluation is None:
+            judge = shlex.join(["rlkit", "judge", *map(str, entry.folders)])
+            yield f"no evaluations: it has no environment; {judge} estimates from the data what it is worth"
+        else:
+            yield "no evaluations: none has been made yet"
     updates = sum(steps for _, steps in record.stages)
     if last is not None and last.position.updates < updates:
         yield f"not at its end: its last evaluation is after {last.position.updates:,} of {updates:,} updates"

@@ -22,7 +22,7 @@ def lines(comparison: Comparison) -> list[Line]:
     The row's own name says how many seeds diverged, or why there are no numbers."""
     found = []
     for panel in comparison.panels:
-        found.append(Line(panel.name, "data", data_row(panel.record)))
+        found += [Line(panel.name, name, data_row(record, name)) for name, record in panel.data.items()]
         for entry in panel.entries:
             found += _entry_lines(panel, entry)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,7 @@ BAND = (
     "would have given another mean; none is drawn for a single seed. Thin: each seed. A band that meets the edge of "
     "its panel goes on beyond it."
 )
+BEYOND = "One that meets the edge of the panel goes on beyond it."
 
 
 # --- over the updates ---
@@ -92,7 +93,10 @@ def _switch(record: Record, earlier: int) -> int | None:
 
 def _ends(line: Line) -> str:
     """What a curve comes to, in words."""
-    text = f"{line.label}: from {line.y[0]:.1f} to {line.y[-1]:.1f} after {line.x[-1]:,} updates"
+    known = [value for value in line.y if math.isfinite(value)]  # a seed may have recovered from returns that were not
+    if not known:
+        return f"{line.label}: not known"
+    text = f"{line.label}: from {known[0]:.1f} to {known[-1]:.1f} after {line.x[-1]:,} updates"
     if line.low is None or not math.isfinite(line.low[-1]):
         return text
     return f"{text} [{line.low[-1]:.1f}, {line.high[-1]:.1f}]"
@@ -100,9 +104,13 @@ def _ends(line: Line) -> str:
 
 def _data_levels(panel: Panel) -> list[Level]:
     """The mean return of the data, or its score; none where it is not known."""
-    returns = np.array(panel.record.data.mean_return.value)
-    value = float(_scaled(panel, panel.record, returns))
-    return [Level(f"data ({value:.1f})", value)] if math.isfinite(value) else []
+    levels = []
+    for name, record in panel.data.items():
+        returns = np.array(record.data.mean_return.value)
+        value = float(_scaled(panel, record, returns))
+        if math.isfinite(value):
+            levels.append(Level(f"{name} ({value:.1f})", value))
+    return levels
 
 
 def _scaled(panel: Panel, record: Record, returns: np.ndarray) -> np.ndarray:
@@ -144,7 +152,7 @@ def of_asked(panels: Sequence[Panel]) -> Section | None:
             marks=True,
         )
         legend = drawings.legend(drawn)
-        words = "Dots: means of the last evaluation with 95 % intervals; thin lines: each seed."
+        words = f"Dots: means of the last evaluation; thin lines: each seed. Upright lines: 95 % intervals. {BEYOND}"
         figures.append(markup.figure(panel.name, drawing, legend, words))
     if not figures:
         return None
@@ -170,8 +178,14 @@ def _asked(entry: Entry) -> list[Line]:
 
 
 def _points(line: Line) -> str:
-    pairs = [f"{value:.1f} for {place:g}" for place, value in zip(line.x, line.y, strict=True)]
+    pairs = [f"{mean} for {place:g}" for place, mean in zip(line.x, _with_intervals(line), strict=True)]
     return f"{line.label}: {', '.join(pairs)}"
+
+
+def _with_intervals(line: Line) -> Iterator[str]:
+    """The mean of each point with its interval, where it has one."""
+    for mean, low, high in zip(line.y, line.low, line.high, strict=True):
+        yield f"{mean:.1f} [{low:.1f}, {high:.1f}]" if math.isfinite(low) else f"{mean:.1f}"
 
 
 # --- over the values of a setting ---
@@ -227,7 +241,7 @@ def _sweep(name: str, panel: Panel, agent: str, entries: Sequence[Entry]) -> lis
         marks=True,
     )
     legend = drawings.legend(series, levels)
-    words = f"The last evaluation at each value of {title}. Upright lines: 95 % intervals."
+    words = f"The last evaluation at each value of {title}. Upright lines: 95 % intervals. {BEYOND}"
     return [markup.figure(f"{agent} on {panel.name}", drawing, legend, words)]
 
 
@@ -270,8 +284,8 @@ def _last_scores(panel: Panel, entry: Entry) -> np.ndarray:
 
 def _over(line: Line, values: Sequence[str], places: dict[str, float]) -> str:
     by_place = {places[value]: value for value in values}
-    pairs = [f"{mean:.1f} at {by_place[place]}" for place, mean in zip(line.x, line.y, strict=True)]
-    return ", ".join(pairs)
+    told = zip(line.x, _with_intervals(line), strict=True)
+    return ", ".join(f"{mean} at {by_place[place]}" for place, mean in told)
 
 
 # --- losses and Q ---
@@ -313,12 +327,18 @@ def _metric(figure: str, panel: Panel, name: str, colours: Mapping[str, int]) ->
         figure,
         series,
         title=f"{panel.name}: {name} over the updates",
-        description="; ".join(f"{line.label}: {line.y[-1]:.4g} at the end" for line in series),
+        description="; ".join(_last_logged(line) for line in series),
         xlabel="updates of all stages",
         ylabel="",
         size=SMALL,
     )
     return [markup.figure(name, drawing)]
+
+
+def _last_logged(line: Line) -> str:
+    if not math.isfinite(line.y[-1]):
+        return f"{line.label}: not a number at the end"
+    return f"{line.label}: {line.y[-1]:.4g} at the end"
 
 
 def _logged(entry: Entry, name: str, colour: int) -> list[Line]:

@@ -20,13 +20,16 @@ MIDDLE = f"Thin: from the least to the largest number; thick: from {INNER[0]} to
 
 
 def of_datasets(panels: Sequence[Panel]) -> Section:
-    """A card for each dataset."""
+    """A card for each dataset, and where one name stands for several sets of rows, for each of these."""
     parts = []
-    for number, panel in enumerate(panels):
-        record = panel.record
-        parts.append(markup.heading(panel.name))
+    cards = []
+    for panel in panels:
+        is_alone = len(panel.data) == 1
+        cards += [(panel.name if is_alone else f"{panel.name}, {name}", record) for name, record in panel.data.items()]
+    for number, (name, record) in enumerate(cards):
+        parts.append(markup.heading(name))
         parts.append(markup.facts(_facts(record)))
-        parts.append(markup.grid(_figures(f"data-{number}", panel.name, record)))
+        parts.append(markup.grid(_figures(f"data-{number}", name, record)))
         sentences = [*record.data.warnings, *record.data.notes]
         if sentences:
             parts.append(markup.paragraph("What was noticed when the data were read:"))
@@ -118,12 +121,13 @@ def _figures(name: str, dataset: str, record: Record) -> list[str]:
 
 def _returns(name: str, dataset: str, card: Card) -> str:
     edges, counts = card.returns
+    low, high = card.returns.ends
     drawing = drawings.histogram(
         name,
         edges,
         [Bars("episodes", counts)],
         title=f"{dataset}: returns of the episodes",
-        description=f"{sum(counts):,} episodes with returns from {edges[0]:.4g} to {edges[-1]:.4g}",
+        description=f"{sum(counts):,} episodes with returns from {low:.4g} to {high:.4g}",
         xlabel="return",
         ylabel="episodes",
     )
@@ -137,12 +141,13 @@ def _lengths(name: str, dataset: str, card: Card) -> str:
         Bars(f"cut short ({sum(cut.counts):,})", cut.counts),
     ]
     labels = [bars.label for bars in stacks]
+    low, high = terminal.ends
     drawing = drawings.histogram(
         name,
         terminal.edges,
         stacks,
         title=f"{dataset}: lengths of the episodes",
-        description=f"{'; '.join(labels)}; from {terminal.edges[0]:.4g} to {terminal.edges[-1]:.4g} steps",
+        description=f"{'; '.join(labels)}; from {low:.4g} to {high:.4g} steps",
         xlabel="steps",
         ylabel="episodes",
         is_whole=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rlkit.evaluation import tables
 from rlkit.evaluation.statistics import Estimate
@@ -77,17 +78,20 @@ def over_datasets(found: Aggregates, colours: Mapping[str, int]) -> Section | No
     if len(found.methods) < 2 and len(found.datasets) < 2 and not found.improvement:
         return None
     parts = []
+    seed_notes = Html("".join(map(markup.paragraph, found.seed_notes)))
     if found.methods:
         names = ", ".join(found.datasets)
         parts.append(markup.paragraph(f"Over the scores on {names}; a run counts as the mean over its episodes."))
         parts.append(markup.heading("Interquartile mean"))
         parts.append(_interquartile_means(found.methods))
+        parts.append(seed_notes)
         parts.append(markup.heading("Performance profile"))
         parts.append(_profiles(found.methods, colours))
     pairs = _pairs(found)
     if pairs:
         parts.append(markup.heading("Probability of improvement"))
         parts.append(_improvement(pairs))
+        parts.append(seed_notes)
     if not parts:
         return None
     title = "Over all datasets" if len(found.datasets) > 1 else "Methods compared"
@@ -141,22 +145,41 @@ def _profiles(methods: Sequence[Method], colours: Mapping[str, int]) -> Html:
     return markup.figure("Share of the runs above each score", drawing, drawings.legend(series), caption)
 
 
-def _pairs(found: Aggregates) -> list[tuple[str, Estimate]]:
+class _Pair(NamedTuple):
+    """The first of two methods and the second, compared."""
+
+    label: str
+    estimate: Estimate
+    datasets: str  # that both were evaluated on
+
+
+def _pairs(found: Aggregates) -> list[_Pair]:
     """Each two methods once, that with the higher chance first."""
     pairs = []
     for (one, other), estimate in found.improvement.items():
         back = found.improvement.get((other, one))
         is_first = back is None or estimate.value > back.value or (estimate.value == back.value and one < other)
-        if is_first:
-            pairs.append((f"{one} above {other}", estimate))
+        if not is_first:
+            continue
+        shared = [name for name in found.seeds[one] if name in found.seeds[other]]
+        is_single = all(found.seeds[one][name] == found.seeds[other][name] == 1 for name in shared)
+        label = f"{one} above {other}{' (1 seed each)' if is_single else ''}"
+        pairs.append(_Pair(label, estimate, ", ".join(shared)))
     return pairs
 
 
-def _improvement(pairs: Sequence[tuple[str, Estimate]]) -> Html:
-    rows = [(label, folded(_number(estimate, 2))) for label, estimate in pairs]
-    table = markup.table(
-        ["pair", "probability"], rows, caption="Each two methods, the likelier one first", kind="numbers"
-    )
+def _improvement(pairs: Sequence[_Pair]) -> Html:
+    """Where all pairs are of the same datasets the caption names them, else a column does."""
+    estimates = [(pair.label, pair.estimate) for pair in pairs]
+    header = ["pair", "probability"]
+    rows: list[tuple[str, ...]] = [(label, folded(_number(estimate, 2))) for label, estimate in estimates]
+    title = "Each two methods, the likelier one first"
+    if len({pair.datasets for pair in pairs}) == 1:
+        title = f"{title}, on {pairs[0].datasets}"
+    else:
+        header.append("datasets of both")
+        rows = [(*row, pair.datasets) for row, pair in zip(rows, pairs, strict=True)]
+    table = markup.table(header, rows, caption=title, kind="numbers")
     caption = (
         "How probable it is that a run of the first method has a higher return than one of the second on a dataset "
         "drawn at random; 0.5 (dashed) is a tie. Line: 95 % interval, a stratified bootstrap over the runs."
@@ -165,9 +188,9 @@ def _improvement(pairs: Sequence[tuple[str, Estimate]]) -> Html:
         return Html(table + markup.paragraph(caption))
     drawing = drawings.intervals(
         "improvement",
-        [Interval(label, *estimate[:3]) for label, estimate in pairs],
+        [Interval(label, *estimate[:3]) for label, estimate in estimates],
         title="Probability of improvement of each two methods",
-        description=_in_words(pairs, 2),
+        description=_in_words(estimates, 2),
         xlabel="probability",
         middle=0.5,
         limits=(0.0, 1.0),

@@ -21,6 +21,7 @@ import functools
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -82,12 +83,19 @@ def finished(folder: Path) -> bool:
 
 
 def run_folders(root: Path) -> Iterator[Path]:
-    """Run directories in ``root``, itself too, sorted; nothing below a run is looked at."""
+    """Run directories in ``root``, itself too, sorted, numbers in their names by size: those of a sweep are named by
+    its values. Nothing below a run is looked at."""
     for name, below, files in os.walk(root):
-        below.sort()
+        below.sort(key=_by_numbers)
         if "run.json" in files:
             below.clear()
             yield Path(name)
+
+
+def _by_numbers(name: str) -> list[tuple[float, str]]:
+    """Sorts beta=3 before beta=10, and 1e-4 before 0.01. A minus is a sign only after "="."""
+    parts = re.split(r"((?:(?<==)-)?\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name)
+    return [(float(part), part) if number % 2 else (0.0, part) for number, part in enumerate(parts)]
 
 
 def named_runs(folders: Sequence[Path]) -> Iterator[tuple[Path, bool]]:

@@ -70,7 +70,8 @@ def _result(folder: Path, record: Record, rows: Sequence[Row], switch: Mapping[s
     goal, sound = next(iter(sound_evaluations(folder).items()))
     *_, last = evaluations_by_goal(folder)[goal]
     result["run"] = first._asdict()
-    result["run"]["late_returns"] = estimate(_last_fifth(sound))
+    late = _last_fifth(record, sound)
+    result["run"]["late_returns"] = None if late is None else estimate(late)
     result["run"]["episode_returns"] = last.returns  # NaN for the seeds that diverged
     for name, row in switch.items():
         result[name] = row._asdict()
@@ -162,17 +163,21 @@ def score_row(
 def run_row(label: str, record: Record, evaluated: Sequence[Evaluated]) -> Row:
     """The line of a run's evaluations, those of one goal."""
     last = evaluated[-1]
-    late = _last_fifth(evaluated)
+    late = _last_fifth(record, evaluated)
     return score_row(label, record, last.returns, last.success, late)
 
 
-def _last_fifth(evaluated: Sequence[Evaluated]) -> np.ndarray:
-    """Of the last stage, and of the evaluations from the starts of the last one: a run may have gone on with others."""
+def _last_fifth(record: Record, evaluated: Sequence[Evaluated]) -> np.ndarray | None:
+    """Of the last stage, and of the evaluations from the starts of the last one: a run may have gone on with others.
+    None where the run has not come to the last fifth of what it is to train."""
     end = evaluated[-1]
+    if end.position.stage < len(record.stages) - 1:
+        return None
+    planned = record.stages[-1][1] if record.stages else None
     last = [one for one in evaluated if one.position.stage == end.position.stage and one.starts == end.starts]
     steps = [one.position.step for one in last]
     returns = [one.returns for one in last]
-    return last_fifth(steps, returns)
+    return last_fifth(steps, returns, planned)
 
 
 def switch_rows(name: str, record: Record, by_goal: Mapping[str, Sequence[Evaluated]]) -> dict[str, Row]:
