@@ -38,6 +38,13 @@ class InputError(ValueError):
         super().__init__("".join(escaped))
 
 
+def too_long(path: Any) -> InputError:
+    """What to raise for a path of which a part is longer than the file system takes."""
+    return InputError(
+        f"{str(path)[:60]}...: a part of this path is too long for the file system: choose a shorter name"
+    )
+
+
 class RunError(RuntimeError):
     """A run cannot go on: a full disk, a divergence. The message is one line: what, where, and what to do about it.
 

@@ -96,6 +96,38 @@ def test_a_reader_that_goes_away_is_no_traceback():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_closed_and_full_outputs_are_no_tracebacks():
+    """As with `>&-`, which Python shows as None, and with `>/dev/full`."""
+    code = """
+import sys
+import train
+from rlkit import commands
+catalog = train.catalog()
+sys.stdout = None
+assert commands.main(["judge", "run", "--replicates", "1"], catalog) == 2
+sys.stdout = None
+assert commands.main(["--help"], catalog) == 0
+sys.stdout = open("/dev/full", "w")
+sys.exit(commands.main(["--help"], catalog))
+"""
+    done = _python(code)
+    few, full = done.stderr.splitlines()
+    assert "--replicates 1: must be at least 2" in few
+    assert full == "rlkit: the output cannot be written (No space left on device)"
+    assert done.returncode == 1
+
+
+def test_a_name_that_is_too_long_is_told_in_one_line(rlkit_command, trained, tmp_path):
+    long = "q" * 300
+    for argv in (["report", trained, "--out", tmp_path / f"{long}.html"], ["runs", long], ["judge", long],
+                 ["train", "bc", *SMALL, *PACE, "--out", tmp_path / long]):  # fmt: skip
+        code, _, err = rlkit_command(*argv)
+        assert code == 2 and len(err.splitlines()) == 1 and ("too long" in err or "no such folder" in err), err
+    for call in (rlkit.load, rlkit.judge):
+        with pytest.raises(InputError, match="too long for the file system"):
+            call(long)
+
+
 # ---- mistakes
 
 
@@ -156,6 +188,7 @@ def test_a_run_directory_is_complete(trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {
         "run.json", "metrics.jsonl", "timing.jsonl", "tensorboard", "checkpoints", "result.json", "curve.png",
+        "episodes.sums",
     }  # fmt: skip
     record = Record.read(trained)
     assert (record.agent, record.steps, record.seeds) == ("bc", 40, (0, 1))

@@ -589,6 +589,8 @@ def test_a_run_is_exported_and_inspected(trained, tmp_path, rlkit_command, capsy
     assert code == 0 and err == "", err
     assert "bc, member 1: policy.json, policy.py, weights.safetensors" in out
     assert "numpy: tried in a process of its own on observations from the training data" in out
+    assert "of half the range of an action (0.0001 are allowed)" in out
+    assert export_command._rounding(CHOICES, 2e-7) == "", "choices have no range"
     code, out, err = rlkit_command("inspect", tmp_path / "policy")
     assert code == 0 and err == ""
     for part in ("bc, 40 updates on pendulum/mixed-v0", "N m", "speed  rad/s", "over 2 episodes", "16 observations"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ import rlkit
 from rlkit import commands
 from rlkit.commands import judge
 from rlkit.commands.options import JudgeOptions
-from rlkit.datasets import ActionOptions, DataOptions, from_episodes, holdout, load
+from rlkit.datasets import ActionOptions, DataOptions, from_episodes, holdout, load, sums
 from rlkit.datasets.episodes import HAS_ACTION
+from rlkit.datasets.selection import select
 from rlkit.runs import serialization
 from rlkit.runs.record import Record, recorded_data
 from rlkit.types import InputError
@@ -49,9 +52,10 @@ def held_out_run(clinic, rlkit_command, monkeypatch):
         data = table(clinic / "visits.csv")
         judged = []
         monkeypatch.setattr("rlkit.commands.judge.run", lambda options, catalog: judged.append(options))
-        code, _, err = rlkit_command("train", "bc", "--dataset", data, *SMALL, "--holdout", 0.75, "--out", run)
+        code, out, err = rlkit_command("train", "bc", "--dataset", data, *SMALL, "--holdout", 0.75, "--out", run)
         monkeypatch.undo()
         assert code == 0, err
+        assert f"rlkit judge {run}\n" in out
         assert [options.runs for options in judged] == [(run,)], "at the end, since there is no environment"
     return run
 
@@ -72,11 +76,19 @@ def test_training_never_sees_what_is_held_out_and_judge_takes_that(held_out_run,
     assert "What survival is in these data is not said" in text and "Given and proposed" in text and "state" in text
 
 
-def test_other_data_may_be_named_and_several_runs_are_ranked(held_out_run, clinic, rlkit_command):
+def test_other_data_may_be_named_and_several_runs_are_ranked(held_out_run, clinic, rlkit_command, tmp_path):
     other = table(clinic / "others.csv", seed=1, patients=120)
-    code, out, err = rlkit_command("judge", held_out_run, held_out_run, "--dataset", other, *FEW)
+    both = tmp_path / "both"
+    for name in ("one", "two", "begun"):
+        shutil.copytree(held_out_run, both / name)
+    shutil.rmtree(both / "begun" / "checkpoints")
+    code, out, err = rlkit_command("judge", both, both / "one", "--dataset", other, *FEW)
+    assert "begun is left out: it has no checkpoint yet" in err
+    words = " ".join(out.split())
+    assert words.count("bc, greedy (") == 4, "two runs, each once: with its value, and in the difference"
+    assert "FQE made 4 of the 7,000 updates after which its start is" in words and "is ahead" not in words
     assert code == 0, err
-    assert "others" in out and "minus bc, greedy (" in out and "differences between them" in out
+    assert "others" in out and "minus bc, greedy (" in words and "differences between them" in out
     assert "not offered: effective sample size" in out, "half of all weights are 0 after a step, and three of four more"
 
 
@@ -97,6 +109,9 @@ def test_python_has_the_commands_words_and_its_numbers_and_takes_data_in_memory(
     for given, words in [
         ({"data": holdout.training(whole, told)}, "visits.csv is what .* was trained on"),
         ({"data": told}, "a DataOptions is no data to judge by"),
+        ({"replicates": 2.5}, "replicates: 2.5 is not a whole number"),
+        ({"seed": object()}, "seed: a value of type object cannot be taken"),
+        ({"gamma": "all"}, 'gamma: "all" is not a number'),
         ({"replicates": 1}, "judge: replicates 1: must be at least 2"),
         ({"survived": 9.0, "page": clinic / "never.html"}, "--survived 9: 0 of the 120 episodes"),
     ]:
@@ -105,7 +120,7 @@ def test_python_has_the_commands_words_and_its_numbers_and_takes_data_in_memory(
 
 
 def test_the_data_of_training_are_refused_unless_asked_for(held_out_run, clinic, rlkit_command, monkeypatch):
-    monkeypatch.setattr(judge, "_has_seen", lambda *_: True)
+    monkeypatch.setattr(judge, "_seen", lambda record, folder, whole, episodes: len(episodes.starts))
     code, out, err = rlkit_command("judge", held_out_run)
     assert code == 2 and "was trained on" in err and "--same-data" in err and not out
     page = clinic / "survival.html"
@@ -124,7 +139,7 @@ def test_a_run_is_known_by_what_it_was_trained_on(held_out_run, clinic):
     whole = load(dataclasses.replace(told, holdout=0.0))
     episodes, seen = judge._episodes(JudgeOptions((held_out_run,), dataset=told.names), [record], catalog)
     assert not seen and len(episodes.starts) == 120
-    assert not judge._has_seen(record, held_out_run, whole, episodes)
+    assert judge._seen(record, held_out_run, whole, episodes) == 0
 
     def trained_on(fingerprint, **options):
         changed = record.data.options | options
@@ -134,9 +149,10 @@ def test_a_run_is_known_by_what_it_was_trained_on(held_out_run, clinic):
 
     with pytest.raises(InputError, match=r"visits.csv has changed since .* was trained on it"):
         judge._episodes(JudgeOptions((held_out_run,)), [trained_on("of another file")], catalog)
-    assert judge._has_seen(trained_on(whole.fingerprint), held_out_run, whole, episodes)
+    assert judge._seen(trained_on(whole.fingerprint), held_out_run, whole, episodes) == 120
     rest = holdout.training(whole, dataclasses.replace(told, holdout_seed=1))
-    assert judge._has_seen(trained_on(rest.fingerprint, holdout_seed=1), held_out_run, whole, episodes)
+    some = judge._seen(trained_on(rest.fingerprint, holdout_seed=1), held_out_run, whole, episodes)
+    assert 10 < some < 40, "of the other split's forty, three quarters are in this part"
 
     # --- a list of episodes is the run's own only where it is read with what the run was told ---
     rows = {"observations": np.arange(3.0)[:, None], "actions": [0, 1], "rewards": [0.0, 1.0]}
@@ -165,6 +181,35 @@ def test_what_cannot_be_judged_is_refused(held_out_run, clinic, rlkit_command):
     ]:
         code, _, err = rlkit_command(*argv)
         assert code == 2 and words in err, err
+
+
+def test_patients_of_the_training_are_known_again_in_another_file(held_out_run, clinic, rlkit_command, tmp_path):
+    told = recorded_data(Record.read(held_out_run), held_out_run)
+    kept = holdout.training(load(dataclasses.replace(told, holdout=0.0)), told)
+    first, *_ = sums.of(kept)
+    assert first in sums.of(select(kept, np.array([5, 0])))
+
+    # --- all but the last patient, in another file ---
+    lines = (clinic / "visits.csv").read_text().splitlines(keepends=True)
+    less = tmp_path / "less.csv"
+    less.write_text("".join(lines[:-5]))
+    code, out, err = rlkit_command("judge", held_out_run, "--dataset", less, *FEW)
+    count = int(re.search(r"rlkit: (\d+) of the 159 episodes of less.csv are what", err)[1])
+    assert code == 2 and 39 <= count <= 42 and not out
+    options = JudgeOptions((held_out_run,), dataset=(str(less),), same_data=True)
+    catalog = commands.Catalog({}, None, {}, clinic, None)
+    assert judge._episodes(options, [Record.read(held_out_run)], catalog)[1] == count
+    assert f"TRAINING SAW {count} OF 159 EPISODES (--same-data)" in judge._how_held_out(count, 159)
+
+    # --- a run of an earlier version has no file of them, a damaged one is named ---
+    run = shutil.copytree(held_out_run, tmp_path / "run")
+    (run / sums.FILE).write_bytes(b"\0" * 24)
+    with pytest.raises(InputError, match="episodes.sums is damaged"):
+        rlkit.judge(run, less)
+    assert rlkit_command("verify", run)[0] == 1
+    (run / sums.FILE).unlink()
+    judged = rlkit.judge(run, less, replicates=2, updates=4)
+    assert "it is not known whether training saw them: less.csv" in judged.text and judged.held_out is None
 
 
 # --- what is held out ---

@@ -619,4 +619,7 @@ def test_verdicts_are_ranked_by_the_lower_end_and_not_at_all_before_they_settle(
     assert text.index("narrow") < text.index("wide") and "+1.00  [" in text.replace("-1.00", "+1.00")
     assert "minus the recorded return" in text and "1 of 4 episodes were cut short" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
+    early = judged_as("early", valued(9.0))._replace(needed=2_000)
+    assert "FQE made 10 of the 2,000 updates" in verdict.ranking([wide, early], held, 0.9)
+    assert "is ahead" in verdict.ranking([wide, early._replace(needed=20)], held, 0.9)
     assert "FQE has not settled" in verdict.ranking([wide, judged_as("late", valued(2.0), moved=9.0)], held, 0.9)

@@ -13,7 +13,7 @@ from gymnasium.wrappers import RescaleAction, TimeLimit
 
 import envs
 import rlkit
-from rlkit.commands import parsing
+from rlkit.commands import announce, parsing
 from rlkit.evaluation import interface, task
 from rlkit.runs import environments
 from rlkit.runs.record import EvaluationRecord, Record
@@ -418,5 +418,12 @@ def test_a_roboticist_with_an_environment_in_a_file_and_episodes_of_their_own(rl
     assert code == 2 and "blind names no environment to evaluate in: name one with --env" in err
     code, told, err = rlkit_command("evaluate", "blind", "--env", "own_env:OwnCart-v0", "--episodes", "2")
     assert (code, err) == (0, "") and "bc" in told
+    jobs = []
+    monkeypatch.setattr("rlkit.commands.dry_run.describe", jobs.append)
     code, _, err = rlkit_command("train", "bc", *small, *data, "--env", "own_env:Cart", "--dry-run")
     assert code == 0 and "environment own_env:Cart has no time limit: an episode of 200 steps" in err
+    assert "finetune" not in announce.closing(jobs[0], folder / "run"), "nothing can be collected there"
+    assert "finetune" in announce.closing(jobs[0]._replace(is_endless=False), folder / "run")
+    code, _, err = rlkit_command(*online, "--env", "own_env:Cart", "--out", "on")
+    assert code == 2 and "has no time limit, which online training needs" in err
+    assert not (folder / "on" / "run.json").exists(), "so that the next try is not told that a run is there"

@@ -182,6 +182,11 @@ def test_data_are_checked_from_python():
         rlkit.check([episode() | {"rewards": [0.0, np.nan, 0.0]}])
     with pytest.raises(InputError, match="unknown setting of the data 'holdot'; did you mean holdout"):
         rlkit.check([episode()], holdot=0.5)
+    with pytest.raises(InputError, match="unknown name in columns 'epsode'; did you mean episode"):
+        rlkit.check([episode()], columns={"epsode": "patient"})
+    with pytest.raises(InputError, match="columns: 'patient' does not say .*columns={'episode': 'patient'}"):
+        rlkit.check([episode()], columns="patient")
+    assert resolved(columns={"action": "dose"}).data.columns.action == ("dose",)
 
 
 @pytest.mark.parametrize(
@@ -190,13 +195,13 @@ def test_data_are_checked_from_python():
         ({"learning_rates": 1e-3}, "unknown setting of bc 'learning_rates'; did you mean learning_rate"),
         ({"eval_evry": 3}, "did you mean eval_every"),
         ({"learning_rate": -1}, "learning_rate -1.0: must be"),
-        ({"steps": 1.5}, "steps: 1.5 is not int"),
+        ({"steps": 1.5}, "steps: 1.5 is not a whole number"),
         ({"seeds": 0}, "seeds 0: must be at least 1"),
         ({"normalise": "standart"}, "normalise"),
         ({"config": 3}, "a int is no Config of bc"),
         ({"env": Halting()}, "env: a Halting makes no environment"),
         ({"env": dict}, "returned a .*dict, not a gymnasium.Env"),
-        ({"data": 5}, "a int is no data"),
+        ({"data": 5}, "data: int is no data"),
         ({"agent": "bcc"}, "unknown agent 'bcc'"),
         ({"preset": "pendulm"}, "unknown preset 'pendulm'; did you mean pendulum"),
         ({"out": "."}, "is not empty"),
@@ -352,7 +357,7 @@ def test_how_to_go_online_is_the_agents_own_way_by_default(offline):
     ("given", "message"),
     [
         ({"steps": 0}, "say how many"),
-        ({"steps": 1.5}, "steps: 1.5 is not int"),
+        ({"steps": 1.5}, "steps: 1.5 is not a whole number"),
         ({"shar": 0.5}, "unknown setting of sac 'shar'; did you mean share"),
         ({"share": 1.0}, "share 1.0: must be"),
         ({"normalise": "standard"}, "unknown setting of sac 'normalise'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -13,7 +14,7 @@ from rlkit import messages
 from rlkit.commands import parsing
 from rlkit.commands.words import HELP
 from rlkit.runs.stopping import Stop
-from rlkit.types import InputError, RunError
+from rlkit.types import InputError, RunError, too_long
 
 
 class Catalog(NamedTuple):
@@ -29,6 +30,7 @@ class Catalog(NamedTuple):
     episodes: Callable[[str], int]  # environment id -> episodes that an evaluation takes
 
 
+FULL = 1  # exit code where what is printed cannot be written
 CLOSED_PIPE = 141  # exit code, as a shell has it for a program that SIGPIPE ended
 
 
@@ -38,15 +40,38 @@ def main(argv: Sequence[str], catalog: Catalog) -> int:
     That is 0, 1 if a check or a run failed, or 2 for a mistake, each with one line that says why; 130, 143 or 75 for a
     run that was interrupted, 141 where nobody reads the output any more, as with `| head` (see docs/reliability.md).
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this: what is printed goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         try:
             return _run(argv, catalog)
         finally:
             sys.stdout.flush()  # here and not at the end of Python, where a closed pipe would be a traceback
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        _print_nowhere()
         return CLOSED_PIPE
+    except OSError as error:
+        if error.filename is not None or not _is_full():
+            raise
+        messages.tell(f"the output cannot be written ({error.strerror})")
+        _print_nowhere()
+        return FULL
+
+
+def _is_full() -> bool:
+    """Whether stdout takes no line more. It may have dropped those that failed, so one more is tried."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _print_nowhere() -> None:
+    """Have what is left in stdout, and what comes at the end of Python, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str], catalog: Catalog) -> int:
@@ -65,6 +90,11 @@ def _run(argv: Sequence[str], catalog: Catalog) -> int:
     except RunError as error:
         messages.tell(str(error))
         return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        messages.tell(str(too_long(error.filename)))
+        return 2
     except Stop as stop:  # train has said why
         return stop.code
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlkit import ring
+from rlkit.acting import is_reactive
 from rlkit.commands.options import TrainOptions
 from rlkit.runs import environments, registry
 from rlkit.runs.job import Job
@@ -45,7 +46,7 @@ def opening(job: Job, folder: Path, options: TrainOptions) -> str:
     return "\n".join(lines)
 
 
-def closing(record: Record, folder: Path, stages: Sequence[Stage]) -> str:
+def closing(job: Job, folder: Path) -> str:
     """Where everything of a run that has ended was written, and the commands that can come next."""
     written = {name: what for name, what in FILES.items() if (folder / name).exists()}
     numbers = checkpoint_numbers(folder / "checkpoints")
@@ -55,7 +56,7 @@ def closing(record: Record, folder: Path, stages: Sequence[Stage]) -> str:
     lines = [f"written to {folder}:"]
     lines += [f"  {name:{width}}  {what}" for name, what in written.items()]
     lines.append("next:")
-    lines += [f"  {command}" for command in _next_commands(record, folder, stages)]
+    lines += [f"  {command}" for command in _next_commands(job, folder)]
     return "\n".join(lines)
 
 
@@ -102,7 +103,8 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _next_commands(record: Record, folder: Path, stages: Sequence[Stage]) -> list[str]:
+def _next_commands(job: Job, folder: Path) -> list[str]:
+    record = job.record
     name = shlex.quote(str(folder))
     is_typed = registry.is_typed(record.module)
     agent = f" --agent {record.module}" if is_typed else ""
@@ -114,8 +116,11 @@ def _next_commands(record: Record, folder: Path, stages: Sequence[Stage]) -> lis
             own += f" --env {evaluation.environment}"
         commands.append(f"rlkit evaluate {name} --episodes 100{own}")
         commands.append(f"rlkit report {name}")
-        if _can_go_online(stages[-1]):
+        if _can_go_online(job.stages[-1]) and not job.is_endless:
             commands.append(f"rlkit finetune {name} --online.steps 10_000{own}")
+    elif is_reactive(job.stages[-1].learner):
+        held_out = "" if record.data.options.get("holdout") else " --dataset OTHERS"
+        commands.append(f"rlkit judge {name}{held_out}{agent}")
     typed = f", agent={record.module!r}" if is_typed else ""
     commands.append(f"policy = rlkit.load({str(folder)!r}{typed})    # in Python")
     return commands

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from rlkit import datasets, ranges
+from rlkit import datasets, messages, ranges
 from rlkit.commands import Catalog, collect
 from rlkit.commands.options import JudgeOptions
-from rlkit.datasets import Episodes, Normaliser, holdout, spaces
+from rlkit.datasets import Episodes, Normaliser, holdout, spaces, sums
 from rlkit.datasets.environment import fit
 from rlkit.ope import judged, verdict
 from rlkit.ope.fqe import Config, Fits
@@ -25,6 +26,7 @@ from rlkit.runs import serialization
 from rlkit.runs.progress import Waiting
 from rlkit.runs.record import Record, recorded_config, recorded_data
 from rlkit.runs.restored import restore
+from rlkit.runs.run import checkpoint_numbers, named_runs
 from rlkit.training.compilation import keep_compiled
 from rlkit.types import InputError
 
@@ -48,6 +50,7 @@ def judgement(options: JudgeOptions, catalog: Catalog, given: Any = None) -> Jud
     """
     if not options.runs:
         raise InputError("judge: name the run directories: rlkit judge RUN RUN ...")
+    options = dataclasses.replace(options, runs=tuple(_runs(options.runs)))
     last_seed = options.seed + options.replicates - 1
     if last_seed not in ranges.find(Seed):
         raise InputError(f"--replicates {options.replicates}: the last seed, {last_seed}, must be {ranges.find(Seed)}")
@@ -56,26 +59,45 @@ def judgement(options: JudgeOptions, catalog: Catalog, given: Any = None) -> Jud
     records = [Record.read(folder) for folder in options.runs]
     configs = [recorded_config(record, options.agent) for record in records]
     gamma = _gamma(options, configs)
-    episodes, is_same = _episodes(options, records, catalog, given)
+    episodes, seen = _episodes(options, records, catalog, given)
     runs = []
     for folder, record, config in zip(options.runs, records, configs, strict=True):
         with Waiting(f"judging {folder}"):
             runs.append(_judge(options, folder, record, config, episodes, gamma))
 
     # --- in words, and on the page ---
-    unseen = "ON THE DATA OF ITS TRAINING (--same-data), so too well" if is_same else "on held-out data"
-    heading = f"{unseen}: {episodes.name}"
+    heading = f"{_how_held_out(seen, len(episodes.starts))}: {episodes.name}"
     if options.page is not None:
         _write(options.page, clinician.page(runs, gamma, heading=heading, doses=options.doses))
     held = runs[0].held
     verdicts = tuple(one.verdict for one in runs)
     return Judgement(
         data=episodes.name,
-        held_out=not is_same,
+        held_out=None if seen is None else seen == 0,
         verdicts=verdicts,
         observed=held.observed(gamma),
         text=f"judged {heading}\n{verdict.text(verdicts, held, gamma)}",
     )
+
+
+def _runs(folders: Sequence[Path]) -> Iterator[Path]:
+    """Each run once. Of a folder that holds runs those that have not come to a checkpoint are left out, with a line."""
+    for folder, is_named in named_runs(folders):
+        if is_named or checkpoint_numbers(folder / "checkpoints"):
+            yield folder
+        else:
+            messages.tell(f"{folder} is left out: it has no checkpoint yet")
+
+
+def _how_held_out(seen: int | None, episodes: int) -> str:
+    """What is known of the data: ``seen`` of the ``episodes`` were trained on, None where that is not known."""
+    if seen is None:
+        return "on data of which it is not known whether training saw them"
+    if seen == 0:
+        return "on held-out data"
+    if seen == episodes:
+        return "ON THE DATA OF ITS TRAINING (--same-data), so too well"
+    return f"ON DATA OF WHICH TRAINING SAW {seen:,} OF {episodes:,} EPISODES (--same-data), so too well"
 
 
 def _check_page(options: JudgeOptions) -> None:
@@ -155,9 +177,9 @@ def _judge(
 
 def _episodes(
     options: JudgeOptions, records: Sequence[Record], catalog: Catalog, given: Any = None
-) -> tuple[Episodes, bool]:
-    """The data to judge by, and whether a run's training has seen them. InputError where it has, unasked, or where the
-    data have changed since.
+) -> tuple[Episodes, int | None]:
+    """The data to judge by, and how many of their episodes a run's training has seen, None where that is not known.
+    InputError where it has seen any, unasked, or where the data have changed since.
 
     They are ``given``, or named with --dataset, or else those of the first run's training. Of the last, and where the
     others are those that it was split from, only the episodes are taken that --holdout kept from it.
@@ -183,24 +205,39 @@ def _episodes(
             f"{whole.name} has changed since {options.runs[0]} was trained on it, so what training has not seen is not "
             "known: name held-out data with --dataset"
         )
-    seen_by = []
-    for folder, record in zip(options.runs, records, strict=True):
-        if _has_seen(record, folder, whole, episodes):
-            seen_by.append(folder)
-    if seen_by and not options.same_data:
+    counts = [_seen(record, folder, whole, episodes) for folder, record in zip(options.runs, records, strict=True)]
+    known = [count for count in counts if count is not None]
+    most = max(known, default=0)
+    if most and not options.same_data:
+        total = len(episodes.starts)
+        which = episodes.name if most == total else f"{most:,} of the {total:,} episodes of {episodes.name}"
+        seen = "is what" if most == total else "are what"
         raise InputError(
-            f"{episodes.name} is what {seen_by[0]} was trained on, where a policy looks better than it is: name "
-            "held-out data with --dataset, train with --holdout, or say --same-data"
+            f"{which} {seen} {options.runs[counts.index(most)]} was trained on, where a policy looks better than it "
+            "is: name held-out data with --dataset, train with --holdout, or say --same-data"
         )
-    return episodes, bool(seen_by)
+    return episodes, None if not most and len(known) < len(counts) else most
 
 
-def _has_seen(record: Record, folder: Path, whole: Episodes, episodes: Episodes) -> bool:
-    """Whether the training of a run is known to have seen ``episodes``, which are ``whole`` or a part of it."""
+def _seen(record: Record, folder: Path, whole: Episodes, episodes: Episodes) -> int | None:
+    """How many of the ``episodes``, which are ``whole`` or a part of it, the training of a run has seen; None where
+    that is not known."""
     if record.data.fingerprint in (whole.fingerprint, episodes.fingerprint):
-        return True
-    own = holdout.held_out(whole, recorded_data(record, folder), record.data.fingerprint)
-    return own is not None and own.fingerprint != episodes.fingerprint
+        return len(episodes.starts)
+    told = recorded_data(record, folder)
+    own = holdout.held_out(whole, told, record.data.fingerprint)
+    if own is None:
+        trained_on = sums.read(folder)
+        if trained_on is None:
+            return None
+        episodes, _ = fit(
+            episodes, spaces.from_json(record.data.observation_space), spaces.from_json(record.data.action_space)
+        )
+    elif own.fingerprint == episodes.fingerprint:  # an episode that happens to equal one of training was not drawn
+        return 0
+    else:
+        trained_on = sums.of(holdout.training(whole, told))
+    return int(np.isin(sums.of(episodes), trained_on).sum())
 
 
 def _own_gamma(folders: Sequence[Path], configs: Sequence[Any]) -> float:

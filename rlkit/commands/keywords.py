@@ -12,7 +12,7 @@ from typing import Any
 
 from rlkit import datasets, online, ranges
 from rlkit.commands import Catalog
-from rlkit.commands.options import STEPS, FinetuneOptions, TrainOptions
+from rlkit.commands.options import STEPS, FinetuneOptions, JudgeOptions, TrainOptions
 from rlkit.datasets import DataOptions, Episodes, holdout, labels
 from rlkit.online import Online
 from rlkit.runs import registry, serialization
@@ -178,8 +178,37 @@ def _whole(value: Any) -> Any:
 
 def _typed(kind: type, name: str, value: Any) -> Any:
     """``value`` as the field ``name`` of ``kind`` takes it. InputError if it does not."""
-    hints = typing.get_type_hints(kind)
-    return serialization.decode(hints[name], serialization.encode(value), name)
+    wanted = typing.get_type_hints(kind)[name]
+    if dataclasses.is_dataclass(wanted) and not isinstance(value, wanted):
+        value = _by_name(wanted, name, value)
+    try:
+        form = serialization.encode(value)
+    except TypeError:
+        raise InputError(f"{name}: a value of type {type(value).__name__} cannot be taken") from None
+    return serialization.decode(wanted, form, name)
+
+
+def _by_name(wanted: type, where: str, value: Any) -> dict[str, Any]:
+    """The mapping ``value`` as `decode` takes it for the dataclass ``wanted``: one name stands for a list of one.
+    InputError where it is no mapping, or for a name that is none."""
+    hints = typing.get_type_hints(wanted)
+    if not isinstance(value, Mapping):
+        first = next(iter(hints))
+        raise InputError(
+            f"{where}: {value!r} does not say what it is: give names, as in {where}={{{first!r}: {value!r}}}; they are "
+            f"{', '.join(hints)}"
+        )
+    named = {}
+    for name, item in value.items():
+        _one_of(f"name in {where}", str(name), hints)
+        is_single = isinstance(item, str) and typing.get_origin(hints[name]) is tuple
+        named[name] = [item] if is_single else item
+    return named
+
+
+def judging(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `rlkit.judge` is given by name, as the options of the command take it; InputError where they do not."""
+    return {name: _typed(JudgeOptions, name, _whole(value)) for name, value in values.items()}
 
 
 def _checked_config(agent: str, method: Method, config: Any) -> Any:
@@ -200,7 +229,7 @@ def _named_data(data: Any) -> DataOptions:
     if isinstance(data, Iterable):
         return DataOptions("episodes")
     raise InputError(
-        f"data: a {type(data).__name__} is no data: give a dataset's name, DataOptions, Episodes or a list of episodes"
+        f"data: {type(data).__name__} is no data: give a dataset's name, DataOptions, Episodes or a list of episodes"
     )
 
 

@@ -180,7 +180,7 @@ class JudgeOptions:
 
     command: ClassVar[str] = "judge"
     runs: Positional[tuple[Path, ...]]
-    """Run directories. Of each the first seed that did not diverge is judged."""
+    """Run directories, or folders that hold some. Of each the first seed that did not diverge is judged."""
     dataset: tuple[str, ...] = ()
     """Held-out episodes, read as the data of the first run were: with its columns, actions and repairs."""
     data_root: Path | None = None

@@ -21,7 +21,7 @@ from rlkit import buffer, messages, online, ranges
 from rlkit.buffer import Buffer
 from rlkit.commands import Catalog, collect, environment
 from rlkit.commands.options import OF_PRESET, TrainOptions
-from rlkit.datasets import DataOptions, Episodes, Normaliser, card, check_env, inspection, labels, sources, spaces
+from rlkit.datasets import DataOptions, Episodes, Normaliser, card, check_env, inspection, labels, sources, spaces, sums
 from rlkit.datasets import spec as spec_of
 from rlkit.evaluation import statistics, task
 from rlkit.evaluation.evaluate import longest
@@ -62,6 +62,7 @@ def prepare(
     if world.env is not None:
         environment.close(world.env)
     job = Job(record, material.stages, material.rows, material.stats, material.normaliser, world.make_env)
+    job = job._replace(sums=_seen(world.episodes, parent, origin), is_endless=material.is_endless)
     return job if origin is None else _from_origin(job, origin)
 
 
@@ -103,6 +104,7 @@ class _Material(NamedTuple):
     stages: tuple[Stage, ...]
     rows: Buffer
     stats: Stats
+    is_endless: bool  # whether its environment has no time limit
 
 
 def _material(options: TrainOptions, world: _World, plans: tuple[Online, ...]) -> _Material:
@@ -111,7 +113,9 @@ def _material(options: TrainOptions, world: _World, plans: tuple[Online, ...]) -
     horizon = None if env is None else task.time_limit(env)
     normaliser = Normaliser.fit(episodes, options.data)
     spec = spec_of(episodes, horizon, normaliser, options.data.normalise)
-    if env is not None and horizon is None:
+    if env is not None and plans:
+        task.needed_time_limit(env)
+    elif env is not None and horizon is None:
         environment.say_endless(environment.name_of(world.env_spec, env), longest(spec))
     stages = online.stages(options.config, spec, options.steps, plans)
     columns = buffer.needs(stages)
@@ -120,7 +124,7 @@ def _material(options: TrainOptions, world: _World, plans: tuple[Online, ...]) -
     suspicious = inspection.serious(episodes.report.warnings, options.data.normalise)
     for sentence in [*suspicious, *labels.advice(episodes)]:
         messages.tell(f"{episodes.name}: {sentence}")
-    return _Material(spec, normaliser, plans, stages, rows, buffer.stats(rows))
+    return _Material(spec, normaliser, plans, stages, rows, buffer.stats(rows), env is not None and horizon is None)
 
 
 def _record(
@@ -175,6 +179,16 @@ def _from_origin(job: Job, origin: Before) -> Job:
     if other:
         messages.tell(f"{origin.folder} was trained with another {', '.join(other)} than these data give")
     return job
+
+
+def _seen(episodes: Episodes, parent: Parent | None, origin: Before | None) -> np.ndarray | None:
+    """The sums of the episodes that training sees, those of the run that it goes on from too; None where those are not
+    known."""
+    own = sums.of(episodes)
+    if parent is None:
+        return own
+    before = None if origin is None else sums.read(origin.folder)
+    return None if before is None else np.union1d(own, before)
 
 
 def _load(options: TrainOptions, catalog: Catalog) -> Episodes:

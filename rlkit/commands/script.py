@@ -34,6 +34,7 @@ from rlkit.evaluation.evaluate import Evaluation
 from rlkit.ope.verdict import Judgement
 from rlkit.runs import environments, registry, trainer
 from rlkit.runs.before import Before
+from rlkit.runs.job import Job
 from rlkit.runs.lock import RunLock
 from rlkit.runs.policy import Policy, load
 from rlkit.runs.progress import Display
@@ -169,19 +170,24 @@ def judge(
         judged.verdicts[0].gain.low > 0  # better than what was recorded
     """
     names, in_memory = keywords.recorded(data)
+    given = keywords.judging(
+        {
+            "replicates": replicates,
+            "gamma": gamma,
+            "sampled": sampled,
+            "same_data": same_data,
+            "updates": updates,
+            "survived": survived,
+            "doses": doses,
+            "seed": seed,
+            "agent": agent,
+        }
+    )
     options = JudgeOptions(
         runs=tuple(map(Path, [runs] if isinstance(runs, str | Path) else runs)),
         dataset=names,
-        replicates=replicates,
-        gamma=gamma,
-        sampled=sampled,
-        same_data=same_data,
-        updates=updates,
-        survived=survived,
         page=None if page is None else Path(page),
-        doses=doses,
-        seed=seed,
-        agent=agent,
+        **given,
     )
     ranges.check(options, "judge")
     return judging.judgement(options, installed(), in_memory)
@@ -213,7 +219,9 @@ class TrainedRun:
 
     def __repr__(self) -> str:
         record = Record.read(self.folder)
-        shown = f"{record.agent} on {record.data.name}, {record.steps} updates, {len(record.seeds)} seeds"
+        count = len(record.seeds)
+        seeds = "1 seed" if count == 1 else f"{count} seeds"
+        shown = f"{record.agent} on {record.data.name}, {record.steps} updates, {seeds}"
         return f"TrainedRun({shown}, folder={str(self.folder)!r})"
 
     @property
@@ -442,7 +450,7 @@ def _train(
     with RunLock(folder):
         job = prepare(options, catalog, before, episodes=episodes)
         check_length(job, folder, options.config)
-        with _ReportingRun(folder, job.record, on_progress, wandb=options.wandb) as opened:
+        with _ReportingRun(job, folder, on_progress, wandb=options.wandb) as opened:
             if not finished(folder):
                 shown_by = Display if on_progress is None else _Silent
                 faults = trainer.train(job, opened, _Unguarded(), options.q_limit, shown_by)
@@ -477,12 +485,10 @@ class _Silent(Display):
 class _ReportingRun(Run):
     """A run that tells what it logs."""
 
-    def __init__(
-        self, folder: Path, record: Record, on_progress: Callable[[Progress], None] | None, *, wandb: bool = False
-    ):
-        super().__init__(folder, record, wandb=wandb)
+    def __init__(self, job: Job, folder: Path, on_progress: Callable[[Progress], None] | None, *, wandb: bool = False):
+        super().__init__(folder, job.record, wandb=wandb, sums=job.sums)
         self._on_progress = on_progress
-        self._updates = sum(updates for _, updates in record.stages)
+        self._updates = sum(updates for _, updates in job.record.stages)
         self._latest: Mapping[str, np.ndarray] = {}
 
     def metrics(self, position: Position, metrics: Mapping[str, np.ndarray]) -> None:

@@ -69,7 +69,7 @@ def run(options: SweepOptions, catalog: Catalog) -> int:
         print(announce.opening(jobs[0], root, wanted))
         members = []
         for job, point, folder in zip(jobs, options.points, folders, strict=True):
-            opened = stack.enter_context(Run(folder, job.record))
+            opened = stack.enter_context(Run(folder, job.record, sums=job.sums))
             members.append(Member(point.label, job, opened))
         faults = _train(members, guard, wanted.q_limit)
         guard.enter("reporting")

@@ -48,7 +48,7 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
         with reading(options):
             job = prepare(options, catalog, before, guard)
         check_length(job, folder, options.config)
-        with Run(folder, job.record, wandb=options.wandb) as opened:
+        with Run(folder, job.record, wandb=options.wandb, sums=job.sums) as opened:
             if finished(folder):
                 print(f"{folder}: already finished")
                 faults = []
@@ -59,7 +59,7 @@ def run(options: TrainOptions, catalog: Catalog, before: Before | None = None) -
                 has_trained = True
         guard.enter("reporting")
         conclude(folder)
-        print(announce.closing(job.record, folder, job.stages))
+        print(announce.closing(job, folder))
     if has_trained and options.data.holdout and job.make_env is None:
         judge_held_out(options, folder, catalog)
     for fault in faults:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlkit.commands import Catalog
 from rlkit.commands.options import VerifyOptions
+from rlkit.datasets import sums
 from rlkit.runs import integrity, serialization
 from rlkit.runs.record import Record
 from rlkit.runs.run import checkpoint_numbers, earlier_records, lines
@@ -38,6 +39,7 @@ def _readable(folder: Path) -> dict[str, str]:
         "run.json": lambda path: Record.read(path.parent),
         "metrics.jsonl": lambda path: list(lines(path)),
         "result.json": serialization.read_json,
+        sums.FILE: lambda path: sums.read(path.parent),
     }
     states = {}
     for name, read in readers.items():

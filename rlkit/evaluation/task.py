@@ -10,6 +10,8 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import TimeLimit
 
+from rlkit.types import InputError
+
 
 class Task(NamedTuple):
     """What reference returns are measured in."""
@@ -49,6 +51,17 @@ def time_limit(env: gymnasium.Env) -> int | None:
             limits.append(layer._max_episode_steps)  # gymnasium has no public name for it
         layer = layer.env
     return min(limits, default=None)
+
+
+def needed_time_limit(env: gymnasium.Env) -> int:
+    """`time_limit` of an environment to collect steps in. InputError where it has none."""
+    limit = time_limit(env)
+    if limit is None:
+        raise InputError(
+            f"environment {name_of(env)} has no time limit, which online training needs: register it with "
+            "max_episode_steps, or wrap it in gymnasium.wrappers.TimeLimit"
+        )
+    return limit
 
 
 def name_of(env: gymnasium.Env) -> str:

@@ -20,6 +20,7 @@ BEHAVIOUR = "behaviour_probability"  # column with the probability that a record
 WIDTH = 80  # columns of a line
 INDENT = "  "
 NAME = 34  # columns of an estimator's name
+FORGOTTEN = 0.5  # share of the updates that FQE takes, below which no policy is called better
 TABULAR_REPLICATES = 100
 RECORDED = "the recorded behaviour"
 CAVEAT = (
@@ -44,6 +45,7 @@ class Verdict(NamedTuple):
     fqe: Evaluation
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    needed: int = 0  # updates after which FQE has forgotten its start
 
     @property
     def gain(self) -> Replicated | None:
@@ -55,7 +57,7 @@ class Judgement(NamedTuple):
     """What recorded episodes tell of one or several policies. Printed, it is what `rlkit judge` prints."""
 
     data: str  # name of the episodes
-    held_out: bool  # whether they are none of the training
+    held_out: bool | None  # whether training saw none of them; None where that is not known
     verdicts: tuple[Verdict, ...]  # in the order of the runs
     observed: Estimate  # return of the recorded behaviour in the same episodes
     text: str
@@ -99,7 +101,7 @@ def judge(
     else:
         more_rows = [Row("importance sampling", refused="actions are amounts, so a recorded one has no probability")]
         more_notes = [_distance(held, policy)]
-    return Verdict(title, found, (*rows, *more_rows), (*notes, *more_notes))
+    return Verdict(title, found, (*rows, *more_rows), (*notes, *more_notes), needed)
 
 
 def _row(estimator: str, value: Replicated, held: Held, gamma: float, weights: np.ndarray) -> Row:
@@ -262,6 +264,12 @@ def not_compared(held: Held) -> str:
 
 def ranking(in_order: Sequence[Verdict], held: Held, gamma: float) -> str:
     """Which policy is ahead, where the differences tell. in_order: as from `ranked`."""
+    for verdict in in_order:
+        if verdict.fqe.updates < FORGOTTEN * verdict.needed:
+            return (
+                f"FQE made {verdict.fqe.updates:,} of the {verdict.needed:,} updates after which its start is "
+                "forgotten, so nothing is said of which policy is better."
+            )
     if not all(verdict.fqe.has_settled for verdict in in_order):
         return "FQE has not settled, so nothing is said of which policy is better."
     values = {verdict.title: verdict.fqe.value for verdict in in_order}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import gymnasium
+import numpy as np
 from jax.sharding import Mesh
 
 from rlkit import online
@@ -29,6 +30,8 @@ class Job(NamedTuple):
     normaliser: Normaliser
     make_env: Callable[[], gymnasium.Env] | None  # None: there is nothing to evaluate in
     parent: Progress | None = None  # of another run, from which this one goes on or begins
+    sums: np.ndarray | None = None  # of the episodes that are trained on (rlkit.datasets.sums); None: not known
+    is_endless: bool = False  # whether the environment has no time limit, so that nothing can be collected in it
 
     @property
     def updates(self) -> int:

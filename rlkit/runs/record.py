@@ -114,7 +114,7 @@ class Record:
     def read(cls, folder: Path) -> Record:
         """Read the record of the run in ``folder``. InputError if it has none, or one that this version cannot read."""
         path = folder / "run.json"
-        if not path.exists():
+        if not serialization.exists(path):
             raise InputError(f"{folder} is not a run directory: it has no run.json")
         value = serialization.read_json(path)
         if isinstance(value, dict):

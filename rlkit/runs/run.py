@@ -10,6 +10,7 @@ tensorboard/   the scalars of metrics.jsonl, means over seeds
 result.json    final scores, and every episode's return in the last evaluation; its presence says that the run is
                finished
 curve.png      the learning curve
+episodes.sums  a digest of each episode that training saw (rlkit.datasets.sums)
 returns.png    of a run that is asked for several returns: what came of each
 .lock          who writes here, while somebody does
 """
@@ -28,6 +29,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 import numpy as np
 
 from rlkit import messages
+from rlkit.datasets import sums as episode_sums
 from rlkit.evaluation.evaluate import Evaluation
 from rlkit.runs import loggers, serialization
 from rlkit.runs.record import Record
@@ -62,7 +64,7 @@ class Evaluated(NamedTuple):
 
 def claim(folder: Path, resume: Resume) -> None:
     """Raise InputError if a run may not be written to ``folder``; changes nothing."""
-    if folder.exists() and not folder.is_dir():
+    if serialization.exists(folder) and not folder.is_dir():
         raise InputError(f"{folder} is a file: choose a folder for --out")
     exists = (folder / "run.json").exists()
     if exists and resume == "never":
@@ -94,6 +96,22 @@ def _by_numbers(name: str) -> list[tuple[float, str]]:
     """Sorts beta=3 before beta=10, and 1e-4 before 0.01. A minus is a sign only after "="."""
     parts = re.split(r"((?:(?<==)-)?\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name)
     return [(float(part), part) if number % 2 else (0.0, part) for number, part in enumerate(parts)]
+
+
+def named_runs(folders: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """The runs that a user named, each once, by their folders or by one that holds them; and whether by its own.
+
+    Raises InputError for a folder that is none, or that holds no run.
+    """
+    known = set()
+    for folder in folders:
+        below = list(run_folders(folder)) if serialization.exists(folder) else []
+        if not below:
+            raise InputError(f"{folder} is not a run directory, and holds none: rlkit train writes one")
+        for run in below:
+            if run.resolve() not in known:
+                known.add(run.resolve())
+                yield run, run == folder
 
 
 def earlier_records(folder: Path) -> list[Path]:
@@ -233,10 +251,11 @@ class Run:
 
     Makes the directory and its record, or checks that the record there is the same run: InputError lists what differs.
     What may differ (rlkit.runs.record.CHANGEABLE) is recorded, and the record so far is kept as run.1.json and so on.
-    ``wandb`` adds Weights & Biases to the loggers. A logger that fails is dropped with one line on stderr.
+    ``wandb`` adds Weights & Biases to the loggers. A logger that fails is dropped with one line on stderr. ``sums`` are
+    those of the episodes that it trains on, see rlkit.datasets.sums.
     """
 
-    def __init__(self, folder: Path, record: Record, *, wandb: bool = False):
+    def __init__(self, folder: Path, record: Record, *, wandb: bool = False, sums: np.ndarray | None = None):
         self.folder = folder
         self.record = record
         self.diverged: set[int] = set()  # numbers of the seeds that have diverged, whose metrics are NaN from then on
@@ -250,6 +269,8 @@ class Run:
             self._check_record()
         else:
             self._write_record()
+        if sums is not None and not (folder / episode_sums.FILE).exists():
+            self._write_sums(sums)
 
     def _check_record(self) -> None:
         recorded = Record.read(self.folder)
@@ -293,6 +314,12 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             serialization.write_json(self.folder / "run.json", self.record)
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def _write_sums(self, sums: np.ndarray) -> None:
+        try:
+            serialization.write_bytes(self.folder / episode_sums.FILE, episode_sums.to_bytes(sums))
         except OSError as error:
             raise self._unwritten(error) from error
 

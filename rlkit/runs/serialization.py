@@ -5,6 +5,7 @@ Non-finite numbers, which JSON does not have, are written as the strings "nan", 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from typing import Any, Literal, Union
 
 import numpy as np
 
-from rlkit.types import InputError
+from rlkit.types import InputError, too_long
 
 
 def make_folder(folder: Path | None) -> None:
@@ -29,6 +30,16 @@ def make_folder(folder: Path | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder}: no folder can be made there ({error.strerror})") from error
+
+
+def exists(path: Path) -> bool:
+    """Whether ``path`` is there. InputError for a name that is too long to be any."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise too_long(path) from None
 
 
 def encode(value: Any) -> Any:
@@ -172,8 +183,11 @@ def _decode_simple(kind: Any, value: Any, where: str) -> Any:
     raise _other_type(kind, value, where)
 
 
+_IN_WORDS: dict[Any, str] = {int: "a whole number", float: "a number"}
+
+
 def _other_type(kind: Any, value: Any, where: str) -> InputError:
-    name = getattr(kind, "__name__", kind)
+    name = _IN_WORDS.get(kind) or getattr(kind, "__name__", kind)
     text = json.dumps(value)
     return InputError(f"{where}: {text[:60]} is not {name}")
 
@@ -202,9 +216,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` by way of a temporary file beside it."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` as `write_text` does."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -195,7 +195,7 @@ class Collector:
         total = len(self._seeds) * self._width
         while len(self._envs) < total:
             self._envs.append(play.another(self._make_env, self._envs, "collecting"))
-        self._limit = self._time_limit()
+        self._limit = task.needed_time_limit(self._envs[0])
         self._by_episode = stage.online.unit == "episode"
         try:
             stored = ring.stored_columns(self._agent.needs)
@@ -212,16 +212,6 @@ class Collector:
         for place, env in zip(places, self._envs, strict=False):
             self._lanes[place] = Lane(env, place[0], 0, self._limit, doing="collecting")
         self._pending = {place: _Episode() for place in places}
-
-    def _time_limit(self) -> int:
-        env = self._envs[0]
-        limit = task.time_limit(env)
-        if limit is None:
-            raise InputError(
-                f"environment {task.name_of(env)} has no time limit, which online training needs: register it with "
-                "max_episode_steps, or wrap it in gymnasium.wrappers.TimeLimit"
-            )
-        return limit
 
     def _empty(self) -> Buffer:
         """NumPy arrays of which nothing is written, and which take no memory yet."""
