@@ -7,10 +7,12 @@ it is given.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
 
+from rlkit.datasets import blocks
 from rlkit.datasets.episodes import Episodes
 from rlkit.types import InputError
 
@@ -28,11 +30,19 @@ def of(episodes: Episodes) -> np.ndarray:
         reward = np.where(np.isnan(episodes.hidden), reward, episodes.hidden)
     stops = np.append(episodes.starts[1:], len(episodes.t))
     found = np.empty(len(stops), _KIND)
+    read = 0  # numbers since the memory of maps was given back
     for number, (start, stop) in enumerate(zip(episodes.starts, stops, strict=True)):
         digest = hashlib.blake2b(digest_size=_KIND.itemsize)
         for column in (episodes.obs, episodes.action, reward):
-            values = np.asarray(column[start:stop], np.float32) + np.float32(0)  # -0 becomes 0, which it equals
-            digest.update(np.ascontiguousarray(values))
+            width = math.prod(column.shape[1:])
+            for part in blocks.blocks(stop - start, width):
+                rows = column[start + part.start : start + part.stop]
+                digest.update(np.asarray(rows, np.float32) + np.float32(0))  # -0 becomes 0, which it equals
+                read += rows.size
+            if read > blocks.NUMBERS:
+                blocks.forget(episodes.obs)
+                blocks.forget(episodes.action)
+                read = 0
         found[number] = np.frombuffer(digest.digest(), _KIND)[0]
     return found
 
