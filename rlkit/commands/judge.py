@@ -82,7 +82,11 @@ def judgement(options: JudgeOptions, catalog: Catalog, given: Any = None) -> Jud
 
 def _runs(folders: Sequence[Path]) -> Iterator[Path]:
     """Each run once. Of a folder that holds runs those that have not come to a checkpoint are left out, with a line."""
+    known = set()
     for folder, is_named in named_runs(folders):
+        if folder.resolve() in known:
+            continue
+        known.add(folder.resolve())
         if is_named or checkpoint_numbers(folder / "checkpoints"):
             yield folder
         else:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlkit.report import settings
 from rlkit.runs.record import Record
-from rlkit.runs.run import Evaluated, Position, diverged, evaluations_by_goal, logged_metrics, run_folders
+from rlkit.runs.run import Evaluated, Position, diverged, evaluations_by_goal, logged_metrics, named_runs
 from rlkit.runs.scores import sound_evaluations
 from rlkit.types import InputError
 
@@ -136,7 +136,7 @@ class _Run(NamedTuple):
 
 def _runs(folders: Sequence[Path], notes: list[str]) -> Iterator[_Run]:
     known: set[Path] = set()
-    for folder, is_named in _run_folders(folders):
+    for folder, is_named in named_runs(folders):
         if folder.resolve() in known:
             notes.append(f"{folder} was named twice, and counts once")
             continue
@@ -147,18 +147,6 @@ def _runs(folders: Sequence[Path], notes: list[str]) -> Iterator[_Run]:
             if is_named:
                 raise
             notes.append(f"left out, since it cannot be read: {error}")
-
-
-def _run_folders(folders: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Each run directory, and whether it was named itself."""
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; name a run directory, or a folder that holds runs")
-        below = list(run_folders(folder))
-        if not below:
-            raise InputError(f"{folder} is not a run directory, and holds none: rlkit train writes one")
-        for run in below:
-            yield run, run == folder
 
 
 def _run(folder: Path) -> _Run:

@@ -99,19 +99,19 @@ def _by_numbers(name: str) -> list[tuple[float, str]]:
 
 
 def named_runs(folders: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """The runs that a user named, each once, by their folders or by one that holds them; and whether by its own.
+    """The runs that a user named, by their folders or by one that holds them, as often as they were named; and whether
+    by its own.
 
     Raises InputError for a folder that is none, or that holds no run.
     """
-    known = set()
     for folder in folders:
-        below = list(run_folders(folder)) if serialization.exists(folder) else []
+        if not serialization.exists(folder):
+            raise InputError(f"{folder}: no such folder; name a run directory, or a folder that holds runs")
+        below = list(run_folders(folder))
         if not below:
             raise InputError(f"{folder} is not a run directory, and holds none: rlkit train writes one")
         for run in below:
-            if run.resolve() not in known:
-                known.add(run.resolve())
-                yield run, run == folder
+            yield run, run == folder
 
 
 def earlier_records(folder: Path) -> list[Path]:
